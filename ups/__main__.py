@@ -1,0 +1,7 @@
+"""`python -m ups`."""
+
+import sys
+
+from ups.commands.main import main
+
+sys.exit(main())

@@ -1,0 +1,37 @@
+"""Arguments that several commands share."""
+
+import argparse
+from pathlib import Path
+
+from ups.config import Configuration, load_configuration
+from ups.config.load import parse_overrides
+from ups.pipeline.device import resolve
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """CONFIG and --set."""
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, e.g. configs/burgers_demo.yaml")
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a value, e.g. training.operator.learning_rate=3e-4; repeatable",
+    )
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """--root."""
+    parser.add_argument(
+        "--root", type=Path, help="where artifacts/ and runs/ are (default: $UPS_ROOT, else here)"
+    )
+
+
+def read_configuration(options: argparse.Namespace) -> Configuration:
+    """The resolved configuration that the arguments name.
+
+    Raises:
+        ConfigurationError, PreflightError: see `load_configuration` and `resolve`.
+    """
+    return resolve(load_configuration(options.config, parse_overrides(options.assignments)))

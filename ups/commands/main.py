@@ -1,0 +1,64 @@
+"""`ups`: parse, dispatch, and turn errors into messages and exit codes.
+
+Only argparse is imported here; every command imports what it needs when it is called, so that `--help`
+answers at once.
+"""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from ups import __version__
+from ups.errors import EXIT_OK, Interrupted, UpsError
+
+_COMMANDS = {
+    "validate": "check a configuration and print it complete",
+    "plan": "show per stage HIT or MISS, why, and predicted bytes",
+    "run": "run the whole chain without Prefect",
+    "stage": "run one stage, and what it needs",
+    "evaluate": "score a finished run on any file in PDEBench layout",
+    "report": "write report.html of a run again",
+    "cache": "list, verify and clean up artifacts",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code (see ups.errors)."""
+    parser = argparse.ArgumentParser(
+        prog="ups",
+        description="Universal Physics Stack: from PDE data to an evaluated neural surrogate.",
+        epilog="Exit codes: 0 ok, 1 a stage failed, 2 configuration, 3 missing data, disk or device, "
+        "4 input/output, 5 integrity, 75 interrupted (the same command resumes).",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = _first_word(sys.argv[1:] if arguments is None else arguments)
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == wanted:
+            module = importlib.import_module(f"ups.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(execute=module.execute)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        options.execute(options)
+    except UpsError as error:
+        print(f"{_title(error)}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+    return EXIT_OK
+
+
+def _first_word(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)
+
+
+def _title(error: UpsError) -> str:
+    return type(error).__name__.removesuffix("Error").lower() + " error" * type(error).__name__.endswith("Error")

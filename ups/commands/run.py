@@ -1,0 +1,52 @@
+"""`ups run CONFIG`."""
+
+import argparse
+import time
+
+from rich.console import Console
+
+from ups.artifacts.files import read_json
+from ups.commands.arguments import add_configuration, add_root
+from ups.commands.tables import plan_table, result_table, show
+from ups.config.load import parse_overrides
+from ups.config.schema import STAGES, StageName
+from ups.pipeline.execute import Built
+from ups.pipeline.run import Run, run_all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_configuration(parser)
+    add_root(parser)
+    parser.add_argument("--until", choices=STAGES, default="evaluate", help="last stage to run")
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Plan, run, and end with the result table and the path of the report."""
+    follow(
+        Run.start(options.config, parse_overrides(options.assignments), root=options.root, until=options.until),
+        options.until,
+    )
+
+
+def follow(run: Run, until: StageName) -> None:
+    """Run with progress on the terminal."""
+    console = Console()
+    show(plan_table(list(run.plan.values())))
+    started = time.monotonic()
+
+    def on_stage(name: StageName, built: Built | None) -> None:
+        if built is None:
+            return
+        verdict = "cached" if built.hit else f"done in {built.artifact.manifest.seconds:.1f} s"
+        console.print(f"[bold]{name}[/] {verdict}  {built.artifact.digest[:12]}", highlight=False)
+
+    run_all(
+        run,
+        on_line=lambda line: console.print(line, markup=False, highlight=False),
+        on_stage=on_stage,
+        until=until,
+    )
+    if until == "evaluate":
+        show(result_table(read_json(run.directory / "metrics.json")))
+        console.print(f"report: {run.directory / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"run: {run.directory}  ({time.monotonic() - started:.1f} s)", highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Diffusion in EDM form: noise levels, preconditioning, sampler, consistency parametrisation."""

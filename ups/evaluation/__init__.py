@@ -1,0 +1,1 @@
+"""Scoring: full rollouts of decoded physical fields against the float32 source."""

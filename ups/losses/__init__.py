@@ -1,0 +1,1 @@
+"""Formulas that training minimises and evaluation reports. Each has this one home."""

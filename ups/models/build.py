@@ -1,0 +1,107 @@
+"""From plain descriptions to networks, and from network files back to networks.
+
+A description is the complete list of constructor arguments, stored in the file's header beside the
+weights, so that whoever loads a model rebuilds exactly the architecture that was trained: no configuration
+file can disagree with it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ups.errors import IntegrityError
+from ups.models.autoencoder import Autoencoder
+from ups.models.codec import Codec
+from ups.models.decoder import AnyPointDecoder
+from ups.models.encoder import GridEncoder
+from ups.models.latent_transformer import LatentTransformer
+from ups.models.operator import LatentOperator
+from ups.models.residual import ResidualConsistency, ResidualDiffusion
+from ups.models.token_grid import TokenGrid
+
+Kind = Literal["autoencoder", "codec", "operator", "diffusion", "consistency"]
+Description = dict[str, Any]
+"""{"kind": Kind, "grid": [...], "tokens": [...], ...}: see `build_model` for the rest per kind."""
+
+
+def build_model(description: Description) -> nn.Module:
+    """Build the network of a description, freshly initialised.
+
+    All kinds: grid, tokens (points and tokens per space axis), latent_dim.
+    autoencoder, codec: channels; encoder, decoder (width, depth, heads, ratio).
+    operator, diffusion, consistency: scalars (count); network (width, depth, heads, ratio).
+    consistency: sigma_min.
+    """
+    kind: Kind = description["kind"]
+    layout = TokenGrid(tuple(description["grid"]), tuple(description["tokens"]))
+    dim = description["latent_dim"]
+    match kind:
+        case "autoencoder" | "codec":
+            shared = {"channels": description["channels"], "latent_dim": dim}
+            autoencoder = Autoencoder(
+                GridEncoder(layout, **shared, **description["encoder"]),
+                AnyPointDecoder(layout, **shared, **description["decoder"]),
+            )
+            if kind == "autoencoder":
+                return autoencoder
+            channels = description["channels"]
+            return Codec(
+                autoencoder, torch.zeros(channels), torch.ones(channels), torch.zeros(dim), torch.ones(dim)
+            )
+        case "operator":
+            return LatentOperator(_network(description, layout, inputs=dim, extra_scalars=0))
+        case "diffusion":
+            return ResidualDiffusion(_network(description, layout, inputs=3 * dim, extra_scalars=1), torch.ones(dim))
+        case "consistency":
+            return ResidualConsistency(
+                _network(description, layout, inputs=3 * dim, extra_scalars=1),
+                torch.ones(dim),
+                sigma_min=description["sigma_min"],
+            )
+        case _:
+            assert_never(kind)
+
+
+def save_model(
+    path: Path, model: nn.Module, description: Description, weights: dict[str, Tensor] | None = None
+) -> None:
+    """Write a model with its description; `weights` replace its parameters (the averaged ones, say)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    for name, value in (weights or {}).items():
+        state[name] = value.detach().cpu().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path, metadata={"description": json.dumps(description, sort_keys=True)})
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Description]:
+    """Rebuild a model from its file, in evaluation mode and without gradients.
+
+    Raises:
+        IntegrityError: the file is no model file, or its weights do not fit its description.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description: Description = json.loads(file.metadata()["description"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = build_model(description)
+        model.load_state_dict(state)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise IntegrityError(f"is not a model of this library: {error}", where=str(path)) from error
+    return model.to(device).eval().requires_grad_(False), description
+
+
+def _network(
+    description: Description, layout: TokenGrid, *, inputs: int, extra_scalars: int
+) -> LatentTransformer:
+    return LatentTransformer(
+        layout,
+        inputs=inputs,
+        outputs=description["latent_dim"],
+        scalars=description["scalars"] + extra_scalars,
+        **description["network"],
+    )

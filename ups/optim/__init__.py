@@ -1,0 +1,1 @@
+"""Optimisers, learning-rate schedule and the exponential moving average of weights."""

@@ -1,0 +1,48 @@
+"""Exponential moving average of weights, with warm-up.
+
+Without warm-up an average that starts at the initial weights still holds decay^steps of them at the end:
+0.35 to 0.66 in the first implementation's runs, whose evaluations then scored mostly random weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class ExponentialMovingAverage:
+    """Average of the parameters of a model; the model itself is never touched."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights: dict[str, Tensor] = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters()
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after step `step` (from 0): decay min(d, (1 + s) / (10 + s)).
+
+        The ramp is that of TensorFlow's ExponentialMovingAverage(num_updates); the initial weights are
+        forgotten after a few dozen steps.
+        """
+        decay = min(self.decay, (1 + step) / (10 + step))
+        new = [parameter.detach() for parameter in model.parameters()]
+        torch._foreach_lerp_(list(self.weights.values()), new, 1 - decay)
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[None]:
+        """Give the model the averaged weights for the duration of a block, then its own back."""
+        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self._assign(model, self.weights)
+        try:
+            yield
+        finally:
+            self._assign(model, own)
+
+    @staticmethod
+    @torch.no_grad()
+    def _assign(model: nn.Module, weights: dict[str, Tensor]) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])

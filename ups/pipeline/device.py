@@ -1,0 +1,46 @@
+"""What `device: auto` stands for on this machine, found without importing torch."""
+
+import ctypes
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from ups.config import Configuration
+from ups.errors import PreflightError
+
+
+def resolve(configuration: Configuration) -> Configuration:
+    """Replace every `auto` by the choice made for this machine, before digests are taken.
+
+    Raises:
+        PreflightError: CUDA is asked for and there is none.
+    """
+    execution = configuration.execution
+    if execution.device == "cuda" and not _cuda_available():
+        raise PreflightError(
+            "no CUDA device, or this torch is built without CUDA",
+            where="execution.device",
+            fix="set execution.device to cpu or auto",
+        )
+    if execution.device != "auto":
+        return configuration
+    device = "cuda" if _cuda_available() else "cpu"
+    return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
+
+
+@cache
+def _cuda_available() -> bool:
+    specification = importlib.util.find_spec("torch")
+    if specification is None or not specification.submodule_search_locations:
+        raise PreflightError("torch is not installed", fix="install the environment with `make setup`")
+    text = (Path(specification.submodule_search_locations[0]) / "version.py").read_text()
+    built = re.search(r"^cuda[^=]*= *'", text, re.MULTILINE)
+    if not built:
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

@@ -1,0 +1,173 @@
+"""The one small process between a flow and its ranks, there so that none of them is ever left behind.
+
+    python -m ups.pipeline.launcher --parent PID --work DIR [--processes N] [--grace SECONDS] -- MODULE ARGS...
+
+    parent (flow, `ups run`)  ->  launcher  ->  torchrun's agent  ->  ranks          (--processes N)
+                                            ->  stage                                (otherwise)
+
+Why each mechanism is needed:
+
+- *Parent-death signals on every arrow.* A `finally` does not run in a process that is killed with
+  SIGKILL, and SIGKILL of torchrun, or of its parent, leaves all ranks running for ever. The kernel
+  sends the signal when the *thread* that started the process ends, so the parent starts and awaits
+  the launcher in one thread. The launcher gets SIGTERM and ends the rest in order; the agent gets
+  SIGTERM, for it passes that on to its ranks; ranks and stages get SIGKILL, which cannot be ignored.
+- *A subreaper.* torchrun makes each rank a session leader, so killing the agent's process group
+  does not reach the ranks. As a subreaper the launcher becomes the parent of every orphan below it,
+  also of the ranks' own workers, and can kill what is left one generation after the other.
+- *One signal, once.* Stages listen to SIGTERM only: SIGINT is passed on as SIGTERM. A second signal
+  would interrupt torchrun while it waits for its ranks' checkpoints, and the ranks would die with it.
+- *Files tell how it ended.* torchrun's exit code is 1 whatever happened to its ranks. The launcher
+  returns 0 when its child did; 75 when it was signalled or when `interrupted.json` appeared; else 1.
+  `ups.pipeline.outcome` reads the rest from the error files.
+"""
+
+import argparse
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ups.errors import EXIT_OK, Interrupted, StageError
+from ups.pipeline import process
+from ups.prctl import adopt_orphans, die_with_parent
+
+INTERRUPTED_FILE = "interrupted.json"
+RANKS_DIRECTORY = "ranks"
+AGENT_MARGIN_SECONDS = 5.0  # torchrun kills its ranks after the grace; it is given this long to do so
+
+_POLL_SECONDS = 0.05
+_REAP_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage to its end and return the launcher's exit code; see the module's docstring.
+
+    Raises:
+        OSError: the child cannot be started.
+    """
+    options, module = _parse(sys.argv[1:] if arguments is None else arguments)
+
+    # A parent thread that blocks signals hands that down, and the launcher would be deaf.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: received.append(number))
+    adopt_orphans()
+    die_with_parent(signal.SIGTERM, options.parent)
+
+    interruption = options.work / INTERRUPTED_FILE
+    before = _identity(interruption)
+    try:
+        code = _run(options, module, received) if not received else None
+    finally:
+        _kill_descendants()
+    if code == EXIT_OK:
+        return EXIT_OK
+    if received or _identity(interruption) not in {None, before}:
+        return Interrupted.exit_code
+    if code is not None and code < 0:
+        who = "stage" if options.processes is None else "agent"
+        text = f"ProcessKilled: {who} ended by {signal.Signals(-code).name}"
+        process.record_failure(text, exit_codes={who: code})
+    return StageError.exit_code
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The launcher's options, and the stage's module with its arguments (all that follows `--`)."""
+    parser = argparse.ArgumentParser(
+        prog="ups.pipeline.launcher", usage="%(prog)s OPTIONS -- MODULE ARGS...", allow_abbrev=False
+    )
+    parser.add_argument("--parent", type=int, required=True, help="the process that starts this one")
+    parser.add_argument("--work", type=Path, required=True, help="the stage's work directory")
+    parser.add_argument("--processes", type=int, help="ranks under torchrun; without it, one plain process")
+    parser.add_argument("--grace", type=float, default=30.0, help="seconds from SIGTERM to SIGKILL")
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    options, module = parser.parse_args(arguments[:at]), list(arguments[at + 1 :])
+    if not module:
+        parser.error("no stage is named: write -- MODULE ARGS... at the end")
+    return options, module
+
+
+def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]) -> int:
+    """Start the child, pass on the first signal in `received`, and return how the child ended."""
+    patience = options.grace
+    arguments = process.arguments(signal.SIGKILL, *module)
+    if options.processes is not None:
+        grace = max(1, math.ceil(options.grace))  # whole seconds: torchrun takes no others
+        patience = grace + AGENT_MARGIN_SECONDS
+        arguments = process.arguments(
+            signal.SIGTERM,
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={options.processes}",
+            "--max-restarts=0",
+            f"--shutdown-timeout={grace}",
+            # Where each rank's error file lies; the default is a new directory in /tmp for each launch.
+            f"--log-dir={options.work / RANKS_DIRECTORY}",
+            *arguments,
+        )
+    environment = {**os.environ, process.PARENT_VARIABLE: str(os.getpid())}
+    # Standard input is handed down: it is the lock of `ups.pipeline.launch`.
+    child = subprocess.Popen([sys.executable, *arguments], env=environment)
+    killed_at = math.inf
+    while (code := child.poll()) is None:
+        if received and killed_at == math.inf:
+            child.send_signal(signal.SIGTERM)
+            killed_at = time.monotonic() + patience
+        if time.monotonic() > killed_at:
+            child.kill()
+        time.sleep(_POLL_SECONDS)
+    return code
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells one writing of a file from another, or None without a file."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _kill_descendants() -> None:
+    """Kill and reap every process below this one.
+
+    Only children are signalled, for their process numbers cannot be given to others before they are
+    reaped here. Grandchildren become children when their parents die.
+    """
+    gives_up_at = time.monotonic() + _REAP_SECONDS
+    while time.monotonic() < gives_up_at:
+        for pid in _children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        except ChildProcessError:  # no child is left, and so no descendant
+            return
+        time.sleep(_POLL_SECONDS / 5)
+    # A process in an uninterruptible call (a dead network mount, a wedged driver) outlives SIGKILL.
+    left = " ".join(str(pid) for pid in _children())
+    sys.stderr.write(f"launcher: SIGKILL did not end these processes: {left}\n")
+
+
+def _children() -> Iterator[int]:
+    """The children of this process, read from /proc."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            # "pid (name) state ppid ...", where the name may hold spaces and parentheses
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid():
+                yield int(entry.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The plan: for every stage its digest, and whether its artifact is there and counts."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ups.artifacts import Artifact, Store
+from ups.artifacts.identity import code_identity, digest_of
+from ups.config import Configuration
+from ups.config.schema import StageName
+from ups.errors import IntegrityError
+from ups.pipeline.graph import GRAPH, chain_to
+from ups.pipeline.prediction import predicted_bytes
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One row of the plan; `reason` says why it is a HIT or a MISS."""
+
+    name: StageName
+    digest: str
+    recipe: dict[str, Any]
+    verdict: Literal["HIT", "MISS"]
+    reason: str
+    predicted_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "predicted_bytes": self.predicted_bytes,
+        }
+
+
+def make_plan(
+    configuration: Configuration, store: Store, until: StageName = "evaluate"
+) -> list[PlannedStage]:
+    """Digests and verdicts of all stages up to `until`. Reads the store, changes nothing in it.
+
+    Args:
+        configuration: resolved: no `auto` is left.
+
+    Raises:
+        DataError: an input file is missing.
+    """
+    recipes = make_recipes(configuration, store, until)
+    frames, points = kept_shape(configuration)
+    plan: list[PlannedStage] = []
+    hits: dict[str, Artifact] = {}
+    for name, recipe in recipes.items():
+        digest = digest_of(recipe)
+        artifact, reason = check(store, name, digest, {i: hits.get(i) for i in GRAPH[name].inputs})
+        if artifact is not None:
+            hits[name] = artifact
+        size = (
+            artifact.manifest.total_bytes
+            if artifact
+            else predicted_bytes(name, configuration, frames, points)
+        )
+        plan.append(PlannedStage(name, digest, recipe, "HIT" if artifact else "MISS", reason, size))
+    return plan
+
+
+def make_recipes(
+    configuration: Configuration, store: Store, until: StageName = "evaluate"
+) -> dict[StageName, dict[str, Any]]:
+    """What each stage's digest is taken of: settings, code identity, digests of inputs."""
+    recipes: dict[StageName, dict[str, Any]] = {}
+    for name in chain_to(until):
+        stage = GRAPH[name]
+        recipes[name] = {
+            "stage": name,
+            "settings": stage.settings(configuration, store.root),
+            "code": code_identity(stage.module),
+            "inputs": {i: digest_of(recipes[i]) for i in stage.inputs},
+        }
+    return recipes
+
+
+def check(
+    store: Store, name: StageName, digest: str, inputs: dict[StageName, Artifact | None]
+) -> tuple[Artifact | None, str]:
+    """The artifact if it may be used, and the reason for the verdict.
+
+    It may if it is sealed, intact by the fast sums, and made of inputs with the content of today's.
+    """
+    try:
+        artifact = store.find(name, digest)
+        if artifact is None:
+            return None, _why_absent(store, name, digest)
+        store.verify(artifact)
+    except IntegrityError as error:
+        return None, f"damaged: {error}"
+    for input_name, present in inputs.items():
+        if present is None:
+            return None, f"input {input_name} is to be built"
+        if artifact.manifest.inputs[input_name]["content"] != present.manifest.content:
+            return None, f"input {input_name} was rebuilt and came out different"
+    return artifact, f"sealed {artifact.manifest.created}"
+
+
+def kept_shape(configuration: Configuration) -> tuple[int, int]:
+    """Frames and grid points per trajectory; upper bounds of PDEBench's layout where a file decides."""
+    data = configuration.data
+    if data.source == "generated":
+        return data.frames, data.resolution
+    frames = -(-201 // data.time_stride)
+    return min(frames, data.frames or frames), 1024 // data.space_stride
+
+
+def _why_absent(store: Store, name: StageName, digest: str) -> str:
+    work = store.work(name, digest)
+    if (work / "checkpoints").is_dir() and any((work / "checkpoints").iterdir()):
+        return "unfinished: resumes from a checkpoint"
+    if any(path.parent.name == name for path in store):
+        return "no artifact of this configuration, code and inputs"
+    return "never built"

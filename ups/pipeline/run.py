@@ -1,0 +1,266 @@
+"""A run: its directory, its plan, its stages one after the other, its report."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ups.artifacts import Artifact, Store
+from ups.artifacts.files import read_json, storage_error, write_json
+from ups.config import Configuration, load_configuration
+from ups.config.schema import StageName
+from ups.errors import ConfigurationError, UpsError
+from ups.pipeline.device import resolve
+from ups.pipeline.execute import Built, Listener, execute
+from ups.pipeline.graph import GRAPH, chain_to
+from ups.pipeline.launch import launch
+from ups.pipeline.mirror import Mirror
+from ups.pipeline.outcome import classify
+from ups.pipeline.plan import PlannedStage, make_plan
+
+Progress = Callable[[StageName, dict[str, Any]], None]
+Output = Callable[[str], None]
+
+RUNS = "runs"
+
+
+def find_root(root: str | Path | None) -> Path:
+    """Where `artifacts/` and `runs/` are: the argument, else UPS_ROOT, else the working directory."""
+    return Path(root or os.environ.get("UPS_ROOT") or ".").absolute()
+
+
+class Run:
+    """One execution of a configuration.
+
+    `runs/<UTC time>-<name>-<digest>/` holds config.yaml, plan.json, env.json, metrics.jsonl (all training
+    records), metrics.json (the result table), artifacts.json (pointers), logs/, report.html.
+    """
+
+    def __init__(
+        self, configuration: Configuration, root: Path, plan: list[PlannedStage], directory: Path
+    ) -> None:
+        self.configuration = configuration
+        self.store = Store(root)
+        self.plan = {stage.name: stage for stage in plan}
+        self.directory = directory
+        self.built: dict[StageName, Built] = {}
+        self._mirror = Mirror(directory, configuration.tracking)
+
+    @classmethod
+    def start(
+        cls,
+        config: str | Path,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        root: str | Path | None = None,
+        until: StageName = "evaluate",
+    ) -> "Run":
+        """Load, resolve, plan, and make the run's directory.
+
+        Raises:
+            ConfigurationError, PreflightError, DataError: the run cannot work; nothing was written.
+            StorageError: the directory cannot be made.
+        """
+        configuration = resolve(load_configuration(config, overrides))
+        where = find_root(root)
+        plan = make_plan(configuration, Store(where), until)
+        directory = _make_directory(where / RUNS, configuration.name, plan[-1].digest)
+        values = configuration.model_dump(mode="json")
+        (directory / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        write_json(directory / "plan.json", [stage.to_json() for stage in plan])
+        write_json(directory / "env.json", _environment())
+        (directory / "logs").mkdir()
+        return cls(configuration, where, plan, directory)
+
+    def stage(self, name: StageName, *, on_line: Output, on_progress: Progress | None = None) -> Built:
+        """Bring one stage to a sealed artifact. Its inputs must have been brought there by this run.
+
+        Raises:
+            UpsError: see `ups.pipeline.execute.execute`.
+        """
+        metrics = self.directory / "metrics.jsonl"
+
+        def on_record(record: dict[str, Any]) -> None:
+            with metrics.open("a") as file:
+                file.write(json.dumps({"stage": name} | record) + "\n")
+            self._mirror.start()
+            if on_progress is not None:
+                on_progress(name, record)
+
+        built = execute(
+            name,
+            self.plan[name].recipe,
+            self.configuration,
+            {i: self.built[i].artifact for i in GRAPH[name].inputs},
+            self.store,
+            Listener(on_line, on_record),
+            self.directory / "logs" / f"{name}.log",
+        )
+        if built.hit:
+            self._copy_records(built.artifact, metrics)
+        self.built[name] = built
+        write_json(
+            self.directory / "artifacts.json",
+            {
+                stage: {
+                    "digest": done.artifact.digest,
+                    "path": os.path.relpath(done.artifact.path, self.directory),
+                    "hit": done.hit,
+                    "reason": done.reason,
+                    "seconds": done.artifact.manifest.seconds,
+                    "summary": done.artifact.manifest.summary,
+                }
+                for stage, done in self.built.items()
+            },
+        )
+        if name == "evaluate":
+            table = read_json(built.artifact.path / "metrics.json")
+            write_json(self.directory / "metrics.json", table)
+        return built
+
+    def peek(self, name: StageName) -> Artifact | None:
+        """The artifact of a stage if the plan found it usable and it still is; nothing is built."""
+        planned = self.plan[name]
+        if planned.verdict != "HIT":
+            return None
+        try:
+            artifact = self.store.find(name, planned.digest)
+            if artifact is not None:
+                self.store.verify(artifact)
+        except UpsError:
+            return None  # `stage` finds the damage again, quarantines it and says so
+        return artifact
+
+    def report(self, *, on_line: Output) -> Path:
+        """Write report.html from what the run's directory holds.
+
+        Raises:
+            UpsError: the report's process failed.
+        """
+        write_report(self.directory, on_line=on_line)
+        return self.directory / "report.html"
+
+    def close(self) -> None:
+        """End the mirror; it may finish its last records for a few seconds, and no longer."""
+        self._mirror.close()
+
+    @staticmethod
+    def _copy_records(artifact: Artifact, metrics: Path) -> None:
+        source = artifact.path / "logs" / "metrics.jsonl"
+        if source.exists():
+            records = [json.loads(line) for line in source.read_text().splitlines()]
+            with metrics.open("a") as file:
+                file.writelines(json.dumps({"stage": artifact.stage} | record) + "\n" for record in records)
+
+
+def run_all(
+    run: Run,
+    *,
+    on_line: Output,
+    on_stage: Callable[[StageName, Built | None], None],
+    until: StageName = "evaluate",
+) -> None:
+    """The chain without Prefect: every stage up to `until`.
+
+    on_stage: called with None before a stage and with its result after it.
+
+    Raises:
+        UpsError: of the first stage that failed.
+    """
+    try:
+        for name in chain_to(until):
+            on_stage(name, None)
+            on_stage(name, run.stage(name, on_line=on_line))
+        if until == "evaluate":
+            run.report(on_line=on_line)
+    finally:
+        run.close()
+
+
+def write_report(directory: Path, *, on_line: Output) -> None:
+    """(Re)write report.html of a run directory.
+
+    Raises:
+        ConfigurationError: the directory is no finished run.
+        UpsError: the report's process failed.
+    """
+    if not (directory / "metrics.json").is_file():
+        raise ConfigurationError(
+            "is not the directory of a finished run (it has no metrics.json)",
+            where=str(directory),
+            fix="finish the run with `ups run`, or choose another below runs/",
+        )
+    work = directory / "logs" / "report"
+    returncode = launch(
+        "ups.report",
+        [str(directory), "--work", str(work)],
+        work=work,
+        processes=None,
+        log_file=directory / "logs" / "report.log",
+        on_line=on_line,
+    )
+    classify(returncode, work)
+
+
+def _make_directory(runs: Path, name: str, digest: str) -> Path:
+    for _ in range(100):
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        directory = runs / f"{stamp}-{name}-{digest[:8]}"
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            directory.mkdir()
+        except FileExistsError:
+            time.sleep(0.1)
+            continue
+        except OSError as error:
+            raise storage_error(error, directory) from error
+        return directory
+    raise ConfigurationError("could not make a new run directory", where=str(runs))
+
+
+def _environment() -> dict[str, Any]:
+    libraries = {}
+    for name in ("torch", "numpy", "zarr", "h5py", "prefect", "wandb", "pydantic", "safetensors"):
+        try:
+            libraries[name] = version(name)
+        except PackageNotFoundError:
+            libraries[name] = "not installed"
+    package = Path(__file__).resolve().parent
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "commit": _git(package, "rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git(package, "status", "--porcelain")),
+        "libraries": libraries,
+        "command": " ".join(Path(part).name if part == sys.argv[0] else part for part in sys.argv),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """Output of a git command, or None outside a checkout or without git."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

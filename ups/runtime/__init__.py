@@ -1,0 +1,1 @@
+"""What a stage process needs before it can compute: ranks, randomness, records, the request."""

@@ -1,0 +1,102 @@
+"""Ranks: the process group, the device and the stop signal of one stage process."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ups.errors import PreflightError
+
+
+@dataclass
+class Ranks:
+    """This process among its peers.
+
+    `stop_requested` is set by SIGTERM; the loop asks `should_stop` at a step boundary, where all ranks
+    agree, so that they checkpoint the same step.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+    stop_requested: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def average_(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over ranks, in place.
+
+        One flat buffer in a fixed order: the reduction has the same layout at every step, so a resumed
+        run adds in the same order as an uninterrupted one for any number of ranks. DistributedDataParallel
+        rebuilds its buckets after the first backward pass and then does not.
+        """
+        if self.world == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.world
+        offset = 0
+        for tensor in tensors:
+            tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+            offset += tensor.numel()
+
+    def should_stop(self) -> bool:
+        """Whether any rank was asked to stop; a collective call."""
+        if self.world == 1:
+            return self.stop_requested
+        flag = torch.tensor([float(self.stop_requested)], device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
+    """Join the ranks that torchrun started; a process without torchrun is a world of one.
+
+    Args:
+        device: "cpu" or "cuda"; never "auto", which the pipeline resolves before digests are taken.
+        threads: intra-operator threads, part of what makes a run repeatable.
+
+    Raises:
+        PreflightError: CUDA is asked for and this torch has no CUDA device.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise PreflightError(
+                "torch sees no CUDA device", where="execution.device", fix="set execution.device: cpu"
+            )
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.cuda.set_device(index)
+        target = torch.device("cuda", index)
+    else:
+        target = torch.device("cpu")
+    if world > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    ranks = Ranks(rank, world, target)
+
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
+        ranks.stop_requested = True
+
+    previous = signal.signal(signal.SIGTERM, request_stop)
+    try:
+        yield ranks
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if world > 1:
+            dist.destroy_process_group()

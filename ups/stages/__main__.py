@@ -1,0 +1,32 @@
+"""Entry point of a stage process."""
+
+import argparse
+import importlib
+import logging
+import sys
+from pathlib import Path
+
+from ups.errors import ConfigurationError, Interrupted
+from ups.runtime.request import Request
+
+
+def main() -> int:
+    """Run the stage named on the command line in its work directory; see `ups.pipeline.outcome`."""
+    parser = argparse.ArgumentParser(prog="python -m ups.stages", description=main.__doc__)
+    parser.add_argument("stage")
+    parser.add_argument("--work", type=Path, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    request = Request.read(arguments.work)
+    if request.stage != arguments.stage:
+        raise ConfigurationError(f"the request in {arguments.work} is for stage {request.stage}")
+    try:
+        importlib.import_module(f"ups.stages.{arguments.stage}").run(request)
+    except Interrupted as interruption:
+        logging.getLogger(__name__).info("%s", interruption)
+        return interruption.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the four training stages have in common: settings from the configuration, compile, the summary."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from ups.config.schema import Configuration, Training
+from ups.models.build import Description, build_model, save_model
+from ups.objectives import Objective
+from ups.runtime.randomness import derive_seed
+from ups.runtime.ranks import Ranks
+from ups.runtime.records import read_records
+from ups.runtime.request import Request
+from ups.training.loop import BatchSource, LoopSettings, Validation, train
+
+log = logging.getLogger(__name__)
+
+MODEL = "model.safetensors"
+
+
+def initial_model(description: Description, request: Request, ranks: Ranks) -> nn.Module:
+    """A model whose initial weights are a function of the seed and the stage, equal on all ranks."""
+    torch.manual_seed(derive_seed(request.configuration.seed, request.stage, "weights"))
+    model = build_model(description).to(ranks.device)
+    log.info("%s: %d parameters", request.stage, sum(p.numel() for p in model.parameters()))
+    return model
+
+
+def train_and_publish(
+    model: nn.Module,
+    description: Description,
+    objective: Objective,
+    source: BatchSource,
+    validate: Validation,
+    settings: Training,
+    request: Request,
+    ranks: Ranks,
+) -> None:
+    """Train, write the averaged weights as `model.safetensors`, and report."""
+    configuration = request.configuration
+    if configuration.execution.compile:
+        model.compile()
+    state = train(
+        model,
+        objective,
+        source,
+        validate,
+        loop_settings(settings, configuration, request.stage),
+        ranks,
+        request.work,
+    )
+    if ranks.is_first:
+        save_model(request.output / MODEL, model, description, state.ema.weights)
+        request.finish(_summary(model, request))
+    ranks.barrier()
+
+
+def loop_settings(training: Training, configuration: Configuration, stage: str) -> LoopSettings:
+    """The loop's plain settings."""
+    shared = Training.model_fields.keys() - {"batch_size"}
+    return LoopSettings(
+        stage=stage,
+        seed=configuration.seed,
+        threads=configuration.execution.threads,
+        bf16=configuration.execution.precision == "bf16",
+        **{name: getattr(training, name) for name in shared},
+    )
+
+
+def _summary(model: nn.Module, request: Request) -> dict[str, Any]:
+    records = read_records(request.output / "logs" / "metrics.jsonl")
+    last: dict[str, Any] = {}
+    for record in records:
+        last |= record
+    kept = {name: value for name, value in last.items() if name not in {"step", "seconds_per_step"}}
+    return {"parameters": sum(p.numel() for p in model.parameters())} | kept

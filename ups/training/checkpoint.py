@@ -1,0 +1,106 @@
+"""Checkpoints: one safetensors file each, whose name carries its step and checksum.
+
+Everything a step changes is in the file; learning rate, batches and noise are functions of the step. The
+file is written aside, flushed and renamed, so a reader sees a whole checkpoint or none, and the newest is
+found by looking, never stored. Two are kept: should the newest be damaged, the one before resumes.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import google_crc32c
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ups.errors import IntegrityError, PreflightError
+from ups.training.step import TrainingState
+
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, int]) -> Path:
+    """Write a checkpoint of the state, then drop all but the two newest.
+
+    Args:
+        directory: checkpoints of one stage.
+        layout: what must be equal on resume for the same numbers, e.g. {"world": 2, "threads": 1}.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    metadata = {"step": str(state.step)} | {key: str(value) for key, value in layout.items()}
+    payload = save({name: tensor.contiguous() for name, tensor in _flatten(state).items()}, metadata)
+    path = directory / f"step-{state.step:08d}-{google_crc32c.value(payload):08x}.safetensors"
+    temporary = directory / f".partial-{os.getpid()}"
+    with temporary.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    for old in sorted(directory.glob("step-*.safetensors"))[:-2]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, int]) -> None:
+    """Bring the state to the newest intact checkpoint of a directory; without one it stays at step 0.
+
+    Raises:
+        IntegrityError: checkpoints exist and none is intact, or one does not fit the model.
+        PreflightError: the checkpoint was written with another number of ranks or threads.
+    """
+    paths = sorted(directory.glob("step-*.safetensors"), reverse=True)
+    for path in paths:
+        if f"{google_crc32c.value(path.read_bytes()):08x}" != path.stem.rpartition("-")[2]:
+            log.warning("checkpoint %s is damaged; trying the one before", path.name)
+            continue
+        _restore(path, state, layout)
+        return
+    if paths:
+        raise IntegrityError(
+            "every checkpoint is damaged", where=str(directory), fix="delete the directory to start this stage anew"
+        )
+
+
+def _flatten(state: TrainingState) -> dict[str, Tensor]:
+    tensors = {f"model/{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"ema/{name}": value for name, value in state.ema.weights.items()}
+    for index, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
+    return {name: value.detach().cpu() for name, value in tensors.items()}
+
+
+def _restore(path: Path, state: TrainingState, layout: dict[str, int]) -> None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise IntegrityError(str(error), where=str(path)) from error
+    for key, value in layout.items():
+        if metadata[key] != str(value):
+            raise PreflightError(
+                f"checkpoint was written with {key} {metadata[key]}, this run has {value}, and would not "
+                "give the same numbers",
+                where=str(path),
+                fix=f"run with {key} {metadata[key]}, or delete the directory to start this stage anew",
+            )
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    state.model.load_state_dict(parts["model"])
+    for name, weight in state.ema.weights.items():
+        weight.copy_(parts["ema"][name])
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        index, _, slot = name.partition("/")
+        slots.setdefault(int(index), {})[slot] = value.clone()
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    state.step = int(metadata["step"])

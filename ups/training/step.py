@@ -1,0 +1,62 @@
+"""Everything that changes a weight, in order. The only caller of `optimizer.step()`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ups.data.batch import Batch
+from ups.errors import NotFiniteError
+from ups.objectives import Objective
+from ups.optim.ema import ExponentialMovingAverage
+from ups.runtime.ranks import Ranks
+
+
+@dataclass
+class TrainingState:
+    """What a step changes and a checkpoint holds; the next step's number is its position."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: ExponentialMovingAverage
+    step: int = 0
+
+
+def training_step(
+    state: TrainingState,
+    objective: Objective,
+    batch: Batch,
+    generator: torch.Generator,
+    ranks: Ranks,
+    *,
+    learning_rate: float,
+    gradient_clip: float,
+    autocast: bool,
+) -> dict[str, Tensor]:
+    """One optimiser step; returns the detached loss, its terms and the gradient norm, averaged over ranks.
+
+    Raises:
+        NotFiniteError: loss or gradient is NaN or infinite; the weights are left as they were.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=autocast):
+        loss = objective(state.model, batch, generator)
+    loss.total.backward()
+    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    logged = {"loss": loss.total.detach().float().clone()}
+    logged |= {name: term.detach().float().clone() for name, term in loss.terms.items()}
+    ranks.average_([*gradients, *logged.values()])
+    norm = nn.utils.get_total_norm(gradients)
+    if not torch.isfinite(norm + logged["loss"]):
+        raise NotFiniteError(
+            f"step {state.step}: loss {logged['loss'].item()}, gradient norm {norm.item()}",
+            fix="lower the learning rate or lengthen the warm-up of this stage; a repetition gives the same",
+        )
+    nn.utils.clip_grads_with_norm_(parameters, gradient_clip, norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.ema.update(state.model, state.step)
+    state.step += 1
+    return logged | {"gradient_norm": norm}

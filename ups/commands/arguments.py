@@ -10,7 +10,9 @@ from ups.pipeline.device import resolve
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """CONFIG and --set."""
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, e.g. configs/burgers_demo.yaml")
+    parser.add_argument(
+        "config", metavar="CONFIG", type=Path, help="YAML file, e.g. configs/burgers_demo.yaml"
+    )
     parser.add_argument(
         "--set",
         dest="assignments",

@@ -61,4 +61,6 @@ def _first_word(arguments: Sequence[str]) -> str | None:
 
 
 def _title(error: UpsError) -> str:
-    return type(error).__name__.removesuffix("Error").lower() + " error" * type(error).__name__.endswith("Error")
+    return type(error).__name__.removesuffix("Error").lower() + " error" * type(error).__name__.endswith(
+        "Error"
+    )

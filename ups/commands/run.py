@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Plan, run, and end with the result table and the path of the report."""
     follow(
-        Run.start(options.config, parse_overrides(options.assignments), root=options.root, until=options.until),
+        Run.start(
+            options.config, parse_overrides(options.assignments), root=options.root, until=options.until
+        ),
         options.until,
     )
 
@@ -49,4 +51,6 @@ def follow(run: Run, until: StageName) -> None:
     if until == "evaluate":
         show(result_table(read_json(run.directory / "metrics.json")))
         console.print(f"report: {run.directory / 'report.html'}", highlight=False, soft_wrap=True)
-    console.print(f"run: {run.directory}  ({time.monotonic() - started:.1f} s)", highlight=False, soft_wrap=True)
+    console.print(
+        f"run: {run.directory}  ({time.monotonic() - started:.1f} s)", highlight=False, soft_wrap=True
+    )

@@ -77,7 +77,9 @@ def validate(values: Mapping[str, Any], *, where: str) -> Configuration:
         return Configuration.model_validate(values)
     except ValidationError as error:
         problems = [_describe(problem) for problem in error.errors(include_url=False)]
-        raise ConfigurationError("\n  ".join(["configuration is not valid", *problems]), where=where) from None
+        raise ConfigurationError(
+            "\n  ".join(["configuration is not valid", *problems]), where=where
+        ) from None
 
 
 def _parse_value(key: str, value: Any) -> Any:

@@ -67,7 +67,8 @@ class BurgersFile(Section):
     time_stride: Count = Field(default=5, description="keep every n-th frame")
     frames: int | None = Field(default=None, ge=2, description="frames kept after striding; null: all")
     test_first: Count | None = Field(
-        default=1000, description="test rows come from this many first rows and others never do; null: any row"
+        default=1000,
+        description="test rows come from this many first rows and others never do; null: any row",
     )
     seed: int = Field(default=0, ge=0, description="seed of the choice of rows")
 
@@ -123,7 +124,9 @@ class Execution(Section):
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="bf16: autocast of the forward pass; weights stay fp32"
     )
-    compile: bool = Field(default=False, description="torch.compile the networks; true means this or an error")
+    compile: bool = Field(
+        default=False, description="torch.compile the networks; true means this or an error"
+    )
 
 
 class Training(Section):

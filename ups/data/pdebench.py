@@ -20,7 +20,7 @@ Source: the official files and PDEBench's documentation (Takamoto et al. 2022; h
 import contextlib
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +217,7 @@ class TrajectoryWriter:
         self.path = Path(path)
         self.rows = rows
         self.written = 0
-        name, attribute = _PARAMETER[problem]
+        name, attribute = _parameter_names(problem)
         if set(parameters) != {name}:
             raise DataError(
                 f"{problem} has the parameter {name}, got {', '.join(sorted(parameters)) or 'none'}",
@@ -245,15 +245,10 @@ class TrajectoryWriter:
     def __enter__(self) -> Self:
         frames, points = len(self._times), len(self._coordinates)
         surplus = self._times[-1] + (self._times[-1] - self._times[0]) / (frames - 1)
-        with _as_storage_error(self.path):
-            descriptor, temporary = tempfile.mkstemp(
-                dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".partial"
-            )
-            os.close(descriptor)
-            self._temporary = Path(temporary)
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.partial")
         try:
             with _as_storage_error(self.path):
-                self._file = h5py.File(self._temporary, "w")
+                self._file = h5py.File(self._temporary, "x")
                 self._fields = self._file.create_dataset(FIELDS, (self.rows, frames, points), dtype="<f4")
                 self._file.create_dataset(SPACE, data=self._coordinates.astype("<f4"))
                 self._file.create_dataset(TIME, data=np.append(self._times, surplus).astype("<f4"))
@@ -308,10 +303,6 @@ class TrajectoryWriter:
         assert self._temporary is not None
         with _as_storage_error(self.path):
             self._file.close()
-            # mkstemp makes files that only their owner can read; data are as public as the umask allows.
-            umask = os.umask(0)
-            os.umask(umask)
-            self._temporary.chmod(0o666 & ~umask)
             _sync(self._temporary)
             self._temporary.replace(self.path)
             _sync(self.path.parent)
@@ -373,8 +364,6 @@ def _open(path: Path) -> Iterator[h5py.File]:
 def _describe(
     file: h5py.File, path: Path, problem: Problem, parameters: Mapping[str, float] | None
 ) -> PDEBenchFile:
-    if problem not in _PARAMETER:
-        raise ValueError(f"problem must be one of {', '.join(_PARAMETER)}, got {problem!r}")
     fields = _fields(file, path)
     if fields.dtype.kind != "f" or fields.dtype.itemsize != 4:
         raise DataError(
@@ -472,7 +461,7 @@ def _vector(file: h5py.File, path: Path, name: str) -> NDArray[np.float64]:
 def _parameters(
     file: h5py.File, path: Path, problem: Problem, given: Mapping[str, float] | None
 ) -> dict[str, float]:
-    name, attribute = _PARAMETER[problem]
+    name, attribute = _parameter_names(problem)
     if given is not None and set(given) != {name}:
         raise DataError(
             f"{problem} has the parameter {name}, got {', '.join(sorted(given)) or 'none'}",
@@ -495,6 +484,13 @@ def _parameters(
             fix="correct the expected value, or use the file that has it",
         )
     return {name: stored}
+
+
+def _parameter_names(problem: Problem) -> tuple[str, str]:
+    """Our name of the problem's parameter, and the attribute that holds it."""
+    if problem not in _PARAMETER:
+        raise ValueError(f"problem must be one of {', '.join(_PARAMETER)}, got {problem!r}")
+    return _PARAMETER[problem]
 
 
 def _checked_parameter(value: object, name: str, path: Path) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ups.data.batch import Batch
 from ups.data.sampler import draw_windows
+from ups.errors import DataError
 
 
 class WindowSource:
@@ -35,6 +36,11 @@ class WindowSource:
         if present is None:
             raise ValueError("a source needs fields or latents")
         self.trajectories, frames = present.shape[:2]
+        if window > frames:
+            raise DataError(
+                f"trajectories have {frames} frames, and a training window takes {window}",
+                fix="lower rollout_steps, or keep more frames",
+            )
         self.starts = frames - window + 1
         self.window = window
         self.seed, self.batch_size, self.rank, self.world = seed, batch_size, rank, world

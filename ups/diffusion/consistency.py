@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ups.diffusion.edm import precondition
 
 ConsistencyFunction = Callable[[Tensor, Tensor], Tensor]
 """(x [B, K, d], sigma [B]) to the clean x at the end of its trajectory, [B, K, d]."""
@@ -17,6 +19,26 @@ def boundary(sigma: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
     """
     shifted = sigma - sigma_min
     return 1 / (shifted.square() + 1), shifted * (sigma.square() + 1).rsqrt()
+
+
+def jump(
+    network: nn.Module,
+    x: Tensor,
+    sigma: Tensor,
+    prediction: Tensor,
+    state: Tensor,
+    scalars: Tensor,
+    *,
+    sigma_min: float,
+) -> Tensor:
+    """The consistency function f(x; sigma): to the end of x's trajectory, in one call, [B, K, d].
+
+    The identity at sigma_min whatever the weights. Arguments as `ups.diffusion.edm.denoise`.
+    """
+    c_skip, c_out = boundary(sigma, sigma_min)
+    _, _, c_in, c_noise = precondition(sigma)
+    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars)
+    return c_skip[:, None, None] * x + c_out[:, None, None] * raw
 
 
 def consistency_sample(

@@ -5,9 +5,10 @@ its own per-channel deviation before it comes here. Noise levels have shape [B] 
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x [B, K, d], sigma [B]) to the expected clean x, [B, K, d]."""
@@ -33,6 +34,18 @@ def loss_weight(sigma: Tensor) -> Tensor:
     return (sigma.square() + 1) / sigma.square()
 
 
+def denoise(
+    network: nn.Module, x: Tensor, sigma: Tensor, prediction: Tensor, state: Tensor, scalars: Tensor
+) -> Tensor:
+    """D(x; sigma) of eq. 7 from the raw network F: the expected clean residual, [B, K, d].
+
+    x, prediction, state [B, K, d], sigma [B], scalars [B, S].
+    """
+    c_skip, c_out, c_in, c_noise = precondition(sigma)
+    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars)
+    return c_skip[:, None, None] * x + c_out[:, None, None] * raw
+
+
 def heun_sample(denoiser: Denoiser, noise: Tensor, levels: Tensor) -> Tensor:
     """Algorithm 1 without churn: the probability-flow ODE from sigma_max to 0 by Heun's method.
 
@@ -46,7 +59,7 @@ def heun_sample(denoiser: Denoiser, noise: Tensor, levels: Tensor) -> Tensor:
     """
     sigmas = [*levels.tolist(), 0.0]
     x = noise * sigmas[0]
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in pairwise(sigmas):
         slope = (x - denoiser(x, x.new_full((len(x),), sigma))) / sigma
         euler = x + (following - sigma) * slope
         if following > 0:

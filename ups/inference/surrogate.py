@@ -1,21 +1,21 @@
 """All networks of a finished run, rebuilt from their own files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from ups.config import Configuration
 from ups.errors import IntegrityError
-from ups.evaluation.forecaster import (
+from ups.inference.forecaster import (
     Forecaster,
     consistency_forecasters,
     diffusion_forecasters,
     operator_forecaster,
 )
-from ups.models.build import Description, load_model
+from ups.models.build import CODEC_FILE, MODEL_FILE, Description, load_model
 from ups.models.codec import Codec
 from ups.models.operator import LatentOperator
-from ups.models.residual import ResidualConsistency, ResidualDiffusion
+from ups.models.residual import ResidualNetwork
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Surrogate:
         return tuple(self.description["grid"])
 
 
-def load_surrogate(
-    codec: Path, operator: Path, diffusion: Path, consistency: Path, configuration: Configuration
-) -> Surrogate:
-    """Rebuild the networks and check that all were trained on this codec's latents.
+def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) -> Surrogate:
+    """Rebuild the networks of a run and check that all were trained on its codec's latents.
+
+    Args:
+        artifacts: directories of cache_encode, operator, diffusion and consistency.
+        configuration: how to sample: device, noise levels, steps, members. Architectures come from the files.
 
     Raises:
         IntegrityError: a file is damaged, or belongs to another codec.
@@ -43,21 +45,24 @@ def load_surrogate(
     device = configuration.execution.device
     noise = configuration.training.diffusion.noise
     members = configuration.evaluation.members
-    codec_model, codec_description = load_model(codec, device)
-    models = {path: load_model(path, device) for path in (operator, diffusion, consistency)}
-    encoders = {description["codec"] for _, description in models.values()}
-    if len(encoders) != 1:
-        raise IntegrityError("the models were trained on latents of different encoders", where=str(operator))
-    operator_model, diffusion_model, consistency_model = (model for model, _ in models.values())
-    assert isinstance(codec_model, Codec)
-    assert isinstance(operator_model, LatentOperator)
-    assert isinstance(diffusion_model, ResidualDiffusion)
-    assert isinstance(consistency_model, ResidualConsistency)
+    codec, codec_description = load_model(artifacts["cache_encode"] / CODEC_FILE, device)
+    operator, operator_description = load_model(artifacts["operator"] / MODEL_FILE, device)
+    diffusion, diffusion_description = load_model(artifacts["diffusion"] / MODEL_FILE, device)
+    consistency, consistency_description = load_model(artifacts["consistency"] / MODEL_FILE, device)
+    trained_on = {d["codec"] for d in (operator_description, diffusion_description, consistency_description)}
+    if trained_on != {codec_description["codec"]}:
+        raise IntegrityError(
+            "the models were trained on latents of another encoder", where=str(artifacts["operator"])
+        )
+    assert isinstance(codec, Codec)
+    assert isinstance(operator, LatentOperator)
+    assert isinstance(diffusion, ResidualNetwork)
+    assert isinstance(consistency, ResidualNetwork)
     forecasters = [
-        operator_forecaster(operator_model),
+        operator_forecaster(operator),
         *diffusion_forecasters(
-            operator_model,
-            diffusion_model,
+            operator,
+            diffusion,
             steps=configuration.training.diffusion.sampler_steps,
             sigma_min=noise.sigma_min,
             sigma_max=noise.sigma_max,
@@ -65,11 +70,12 @@ def load_surrogate(
             members=members,
         ),
         *consistency_forecasters(
-            operator_model,
-            consistency_model,
+            operator,
+            consistency,
+            sigma_min=consistency_description["sigma_min"],
             sigma_max=noise.sigma_max,
             second_sigma=configuration.training.consistency.second_sigma,
             members=members,
         ),
     ]
-    return Surrogate(codec_model, codec_description, forecasters)
+    return Surrogate(codec, codec_description, forecasters)

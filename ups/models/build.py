@@ -21,8 +21,13 @@ from ups.models.decoder import AnyPointDecoder
 from ups.models.encoder import GridEncoder
 from ups.models.latent_transformer import LatentTransformer
 from ups.models.operator import LatentOperator
-from ups.models.residual import ResidualConsistency, ResidualDiffusion
+from ups.models.residual import ResidualNetwork
 from ups.models.token_grid import TokenGrid
+
+MODEL_FILE = "model.safetensors"
+"""Name of the network in the artifact of a training stage."""
+CODEC_FILE = "codec.safetensors"
+"""Name of the frozen codec in the artifact of the cache."""
 
 Kind = Literal["autoencoder", "codec", "operator", "diffusion", "consistency"]
 Description = dict[str, Any]
@@ -35,7 +40,7 @@ def build_model(description: Description) -> nn.Module:
     All kinds: grid, tokens (points and tokens per space axis), latent_dim.
     autoencoder, codec: channels; encoder, decoder (width, depth, heads, ratio).
     operator, diffusion, consistency: scalars (count); network (width, depth, heads, ratio).
-    consistency: sigma_min.
+    consistency: sigma_min, which its users need besides the network.
     """
     kind: Kind = description["kind"]
     layout = TokenGrid(tuple(description["grid"]), tuple(description["tokens"]))
@@ -55,14 +60,9 @@ def build_model(description: Description) -> nn.Module:
             )
         case "operator":
             return LatentOperator(_network(description, layout, inputs=dim, extra_scalars=0))
-        case "diffusion":
-            return ResidualDiffusion(_network(description, layout, inputs=3 * dim, extra_scalars=1), torch.ones(dim))
-        case "consistency":
-            return ResidualConsistency(
-                _network(description, layout, inputs=3 * dim, extra_scalars=1),
-                torch.ones(dim),
-                sigma_min=description["sigma_min"],
-            )
+        case "diffusion" | "consistency":
+            network = _network(description, layout, inputs=3 * dim, extra_scalars=1)
+            return ResidualNetwork(network, torch.ones(dim))
         case _:
             assert_never(kind)
 
@@ -90,7 +90,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = build_model(description)
         model.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise IntegrityError(f"is not a model of this library: {error}", where=str(path)) from error
     return model.to(device).eval().requires_grad_(False), description
 

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from ups.models.encoder import query_features
@@ -21,7 +20,15 @@ class AnyPointDecoder(nn.Module):
     key_table: Tensor
 
     def __init__(
-        self, layout: TokenGrid, *, channels: int, latent_dim: int, width: int, depth: int, heads: int, ratio: int
+        self,
+        layout: TokenGrid,
+        *,
+        channels: int,
+        latent_dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        ratio: int,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -32,7 +39,9 @@ class AnyPointDecoder(nn.Module):
         self.embedding = nn.Linear(latent_dim, width)
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.query = nn.Sequential(
-            nn.Linear(2 * layout.axes * self.harmonics, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+            nn.Linear(2 * layout.axes * self.harmonics, width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(width, width),
         )
         self.gate = nn.Linear(width, width)
         self.cross_attention = Attention(width, heads)

@@ -19,7 +19,15 @@ class GridEncoder(nn.Module):
     key_table: Tensor
 
     def __init__(
-        self, layout: TokenGrid, *, channels: int, latent_dim: int, width: int, depth: int, heads: int, ratio: int
+        self,
+        layout: TokenGrid,
+        *,
+        channels: int,
+        latent_dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        ratio: int,
     ) -> None:
         super().__init__()
         self.layout = layout

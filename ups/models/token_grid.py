@@ -20,7 +20,9 @@ class TokenGrid:
     tokens: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.grid) != len(self.tokens) or any(g % t for g, t in zip(self.grid, self.tokens, strict=True)):
+        if len(self.grid) != len(self.tokens) or any(
+            g % t for g, t in zip(self.grid, self.tokens, strict=True)
+        ):
             raise ValueError(f"token grid {self.tokens} does not divide field grid {self.grid}")
 
     @property

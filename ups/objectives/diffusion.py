@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.diffusion.edm import loss_weight
+from ups.diffusion.edm import denoise, loss_weight
 from ups.objectives.objective import Loss
 
 
@@ -21,7 +21,7 @@ class ResidualDenoising:
         sigma = torch.exp(self.mean_log_sigma + self.std_log_sigma * normal)
         noise = torch.randn(state.shape, generator=generator, device=state.device)
         noisy = residual + sigma[:, None, None] * noise
-        denoised = model(noisy, sigma, prediction, state, batch.scalars)
+        denoised = denoise(model, noisy, sigma, prediction, state, batch.scalars)
         errors = (denoised.float() - residual).square().mean(dim=(1, 2))
         return Loss((loss_weight(sigma) * errors).mean(), {"L_denoise": errors.mean()})
 

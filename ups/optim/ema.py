@@ -28,8 +28,8 @@ class ExponentialMovingAverage:
         forgotten after a few dozen steps.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        new = [parameter.detach() for parameter in model.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), new, 1 - decay)
+        for average, parameter in zip(self.weights.values(), model.parameters(), strict=True):
+            average.lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:

@@ -82,6 +82,9 @@ def solve_burgers(
         initial state and on the arguments, not on the other rows (to round-off: the order of a sum inside
         the Fourier transform may differ between batch shapes).
 
+    On a CPU, use one thread per process and as many processes as cores: operations are short, and threads that
+    share cores with other work wait for one another at each (measured: 15 times slower).
+
     Raises:
         ValueError: an argument is out of its range.
         NotFiniteError: `initial`, or the solution, is not finite; names the rows.

@@ -85,7 +85,7 @@ def execute(
             name,
             digest,
             recipe=recipe,
-            inputs=dict(inputs),
+            inputs={**inputs},
             summary=outcome["summary"],
             seconds=time.monotonic() - started,
         )
@@ -114,6 +114,7 @@ def _prepare(
         {
             "stage": name,
             "digest": digest_of(recipe),
+            "code": recipe["code"],
             "configuration": configuration.model_dump(mode="json"),
             "inputs": {stage: str(artifact.path) for stage, artifact in inputs.items()},
             "contents": contents,

@@ -18,14 +18,14 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, storage_error, write_json
 from ups.config import Configuration, load_configuration
 from ups.config.schema import StageName
-from ups.errors import ConfigurationError, UpsError
+from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve
 from ups.pipeline.execute import Built, Listener, execute
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.outcome import classify
-from ups.pipeline.plan import PlannedStage, make_plan
+from ups.pipeline.plan import PlannedStage, check, make_plan
 
 Progress = Callable[[StageName, dict[str, Any]], None]
 Output = Callable[[str], None]
@@ -82,7 +82,9 @@ class Run:
         return cls(configuration, where, plan, directory)
 
     def stage(self, name: StageName, *, on_line: Output, on_progress: Progress | None = None) -> Built:
-        """Bring one stage to a sealed artifact. Its inputs must have been brought there by this run.
+        """Bring one stage to a sealed artifact; its inputs must have been brought there by this run before.
+
+        on_progress: gets every record of a training as it is written.
 
         Raises:
             UpsError: see `ups.pipeline.execute.execute`.
@@ -105,8 +107,42 @@ class Run:
             Listener(on_line, on_record),
             self.directory / "logs" / f"{name}.log",
         )
-        if built.hit:
-            self._copy_records(built.artifact, metrics)
+        self._register(name, built)
+        return built
+
+    def adopt(self, name: StageName) -> Built | None:
+        """The artifact of a stage, if it is sealed and may be used; nothing is built.
+
+        Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
+        """
+        inputs: dict[StageName, Artifact | None] = {i: self.built[i].artifact for i in GRAPH[name].inputs}
+        artifact, reason = check(self.store, name, self.plan[name].digest, inputs)
+        if artifact is None:
+            return None
+        built = Built(artifact, hit=True, reason=reason)
+        self._register(name, built)
+        return built
+
+    def report(self, *, on_line: Output) -> Path:
+        """Write report.html from what the run's directory holds.
+
+        Raises:
+            UpsError: the report's process failed.
+        """
+        write_report(self.directory, on_line=on_line)
+        return self.directory / "report.html"
+
+    def close(self) -> None:
+        """End the mirror; it may finish its last records for a few seconds, and no longer."""
+        self._mirror.close()
+
+    def _register(self, name: StageName, built: Built) -> None:
+        """Note a stage's artifact in the run's directory; what a stage trained earlier counts as record."""
+        logged = built.artifact.path / "logs" / "metrics.jsonl"
+        if built.hit and logged.exists():
+            records = [json.loads(line) for line in logged.read_text().splitlines()]
+            with (self.directory / "metrics.jsonl").open("a") as file:
+                file.writelines(json.dumps({"stage": name} | record) + "\n" for record in records)
         self.built[name] = built
         write_json(
             self.directory / "artifacts.json",
@@ -125,41 +161,6 @@ class Run:
         if name == "evaluate":
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
-        return built
-
-    def peek(self, name: StageName) -> Artifact | None:
-        """The artifact of a stage if the plan found it usable and it still is; nothing is built."""
-        planned = self.plan[name]
-        if planned.verdict != "HIT":
-            return None
-        try:
-            artifact = self.store.find(name, planned.digest)
-            if artifact is not None:
-                self.store.verify(artifact)
-        except UpsError:
-            return None  # `stage` finds the damage again, quarantines it and says so
-        return artifact
-
-    def report(self, *, on_line: Output) -> Path:
-        """Write report.html from what the run's directory holds.
-
-        Raises:
-            UpsError: the report's process failed.
-        """
-        write_report(self.directory, on_line=on_line)
-        return self.directory / "report.html"
-
-    def close(self) -> None:
-        """End the mirror; it may finish its last records for a few seconds, and no longer."""
-        self._mirror.close()
-
-    @staticmethod
-    def _copy_records(artifact: Artifact, metrics: Path) -> None:
-        source = artifact.path / "logs" / "metrics.jsonl"
-        if source.exists():
-            records = [json.loads(line) for line in source.read_text().splitlines()]
-            with metrics.open("a") as file:
-                file.writelines(json.dumps({"stage": artifact.stage} | record) + "\n" for record in records)
 
 
 def run_all(

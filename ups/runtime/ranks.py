@@ -100,3 +100,8 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
         signal.signal(signal.SIGTERM, previous)
         if world > 1:
             dist.destroy_process_group()
+
+
+def device_name(device: torch.device) -> str:
+    """For records: the kind of device, with the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

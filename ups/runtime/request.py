@@ -18,11 +18,13 @@ class Request:
         configuration: resolved, no `auto` left.
         inputs: directories of the input artifacts, by stage.
         contents: their content sums.
+        code: code identity that the digest was taken of.
     """
 
     work: Path
     stage: str
     digest: str
+    code: str
     configuration: Configuration
     inputs: dict[str, Path]
     contents: dict[str, str]
@@ -38,6 +40,7 @@ class Request:
             work=work,
             stage=values["stage"],
             digest=values["digest"],
+            code=values["code"],
             configuration=Configuration.model_validate(values["configuration"]),
             inputs={stage: Path(path) for stage, path in values["inputs"].items()},
             contents=values["contents"],

@@ -12,15 +12,13 @@ from ups.artifacts.files import read_json, write_json
 from ups.data.cache import CacheWriter
 from ups.data.dataset import Dataset, load_dataset
 from ups.models.autoencoder import Autoencoder
-from ups.models.build import load_model, save_model
+from ups.models.build import CODEC_FILE, MODEL_FILE, load_model, save_model
 from ups.models.codec import Codec
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.training import MODEL
 
 log = logging.getLogger(__name__)
 
-CODEC = "codec.safetensors"
 _BATCH_FRAMES = 4096
 
 
@@ -29,7 +27,7 @@ def run(request: Request) -> None:
     configuration = request.configuration
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         dataset = load_dataset(request.inputs["download"])
-        autoencoder, description = load_model(request.inputs["autoencoder"] / MODEL, ranks.device)
+        autoencoder, description = load_model(request.inputs["autoencoder"] / MODEL_FILE, ranks.device)
         assert isinstance(autoencoder, Autoencoder)
         dim = description["latent_dim"]
         codec = Codec(
@@ -42,7 +40,11 @@ def run(request: Request) -> None:
         mean, deviation = _latent_statistics(request, codec, dataset)
         codec.latent_mean.copy_(mean)
         codec.latent_deviation.copy_(deviation)
-        save_model(request.output / CODEC, codec, description | {"kind": "codec"})
+        save_model(
+            request.output / CODEC_FILE,
+            codec,
+            description | {"kind": "codec", "codec": request.contents["autoencoder"]},
+        )
         round_trip = _write(request, codec, dataset, description)
     request.finish(
         {

@@ -1,13 +1,12 @@
 """consistency: the diffusion model distilled into one and two calls."""
 
 from ups.diffusion.edm import noise_levels
-from ups.models.build import load_model
-from ups.models.residual import ResidualDiffusion
+from ups.models.build import MODEL_FILE, load_model
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.stages.diffusion import residual_data, validation_loss
-from ups.stages.training import MODEL, initial_model, train_and_publish
+from ups.stages.training import initial_model, train_and_publish
 
 
 def run(request: Request) -> None:
@@ -16,8 +15,7 @@ def run(request: Request) -> None:
     settings, noise = configuration.training.consistency, configuration.training.diffusion.noise
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         data = residual_data(request.inputs, configuration, ranks, batch_size=settings.batch_size)
-        teacher, teacher_description = load_model(request.inputs["diffusion"] / MODEL, ranks.device)
-        assert isinstance(teacher, ResidualDiffusion)
+        teacher, teacher_description = load_model(request.inputs["diffusion"] / MODEL_FILE, ranks.device)
         description = teacher_description | {"kind": "consistency", "sigma_min": noise.sigma_min}
         model = initial_model(description, request, ranks)
         model.load_state_dict(teacher.state_dict())
@@ -26,6 +24,4 @@ def run(request: Request) -> None:
         )
         objective = ConsistencyDistillation(teacher, levels)
         validate = validation_loss(objective, data.validation, request, ranks)
-        train_and_publish(
-            model, description, objective, data.source, validate, settings, request, ranks
-        )
+        train_and_publish(model, description, objective, data.source, validate, settings, request, ranks)

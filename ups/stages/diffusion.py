@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ups.config import Configuration
 from ups.data.cache import LatentCache, open_cache
-from ups.data.residuals import ResidualSource
-from ups.models.build import load_model
+from ups.models.build import MODEL_FILE, load_model
 from ups.models.operator import LatentOperator
 from ups.objectives import Objective
 from ups.objectives.diffusion import ResidualDenoising
@@ -19,7 +18,8 @@ from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
 from ups.stages.operator import latent_description
-from ups.stages.training import MODEL, initial_model, train_and_publish
+from ups.stages.training import initial_model, train_and_publish
+from ups.training.residuals import ResidualSource
 
 _VALIDATION_EXAMPLES = 512
 
@@ -40,7 +40,7 @@ def run(request: Request) -> None:
     settings = configuration.training.diffusion
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         data = residual_data(request.inputs, configuration, ranks, batch_size=settings.batch_size)
-        _, operator_description = load_model(request.inputs["operator"] / MODEL)
+        _, operator_description = load_model(request.inputs["operator"] / MODEL_FILE)
         description = latent_description("diffusion", operator_description, data.cache) | {
             "network": configuration.model.denoiser.model_dump()
         }
@@ -50,9 +50,7 @@ def run(request: Request) -> None:
             mean_log_sigma=settings.noise.mean_log_sigma, std_log_sigma=settings.noise.std_log_sigma
         )
         validate = validation_loss(objective, data.validation, request, ranks)
-        train_and_publish(
-            model, description, objective, data.source, validate, settings, request, ranks
-        )
+        train_and_publish(model, description, objective, data.source, validate, settings, request, ranks)
 
 
 def residual_data(
@@ -60,7 +58,7 @@ def residual_data(
 ) -> ResidualData:
     """The operator's residuals on the trajectories that it did not fit."""
     cache = open_cache(inputs["cache_encode"])
-    operator, _ = load_model(inputs["operator"] / MODEL, ranks.device)
+    operator, _ = load_model(inputs["operator"] / MODEL_FILE, ranks.device)
     assert isinstance(operator, LatentOperator)
     _, held_out = cache.fitted_and_held_out(configuration.training.operator.residual_fraction)
     settings = configuration.training.diffusion

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from ups.data.dataset import load_dataset
 from ups.evaluation.score import Scores, Setting, records
-from ups.evaluation.table import network_forecast, score_all
+from ups.stages.scoring import network_forecast, score_all
 from ups.inference.surrogate import Surrogate, load_surrogate
 from ups.models.token_grid import cell_centres
-from ups.runtime.ranks import join_ranks
+from ups.runtime.ranks import device_name, join_ranks
 from ups.runtime.request import Request
-from ups.stages.cache_encode import CODEC
-from ups.stages.training import MODEL
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +25,7 @@ def run(request: Request) -> None:
     settings = configuration.evaluation
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         dataset = load_dataset(request.inputs["download"], ("test",))
-        surrogate = load_surrogate(
-            request.inputs["cache_encode"] / CODEC,
-            *(request.inputs[stage] / MODEL for stage in ("operator", "diffusion", "consistency")),
-            configuration,
-        )
+        surrogate = load_surrogate(request.inputs, configuration)
         truth = torch.from_numpy(dataset.fields).to(ranks.device)
         scalars = torch.tensor(dataset.scalars, device=ranks.device)
         results = score_all(
@@ -71,11 +65,6 @@ def run(request: Request) -> None:
             if record["metric"] == "trajectory_relative_l2"
         }
     )
-
-
-def device_name(device: torch.device) -> str:
-    """For records: the kind of device, with the GPU's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:

@@ -6,17 +6,16 @@ from torch import nn
 
 from ups.data.cache import LatentCache, open_cache
 from ups.data.windows import WindowSource
-from ups.evaluation.forecaster import operator_forecaster
-from ups.evaluation.rollout import decoded_rollout
+from ups.inference.forecaster import operator_forecaster
+from ups.inference.rollout import decoded_rollout
 from ups.losses.relative import relative_l2
-from ups.models.build import Description, load_model
+from ups.models.build import CODEC_FILE, Description, load_model
 from ups.models.codec import Codec
 from ups.models.operator import LatentOperator
 from ups.models.token_grid import cell_centres
 from ups.objectives.operator import LatentForecast
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.cache_encode import CODEC
 from ups.stages.training import initial_model, train_and_publish
 
 
@@ -26,7 +25,7 @@ def run(request: Request) -> None:
     settings = configuration.training.operator
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         cache = open_cache(request.inputs["cache_encode"])
-        codec, codec_description = load_model(request.inputs["cache_encode"] / CODEC, ranks.device)
+        codec, codec_description = load_model(request.inputs["cache_encode"] / CODEC_FILE, ranks.device)
         assert isinstance(codec, Codec)
         fitted, _ = cache.fitted_and_held_out(settings.residual_fraction)
         coordinates = cell_centres(codec_description["grid"]).to(ranks.device)

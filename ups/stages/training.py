@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ups.config.schema import Configuration, Training
-from ups.models.build import Description, build_model, save_model
+from ups.models.build import MODEL_FILE, Description, build_model, save_model
 from ups.objectives import Objective
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
@@ -16,8 +16,6 @@ from ups.runtime.request import Request
 from ups.training.loop import BatchSource, LoopSettings, Validation, train
 
 log = logging.getLogger(__name__)
-
-MODEL = "model.safetensors"
 
 
 def initial_model(description: Description, request: Request, ranks: Ranks) -> nn.Module:
@@ -41,7 +39,7 @@ def train_and_publish(
     """Train, write the averaged weights as `model.safetensors`, and report."""
     configuration = request.configuration
     if configuration.execution.compile:
-        model.compile()
+        model.compile(fullgraph=True)  # a graph break would run a part uncompiled, without a word
     state = train(
         model,
         objective,
@@ -52,7 +50,7 @@ def train_and_publish(
         request.work,
     )
     if ranks.is_first:
-        save_model(request.output / MODEL, model, description, state.ema.weights)
+        save_model(request.output / MODEL_FILE, model, description, state.ema.weights)
         request.finish(_summary(model, request))
     ranks.barrier()
 

@@ -31,7 +31,7 @@ def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, 
     metadata = {"step": str(state.step)} | {key: str(value) for key, value in layout.items()}
     payload = save({name: tensor.contiguous() for name, tensor in _flatten(state).items()}, metadata)
     path = directory / f"step-{state.step:08d}-{google_crc32c.value(payload):08x}.safetensors"
-    temporary = directory / f".partial-{os.getpid()}"
+    temporary = directory / ".partial"  # one name: what a killed writer left is written over
     with temporary.open("wb") as file:
         file.write(payload)
         file.flush()
@@ -42,8 +42,11 @@ def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, 
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    for old in sorted(directory.glob("step-*.safetensors"))[:-2]:
-        old.unlink()
+    # What lies after this one is damaged: the state came from the newest intact one.
+    present = sorted(directory.glob("step-*.safetensors"))
+    place = present.index(path)
+    for other in present[: max(0, place - 1)] + present[place + 1 :]:
+        other.unlink()
     return path
 
 
@@ -63,7 +66,9 @@ def load_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, 
         return
     if paths:
         raise IntegrityError(
-            "every checkpoint is damaged", where=str(directory), fix="delete the directory to start this stage anew"
+            "every checkpoint is damaged",
+            where=str(directory),
+            fix="delete the directory to start this stage anew",
         )
 
 
@@ -94,9 +99,12 @@ def _restore(path: Path, state: TrainingState, layout: dict[str, int]) -> None:
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
-    state.model.load_state_dict(parts["model"])
-    for name, weight in state.ema.weights.items():
-        weight.copy_(parts["ema"][name])
+    try:
+        state.model.load_state_dict(parts["model"])
+        for name, weight in state.ema.weights.items():
+            weight.copy_(parts["ema"][name])
+    except (KeyError, RuntimeError) as error:
+        raise IntegrityError(f"does not fit this model: {error}", where=str(path)) from error
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
         index, _, slot = name.partition("/")

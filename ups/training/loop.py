@@ -165,9 +165,7 @@ def train(
 
 
 @torch.no_grad()
-def _validate(
-    model: nn.Module, ema: ExponentialMovingAverage, validate: Validation
-) -> dict[str, float]:
+def _validate(model: nn.Module, ema: ExponentialMovingAverage, validate: Validation) -> dict[str, float]:
     model.eval()
     with ema.applied_to(model):
         scores = validate(model)

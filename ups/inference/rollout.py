@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ups.evaluation.forecaster import Step
+from ups.inference.forecaster import Step
 from ups.models.codec import Codec
 
 

@@ -5,9 +5,9 @@ import logging
 from torch import Tensor
 
 from ups.evaluation.baselines import persistence, spatial_mean
-from ups.evaluation.forecaster import Forecaster
-from ups.evaluation.rollout import decoded_rollout
 from ups.evaluation.score import Forecast, Scores, score
+from ups.inference.forecaster import Forecaster
+from ups.inference.rollout import decoded_rollout
 from ups.models.codec import Codec
 from ups.models.token_grid import cell_centres
 from ups.runtime.randomness import torch_generator

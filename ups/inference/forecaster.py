@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ups.diffusion.consistency import consistency_sample
-from ups.diffusion.edm import heun_sample, noise_levels
+from ups.diffusion.consistency import consistency_sample, jump
+from ups.diffusion.edm import denoise, heun_sample, noise_levels
 from ups.models.operator import LatentOperator
-from ups.models.residual import ResidualConsistency, ResidualDiffusion
+from ups.models.residual import ResidualNetwork
 
 Step = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """(latents [B, K, d], scalars [B, S], generator) to the latents one time step later."""
@@ -37,7 +37,7 @@ def operator_forecaster(operator: LatentOperator) -> Forecaster:
 
 def diffusion_forecasters(
     operator: LatentOperator,
-    diffusion: ResidualDiffusion,
+    network: ResidualNetwork,
     *,
     steps: int,
     sigma_min: float,
@@ -50,8 +50,10 @@ def diffusion_forecasters(
 
     def step(z: Tensor, scalars: Tensor, noise: Tensor) -> Tensor:
         prediction = operator(z, scalars)
-        residual = heun_sample(lambda x, sigma: diffusion(x, sigma, prediction, z, scalars), noise, levels)
-        return diffusion.apply_residual(prediction, residual)
+        residual = heun_sample(
+            lambda x, sigma: denoise(network, x, sigma, prediction, z, scalars), noise, levels
+        )
+        return network.apply_residual(prediction, residual)
 
     calls = 1 + 2 * steps - 1
     return [
@@ -62,8 +64,9 @@ def diffusion_forecasters(
 
 def consistency_forecasters(
     operator: LatentOperator,
-    consistency: ResidualConsistency,
+    network: ResidualNetwork,
     *,
+    sigma_min: float,
     sigma_max: float,
     second_sigma: float,
     members: int,
@@ -73,12 +76,12 @@ def consistency_forecasters(
     def step(z: Tensor, scalars: Tensor, generator: torch.Generator, sigmas: list[float]) -> Tensor:
         prediction = operator(z, scalars)
         residual = consistency_sample(
-            lambda x, sigma: consistency(x, sigma, prediction, z, scalars),
+            lambda x, sigma: jump(network, x, sigma, prediction, z, scalars, sigma_min=sigma_min),
             [_noise(z, generator) for _ in sigmas],
             sigmas,
-            consistency.sigma_min,
+            sigma_min,
         )
-        return consistency.apply_residual(prediction, residual)
+        return network.apply_residual(prediction, residual)
 
     one, two = [sigma_max], [sigma_max, second_sigma]
     return [

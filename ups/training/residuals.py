@@ -51,7 +51,9 @@ class ResidualSource:
             [(target - prediction).square().mean(dim=(0, 1)) for _, target, prediction in self.levels]
         )
         weights = torch.tensor(self.level_weights(), dtype=variances.dtype, device=variances.device)
-        return (weights @ variances).sqrt()
+        deviation = (weights @ variances).sqrt()
+        # A channel that is predicted exactly (one that never moves) is left as it is, not divided by zero.
+        return torch.where(deviation > 0, deviation, 1.0)
 
     def level_weights(self) -> list[float]:
         """Probability of each level: the truth, then rollouts of equal share."""

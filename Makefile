@@ -1,0 +1,40 @@
+# `make run` and `make test` are all a newcomer needs; both set up the environment first.
+
+PYTHON ?= python3
+# On Linux with a GPU the package index gives the CUDA build of this version.
+TORCH ?= torch==2.13.0
+CONFIG ?= configs/burgers_demo.yaml
+VENV := .venv
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint clean
+
+help:  ## show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## create the environment from constraints.txt
+
+# torch first: asked for as a dependency, its newest release would be fetched instead.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo "installing into $(VENV) (a few minutes, once)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
+	$(VENV)/bin/python -m flows $(CONFIG)
+
+test: $(READY)  ## run all tests
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+lint: $(READY)  ## style, types and the import contract
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
+	$(VENV)/bin/lint-imports
+
+clean:  ## remove the environment (never artifacts or runs)
+	rm -rf $(VENV)

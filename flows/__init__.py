@@ -1,0 +1,1 @@
+"""Prefect flows: a body reads like the method section of a paper."""

@@ -1,0 +1,1 @@
+"""Prefect tasks: argument in, torchrun or a library call, artifact out."""

@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def genuine_data() -> Path:
+    """The folder of genuine PDEBench rows: UPS_GENUINE_DATA, else `shared/data` beside the checkout.
+
+    Skips where there is none: the rows are not part of the project. A folder that was named and is not there
+    is a mistake, hence a failure.
+    """
+    named = os.environ.get("UPS_GENUINE_DATA")
+    if named is not None:
+        assert Path(named).is_dir(), f"UPS_GENUINE_DATA={named} is not a directory"
+        return Path(named)
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not beside.is_dir():
+        pytest.skip(f"no genuine PDEBench rows: UPS_GENUINE_DATA is not set and {beside} does not exist")
+    return beside

@@ -1,0 +1,82 @@
+"""Score a finished run on a file, in a process of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ups.artifacts import Artifact, Manifest, Store
+from ups.artifacts.files import read_json, write_json
+from ups.config.load import load_configuration
+from ups.errors import ConfigurationError
+from ups.pipeline.device import resolve
+from ups.pipeline.launch import launch
+from ups.pipeline.outcome import OUTCOME_FILE, classify
+
+_NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
+
+
+def run_artifacts(run: Path) -> dict[str, Artifact]:
+    """The artifacts that a run points to, verified.
+
+    Raises:
+        ConfigurationError: the directory is no run, or the run has not finished.
+        IntegrityError: an artifact is damaged.
+    """
+    try:
+        pointers = read_json(run / "artifacts.json")
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "is not the directory of a run (it has no artifacts.json)",
+            where=str(run),
+            fix="choose a directory below runs/",
+        ) from None
+    missing = [stage for stage in _NEEDED if stage not in pointers]
+    if missing:
+        raise ConfigurationError(
+            f"the run has no {', '.join(missing)}", where=str(run), fix="finish it with `ups run`"
+        )
+    artifacts = {}
+    for stage, pointer in pointers.items():
+        path = (run / pointer["path"]).resolve()
+        if not (path / "manifest.json").is_file():
+            raise ConfigurationError(
+                f"its {stage} artifact is gone", where=str(run), fix="build it again with `ups run`"
+            )
+        artifacts[stage] = Artifact(path, Manifest.read(path / "manifest.json"))
+        Store(path.parents[2]).verify(artifacts[stage])
+    return artifacts
+
+
+def score_on_file(
+    run: Path, file: Path, *, rows: int, on_line: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Records of every model of a run on the first trajectories of a file.
+
+    Raises:
+        ConfigurationError, IntegrityError: see `run_artifacts`.
+        DataError: the file is missing, malformed, or does not contain the model's grid and frames.
+    """
+    artifacts = run_artifacts(run)
+    configuration = resolve(load_configuration(run / "config.yaml"))
+    work = run / "logs" / "score_file"
+    (work / OUTCOME_FILE).unlink(missing_ok=True)
+    write_json(
+        work / "request.json",
+        {
+            "configuration": configuration.model_dump(mode="json"),
+            "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
+            "file": str(file.absolute()),
+            "rows": rows,
+        },
+    )
+    returncode = launch(
+        "ups.stages.score_file",
+        ["--work", str(work)],
+        work=work,
+        processes=None,
+        log_file=run / "logs" / "score_file.log",
+        on_line=on_line,
+        environment={"OMP_NUM_THREADS": str(configuration.execution.threads)},
+    )
+    classify(returncode, work)
+    return read_json(work / OUTCOME_FILE)["summary"]["records"]

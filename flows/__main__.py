@@ -6,39 +6,102 @@ With PREFECT_API_URL set the run shows on that server; without it Prefect starts
 import argparse
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
+from ups.artifacts.files import read_json
+from ups.commands.tables import result_table
+from ups.config.load import load_configuration, parse_overrides
+from ups.errors import EXIT_OK, Interrupted, PreflightError, UpsError
+from ups.pipeline.device import resolve
+
+PREFECT_DEFAULTS = {
+    # The temporary server is given 20 s, and needs more at its first start on a busy machine.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+COLUMNS_OF_A_FILE = 132  # a log file has no width of its own, and 80 would cut the names of the models
+
 
 def main() -> int:
-    """Run the flow and end with the result table and the path of the report."""
-    parser = argparse.ArgumentParser(prog="python -m flows", description=main.__doc__)
-    parser.add_argument("config", metavar="CONFIG", help="e.g. configs/burgers_demo.yaml")
-    parser.add_argument("--set", dest="assignments", metavar="KEY=VALUE", action="append", default=[])
-    options = parser.parse_args()
-    # The temporary server takes longer to start on a small machine than the 20 s it is given.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-
-    from ups.artifacts.files import read_json
-    from ups.commands.tables import result_table, show
-    from ups.config.load import load_configuration, parse_overrides
-    from ups.errors import UpsError
-
+    """Run the flow and end with the result table and the path of the report; returns the exit code."""
+    options = _parse()
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Prefect hands SIGTERM on when its run has ended. The default action would end this process at once,
+    # and leave the temporary server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         overrides = parse_overrides(options.assignments)
-        load_configuration(options.config, overrides)  # a typo needs no server to be found
-
+        resolve(load_configuration(options.config, overrides))  # a typo needs no server to be found
+        _require_server()
         from flows.burgers_upt import burgers_upt
 
         report = Path(burgers_upt(options.config, overrides))
     except UpsError as error:
-        logging.getLogger("flows").error("%s", error)
+        sys.stderr.write(f"{error}\n")
         return error.exit_code
-    show(result_table(read_json(report.parent / "metrics.json")))
-    sys.stdout.write(f"report: {report}\n")
-    return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command resumes\n")
+        return Interrupted.exit_code
+    # The temporary server announces its end when the interpreter exits; the result is to come last.
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=COLUMNS_OF_A_FILE)
+    console.print(result_table(read_json(report.parent / "metrics.json")))
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows",
+        description="Run the flow burgers-upt here, shown by the server of PREFECT_API_URL or a temporary one.",
+        epilog="Exit codes are those of `ups --help`.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, e.g. configs/burgers_demo.yaml")
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a value, e.g. training.operator.learning_rate=3e-4; repeatable",
+    )
+    return parser.parse_args()
+
+
+def _require_server() -> None:
+    """Find the server of PREFECT_API_URL, or have Prefect start a temporary one, which ends with this process.
+
+    Raises:
+        PreflightError: the server does not answer, or the temporary one does not start.
+    """
+    # Prefect takes a second or two to import, which a wrong configuration should not cost.
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    # A terminal's Ctrl-C reaches all processes of its group. A temporary server that ended by it would leave
+    # the flow waiting for minutes to report its last state; as its child it inherits which signals are blocked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        problem = get_client(sync_client=True).api_healthcheck()
+    except RuntimeError as error:  # the temporary server did not start; the message has its output
+        problem = error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if problem is not None:
+        raise PreflightError(
+            f"does not answer: {problem}",
+            where=f"Prefect server {PREFECT_API_URL.value() or '(temporary)'}",
+            fix="start your server (`prefect server start`), or unset PREFECT_API_URL for a temporary one, and "
+            "give that more time with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS",
+        )
 
 
 if __name__ == "__main__":

@@ -6,37 +6,54 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.stage import Pointer
+from tasks.progress import artifact_key
+from tasks.stage import RETRY_DELAYS_SECONDS, Pointer, worth_a_retry
 from ups.artifacts.files import read_json
+from ups.commands.tables import METRICS, result_table
 from ups.pipeline.run import Run
 
 
-@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="publish",
+    task_run_name="publish",
+    description="Write the report, and show metrics and report beside this flow run.",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_a_retry,
+)
 def publish(run: Run, table: Pointer) -> str:
-    """Write the report, and show metrics and report as artifacts of this flow run.
+    """Write the report and make the artifacts of the UI; returns the path of report.html.
 
     Never cached, so that a run whose stages are all cached shows its results too.
     """
-    del table
+    del table  # an edge of the graph in the UI
     report = run.report(on_line=get_run_logger().info)
+    records = read_json(run.directory / "metrics.json")
     create_table_artifact(
-        table=result_rows(read_json(run.directory / "metrics.json")),
-        key="metrics",
-        description=f"Test split, decoded fields, full rollouts: {run.directory.name}",
+        key=artifact_key(run, "metrics"),
+        description=f"{result_table(records).title}. Run {run.directory.name}",
+        table=result_rows(records),
     )
     create_markdown_artifact(
-        markdown=(run.directory / "report.md").read_text() + f"\n\nFull report: `{report}`\n",
-        key="report",
-        description=run.directory.name,
+        key=artifact_key(run, "report"),
+        description=f"Report of run {run.directory.name}",
+        markdown=f"{(run.directory / 'report.md').read_text()}\n\nFull report: `{report}`\n",
     )
     return str(report)
 
 
 def result_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per model, one column per metric, of the records of a metrics.json."""
-    rows: dict[str, dict[str, Any]] = {}
-    for record in records:
-        row = rows.setdefault(record["model"], {"model": record["model"]})
-        value = record["value"]
-        row[record["metric"]] = None if value is None else float(f"{value:.4g}")
-    return list(rows.values())
+    """One row per model, one column per metric, of the records of a metrics.json.
+
+    Four digits: more than the test split can tell apart, and a column that can be read.
+    """
+    values = {(record["model"], record["metric"]): record["value"] for record in records}
+    measured = [metric for metric in METRICS if any(metric == known for _, known in values)]
+    rows = []
+    for model in dict.fromkeys(record["model"] for record in records):
+        cells = {metric: values.get((model, metric)) for metric in measured}
+        row = {METRICS[metric]: None if v is None else float(f"{v:.4g}") for metric, v in cells.items()}
+        rows.append({"model": model} | row)
+    return rows

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from command_line import TINY, ups
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,16 @@ def genuine_data() -> Path:
     if not beside.is_dir():
         pytest.skip(f"no genuine PDEBench rows: UPS_GENUINE_DATA is not set and {beside} does not exist")
     return beside
+
+
+@pytest.fixture(scope="session")
+def finished_root(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(root, directory of its one run): the whole chain of configs/burgers_tiny.yaml, built once per session.
+
+    Read it, but change nothing in it: copy it first (`shutil.copytree`).
+    """
+    root = tmp_path_factory.mktemp("finished") / "root"
+    done = ups("run", TINY, "--root", root, "--set", "tracking.wandb=disabled")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (root / "runs").iterdir()
+    return root, run

@@ -3,7 +3,8 @@
 import argparse
 import json
 
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from ups.artifacts import Store
 from ups.artifacts.collection import collect, entries, verify
@@ -44,7 +45,8 @@ def _list(store: Store, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([vars(entry) | {"path": str(entry.path)} for entry in found], indent=2))
         return
-    table = Table("stage", "digest", "MB", "created", "runs", "", box=None, pad_edge=False)
+    names = ("stage", "digest", "MB", "created", "runs")
+    table = Table(*(Column(name, no_wrap=True) for name in names), "problem", box=None, pad_edge=False)
     for entry in found:
         runs = (
             entry.runs[-1] + (f" and {len(entry.runs) - 1} more" if len(entry.runs) > 1 else "")
@@ -57,7 +59,7 @@ def _list(store: Store, *, as_json: bool) -> None:
             f"{entry.bytes / 1e6:.1f}",
             entry.created,
             runs,
-            entry.problem or "",
+            Text(entry.problem or ""),
         )
     show(table)
     print(f"{len(found)} artifacts, {sum(entry.bytes for entry in found) / 1e6:.1f} MB in {store.artifacts}")
@@ -77,10 +79,13 @@ def _verify(store: Store, *, deep: bool) -> None:
 
 
 def _collect(store: Store, *, dry_run: bool) -> None:
-    total = 0
-    for path, size in collect(store, dry_run=dry_run):
-        print(
-            f"{'would remove' if dry_run else 'removed'} {path.relative_to(store.artifacts)}  {size / 1e6:.1f} MB"
-        )
-        total += size
-    print(f"{total / 1e6:.1f} MB")
+    freed, kept = 0, 0
+    for removal in collect(store, dry_run=dry_run):
+        place = removal.path.relative_to(store.artifacts)
+        if removal.kept is None:
+            print(f"{'would remove' if dry_run else 'removed'} {place}  {removal.bytes / 1e6:.1f} MB")
+            freed += removal.bytes
+        else:
+            print(f"kept {place}  {removal.bytes / 1e6:.1f} MB: {removal.kept}")
+            kept += removal.bytes
+    print(f"{freed / 1e6:.1f} MB {'would be ' if dry_run else ''}freed, {kept / 1e6:.1f} MB kept")

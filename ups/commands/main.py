@@ -7,8 +7,11 @@ answers at once.
 import argparse
 import importlib
 import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ups import __version__
 from ups.errors import EXIT_OK, Interrupted, UpsError
@@ -46,13 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.execute(options)
     except UpsError as error:
-        print(f"{_title(error)}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _report(error)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         return Interrupted.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        # The reader of our output has gone (`ups run ... | head`), and the run has been ended in order.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
+        return Interrupted.exit_code
+    except OSError as error:
+        from ups.artifacts.files import storage_error
+
+        return _report(storage_error(error, Path.cwd()))
     return EXIT_OK
 
 
@@ -60,7 +68,14 @@ def _first_word(arguments: Sequence[str]) -> str | None:
     return next((word for word in arguments if not word.startswith("-")), None)
 
 
+def _report(error: UpsError) -> int:
+    print(f"{_title(error)}: {error}", file=sys.stderr)
+    return error.exit_code
+
+
 def _title(error: UpsError) -> str:
-    return type(error).__name__.removesuffix("Error").lower() + " error" * type(error).__name__.endswith(
-        "Error"
-    )
+    """The name of an error's class in words: "configuration error", "out of memory", "process killed"."""
+    words = re.findall("[A-Z][a-z]+", type(error).__name__)
+    if words[-1] == "Error" and len(words) > 2:
+        words.pop()
+    return " ".join(words).lower()

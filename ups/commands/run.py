@@ -3,11 +3,9 @@
 import argparse
 import time
 
-from rich.console import Console
-
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root
-from ups.commands.tables import plan_table, result_table, show
+from ups.commands.tables import console, plan_table, result_table, show
 from ups.config.load import parse_overrides
 from ups.config.schema import STAGES, StageName
 from ups.pipeline.execute import Built
@@ -32,7 +30,7 @@ def execute(options: argparse.Namespace) -> None:
 
 def follow(run: Run, until: StageName) -> None:
     """Run with progress on the terminal."""
-    console = Console()
+    terminal = console()
     show(plan_table(list(run.plan.values())))
     started = time.monotonic()
 
@@ -40,17 +38,16 @@ def follow(run: Run, until: StageName) -> None:
         if built is None:
             return
         verdict = "cached" if built.hit else f"done in {built.artifact.manifest.seconds:.1f} s"
-        console.print(f"[bold]{name}[/] {verdict}  {built.artifact.digest[:12]}", highlight=False)
+        terminal.print(f"[bold]{name}[/] {verdict}  {built.artifact.digest[:12]}")
 
     run_all(
         run,
-        on_line=lambda line: console.print(line, markup=False, highlight=False),
+        on_line=lambda line: terminal.print(line, markup=False, soft_wrap=True),
         on_stage=on_stage,
         until=until,
     )
     if until == "evaluate":
         show(result_table(read_json(run.directory / "metrics.json")))
-        console.print(f"report: {run.directory / 'report.html'}", highlight=False, soft_wrap=True)
-    console.print(
-        f"run: {run.directory}  ({time.monotonic() - started:.1f} s)", highlight=False, soft_wrap=True
-    )
+        terminal.print(f"report: {run.directory / 'report.html'}", markup=False, soft_wrap=True)
+    seconds = time.monotonic() - started
+    terminal.print(f"run: {run.directory}  ({seconds:.1f} s)", markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """From a file and overrides to a validated configuration, or to an error that says how to fix it."""
 
 import difflib
+import reprlib
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from ups.config.numbers import parse_yaml
 from ups.config.schema import Configuration
 from ups.errors import ConfigurationError
+
+_START = "start from a file in configs/"
 
 
 def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Configuration:
@@ -30,19 +33,22 @@ def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = N
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError("no such file", where=str(path), fix="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot be read: {error}", where=str(path)) from error
+    except UnicodeDecodeError:
+        raise ConfigurationError("is not a text file", where=str(path), fix=_START) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"cannot be read: {reason}", where=str(path), fix="check the path") from None
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"is not valid YAML: {error}", where=str(path)) from error
+        raise _yaml_error(error, text, where=str(path)) from None
     if not isinstance(values, dict):
-        raise ConfigurationError(
-            "must be a mapping of keys to values", where=str(path), fix="start from configs/burgers_demo.yaml"
-        )
+        what = "is empty" if values is None else f"holds a {type(values).__name__}"
+        raise ConfigurationError(f"{what}; it must map keys to values", where=str(path), fix=_START)
     for key, value in (overrides or {}).items():
         _set(values, key, _parse_value(key, value))
-    configuration = validate(values, where=str(path))
+    where = f"{path} with --set {', '.join(overrides)}" if overrides else str(path)
+    configuration = validate(values, where=where)
     if configuration.data.source == "file" and not Path(configuration.data.path).is_absolute():
         absolute = str((path.parent / configuration.data.path).resolve())
         data = configuration.data.model_copy(update={"path": absolute})
@@ -88,7 +94,20 @@ def _parse_value(key: str, value: Any) -> Any:
     try:
         return parse_yaml(value)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{value!r} is not valid YAML: {error}", where=f"--set {key}") from None
+        raise _yaml_error(error, value, where=f"--set {key}") from None
+
+
+def _yaml_error(error: yaml.YAMLError, text: str, *, where: str) -> ConfigurationError:
+    problem, fix = str(error), None
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        problem = f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+        line = text.splitlines()[mark.line : mark.line + 1]
+        if line and "\t" in line[0]:
+            fix = "indent with spaces, not with tabs"
+    elif isinstance(error, yaml.reader.ReaderError):
+        problem = "it holds characters that text does not"
+    return ConfigurationError(f"is not valid YAML: {problem}", where=where, fix=fix)
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -112,20 +131,40 @@ def _describe(problem: Any) -> str:
         tag = location.pop(1)
     else:
         tag = None
-    field = ".".join(location)
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        names = _names_at(location[:-1], tag)
-        near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(names))}"
-        message = f"unknown key; {hint}"
-    elif problem["type"] == "missing":
-        message = "required key is missing; add it"
-    elif not field:
-        return message
-    elif problem["type"] != "value_error":
-        message = f"{message} (got {problem['input']!r})"
-    return f"{field}: {message}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    match problem["type"]:
+        case "extra_forbidden":
+            names = _names_at(location[:-1], tag)
+            near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(names))}"
+            message = f"unknown key; {hint}"
+        case "missing":
+            message = "required key is missing; add it"
+        case "invalid_key":
+            message = "a key must be a word"
+            location = [part for part in location if part != "[key]"]
+        case "union_tag_not_found":
+            location.append(problem["ctx"]["discriminator"].strip("'"))
+            message = "required key is missing; add it"
+        case "union_tag_invalid":
+            location.append(problem["ctx"]["discriminator"].strip("'"))
+            message = f"must be one of {problem['ctx']['expected_tags']} (got {_shown(problem['input'].get('source'))})"
+        case "model_type" | "model_attributes_type":
+            message = f"must be a section with keys (got {_shown(problem['input'])})"
+        case "string_type":
+            message = f"must be text (got {_shown(problem['input'])}); put it in quotes"
+        case "value_error":
+            pass
+        case _:
+            message = f"{message} (got {_shown(problem['input'])})"
+    return f"{'.'.join(location)}: {message}" if location else message
+
+
+def _shown(value: Any) -> str:
+    """A value as its file would have it, and not much of it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return reprlib.repr(value)
 
 
 def _names_at(location: list[str], tag: str | None) -> list[str]:

@@ -1,8 +1,9 @@
 """The one YAML reader of the project, in which 3e-4 is a float.
 
 PyYAML follows YAML 1.1, where a float needs a dot and a signed exponent: it reads `3e-4` and `1e4` as
-strings. Here the float rule is that of YAML 1.2's core schema. Duplicate keys, which YAML forbids and
-PyYAML accepts, are errors. Only plain data can come out: this is a `SafeLoader`.
+strings, `0100` as 64, `1:30` as 90 and `2024-01-01` as a date. Here the rules for numbers are those of YAML
+1.2's core schema. Duplicate keys, which YAML forbids and PyYAML accepts, are errors. Only plain data can
+come out: this is a `SafeLoader`.
 """
 
 import re
@@ -15,18 +16,21 @@ _FLOAT = re.compile(
     r"^[-+]?(?:(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*"
     r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
 )
+_INTEGER = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$")
+_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp")}
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:float"]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *anchor`, which the parent class resolves
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word or a number", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} appears twice", key_node.start_mark
@@ -34,7 +38,20 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError:  # Python refuses to read an integer of more than 4300 digits
+            raise yaml.constructor.ConstructorError(
+                None, None, "the number has too many digits", node.start_mark
+            ) from None
 
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in _REPLACED]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
@@ -44,4 +61,7 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: the text is not YAML, has a duplicate key, or asks for a Python object.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with another float rule
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with another float rule
+    except RecursionError:
+        raise yaml.YAMLError("sections are nested too deeply") from None

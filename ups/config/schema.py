@@ -1,12 +1,14 @@
 """The schema of a run: every key, its unit, its default and its limits.
 
-All models are frozen and forbid unknown keys. `Field(json_schema_extra=...)` marks nothing as "not part of
-the digest": which keys count for which stage is written down once, in `ups.pipeline.graph`.
+All models are frozen and forbid unknown keys. Which keys count for the digest of which stage is not said
+here but written down once, in `ups.pipeline.graph`.
 """
 
+import re
+import reprlib
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
 StageName = Literal[
@@ -14,9 +16,38 @@ StageName = Literal[
 ]
 TRAINING_STAGES = ("autoencoder", "operator", "diffusion", "consistency")
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):  # to Python, and so to pydantic, `true` is 1
+        raise ValueError(f"must be a number (got {str(value).lower()})")
+    return value
+
+
+def _a_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
+        raise ValueError(
+            f"must be 1 to 64 letters, digits, _ or -, a letter or digit first (got {reprlib.repr(value)})"
+        )
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which no path has")
+    return value
+
+
+# Limits far above any use: what is beyond is a slip, and would be found only when memory or patience ends.
+Name = Annotated[str, AfterValidator(_a_name)]
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Real = Annotated[float, BeforeValidator(_no_boolean)]
+Count = Annotated[Integer, Field(ge=1, le=10**9)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+Parallel = Annotated[Integer, Field(ge=1, le=1024)]
+Positive = Annotated[Real, Field(gt=0, le=1e9)]
+NonNegative = Annotated[Real, Field(ge=0, le=1e9)]
+Share = Annotated[Real, Field(gt=0, lt=1)]
+Decay = Annotated[Real, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -42,9 +73,9 @@ class GeneratedBurgers(Section):
     trajectories: Splits
     resolution: Count = Field(ge=8, description="grid points kept per trajectory")
     solver_resolution: Count = Field(ge=8, description="grid cells of the solver")
-    frames: int = Field(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Field(description="time between frames")
-    seed: int = Field(default=0, ge=0, description="seed of the initial states")
+    frames: Count = Field(ge=2, description="frames per trajectory, the initial state included")
+    frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
+    seed: Seed = Field(default=0, description="seed of the initial states")
 
     @model_validator(mode="after")
     def _solver_grid_is_a_multiple(self) -> Self:
@@ -61,16 +92,27 @@ class BurgersFile(Section):
 
     source: Literal["file"]
     equation: Literal["burgers1d"] = "burgers1d"
-    path: str = Field(min_length=1, description="HDF5 file; relative paths start at the configuration file")
+    path: Annotated[str, AfterValidator(_no_nul)] = Field(
+        min_length=1, description="HDF5 file; relative paths start at the configuration file"
+    )
     trajectories: Splits
     space_stride: Count = Field(default=4, description="keep every n-th grid point")
     time_stride: Count = Field(default=5, description="keep every n-th frame")
-    frames: int | None = Field(default=None, ge=2, description="frames kept after striding; null: all")
+    frames: Count | None = Field(default=None, ge=2, description="frames kept after striding; null: all")
     test_first: Count | None = Field(
         default=1000,
         description="test rows come from this many first rows and others never do; null: any row",
     )
-    seed: int = Field(default=0, ge=0, description="seed of the choice of rows")
+    seed: Seed = Field(default=0, description="seed of the choice of rows")
+
+    @model_validator(mode="after")
+    def _test_rows_are_reserved(self) -> Self:
+        if self.test_first is not None and self.trajectories.test > self.test_first:
+            raise ValueError(
+                f"trajectories.test {self.trajectories.test} is above test_first {self.test_first}, the rows "
+                "that test rows come from: lower it, or raise test_first"
+            )
+        return self
 
 
 Data = Annotated[GeneratedBurgers | BurgersFile, Field(discriminator="source")]
@@ -118,8 +160,8 @@ class Model(Section):
 class Execution(Section):
     """How training stages run. These count for the digest: they change the numbers."""
 
-    processes: Count = Field(default=1, description="ranks started by torchrun")
-    threads: Count = Field(default=2, description="threads per process")
+    processes: Parallel = Field(default=1, description="ranks started by torchrun")
+    threads: Parallel = Field(default=2, description="threads per process")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="bf16: autocast of the forward pass; weights stay fp32"
@@ -136,11 +178,11 @@ class Training(Section):
     batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
     learning_rate: Positive = 1e-3
     final_learning_rate: NonNegative = Field(default=1e-5, description="end of the cosine schedule")
-    warmup_steps: int = Field(default=50, ge=0, description="linear warm-up of the learning rate")
+    warmup_steps: Integer = Field(default=50, ge=0, description="linear warm-up of the learning rate")
     weight_decay: NonNegative = 1e-4
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     gradient_clip: Positive = Field(default=1.0, description="global norm")
-    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="EMA of weights, with warm-up")
+    ema_decay: Decay = Field(default=0.999, description="EMA of weights, with warm-up")
     checkpoint_every: Count = Field(default=100, description="steps between checkpoints")
     log_every: Count = Field(default=20, description="steps between progress lines")
     validate_every: Count = Field(default=500, description="steps between validations")
@@ -152,7 +194,10 @@ class Training(Section):
                 f"warmup_steps {self.warmup_steps} must be below steps {self.steps}: lower warmup_steps"
             )
         if self.final_learning_rate > self.learning_rate:
-            raise ValueError("final_learning_rate is above learning_rate: lower final_learning_rate")
+            raise ValueError(
+                f"final_learning_rate {self.final_learning_rate:g} is above learning_rate "
+                f"{self.learning_rate:g}: lower final_learning_rate"
+            )
         return self
 
 
@@ -167,10 +212,8 @@ class OperatorTraining(Training):
 
     rollout_steps: Count = Field(default=2, description="autoregressive steps in the loss, gradients through")
     field_weight: NonNegative = Field(default=1.0, description="weight of the decoded-field term")
-    residual_fraction: float = Field(
+    residual_fraction: Share = Field(
         default=0.125,
-        gt=0,
-        lt=1,
         description="part of the train trajectories that the operator does not fit, kept for the diffusion model",
     )
 
@@ -179,15 +222,17 @@ class NoiseLevels(Section):
     """Noise of the residual diffusion, in units of the residual's standard deviation per channel."""
 
     sigma_min: Positive = 0.02
-    sigma_max: Positive = 10.0
-    mean_log_sigma: float = Field(default=-0.4, description="training noise: log-normal, EDM table 1")
+    sigma_max: Positive = 5.0
+    mean_log_sigma: Real = Field(
+        default=-0.4, ge=-20, le=20, description="training noise: log-normal, EDM table 1"
+    )
     std_log_sigma: Positive = 1.2
     rho: Positive = Field(default=7.0, description="EDM eq. 5")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
-            raise ValueError("sigma_min must be below sigma_max")
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
         return self
 
 
@@ -195,8 +240,8 @@ class DiffusionTraining(Training):
     """Denoising of the operator's residual."""
 
     noise: NoiseLevels = NoiseLevels()
-    sampler_steps: Count = Field(default=4, description="Heun steps; 2 * steps - 1 network calls")
-    rollout_fraction: float = Field(
+    sampler_steps: Count = Field(default=5, description="Heun steps; 2 * steps - 1 network calls")
+    rollout_fraction: Real = Field(
         default=0.5, ge=0, le=1, description="part of the states taken out of the operator's rollouts"
     )
     rollout_steps: Count = Field(default=4, description="longest rollout those states come from")
@@ -214,7 +259,7 @@ class Evaluation(Section):
 
     members: Count = Field(default=16, ge=2, description="ensemble members of the probabilistic models")
     batch_size: Count = Field(default=256, description="states advanced together")
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = Field(default=0, description="seed of the ensembles' noise")
 
 
 class Stages(Section):
@@ -236,15 +281,15 @@ class Tracking(Section):
     """Mirror of metrics.jsonl. Never part of a digest."""
 
     wandb: Literal["disabled", "offline", "online"] = "offline"
-    project: str = "ups"
-    entity: str | None = None
+    project: str = Field(default="ups", min_length=1, description="W&B's project")
+    entity: str | None = Field(default=None, min_length=1, description="W&B's user or team; null: your own")
 
 
 class Configuration(Section):
     """One run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-    seed: int = Field(default=0, ge=0, description="seed of initial weights, batches and noise")
+    name: Name = Field(description="of the configuration; part of the names of its runs")
+    seed: Seed = Field(default=0, description="seed of initial weights, batches and noise")
     data: Data
     model: Model
     execution: Execution = Execution()
@@ -255,11 +300,9 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.data.source == "generated" and self.data.resolution % self.model.latent.tokens:
-            raise ValueError(
-                f"model.latent.tokens: {self.model.latent.tokens} tokens do not fit data.resolution "
-                f"{self.data.resolution}: tokens must divide it"
-            )
+        resolution = self.data.resolution if self.data.source == "generated" else None
+        if problem := self.misfit(resolution, self.data.frames):
+            raise ValueError(problem)
         for stage in TRAINING_STAGES:
             batch = getattr(self.training, stage).batch_size
             if batch % self.execution.processes:
@@ -275,12 +318,45 @@ class Configuration(Section):
                 f"{self.data.trajectories.train} train trajectories leaves none for the operator or none for "
                 "the diffusion model: raise data.trajectories.train or change the fraction"
             )
-        if self.data.frames is not None:
-            for stage in ("operator", "diffusion"):
-                steps = getattr(self.training, stage).rollout_steps
-                if steps >= self.data.frames:
-                    raise ValueError(
-                        f"training.{stage}.rollout_steps: {steps} steps need {steps + 1} frames, and "
-                        f"data.frames is {self.data.frames}: lower rollout_steps"
-                    )
+        sigma, noise = self.training.consistency.second_sigma, self.training.diffusion.noise
+        if not noise.sigma_min < sigma < noise.sigma_max:
+            raise ValueError(
+                f"training.consistency.second_sigma: {sigma:g} is not between sigma_min {noise.sigma_min:g} "
+                f"and sigma_max {noise.sigma_max:g} of training.diffusion.noise: choose one between them"
+            )
         return self
+
+    def misfit(self, resolution: int | None, frames: int | None) -> str | None:
+        """Why models of this configuration cannot work on trajectories of a shape; None if they can.
+
+        Args:
+            resolution: grid points kept per space axis; None as long as only a file knows.
+            frames: frames kept, likewise.
+        """
+        if resolution is not None:
+            tokens, points = self.model.latent.tokens, self.training.autoencoder.query_points
+            if resolution % tokens:
+                return (
+                    f"model.latent.tokens: {tokens} tokens do not divide the {resolution} grid points: "
+                    f"choose one of {', '.join(str(n) for n in _divisors(resolution))}"
+                )
+            if points is not None and points > resolution:
+                return (
+                    f"training.autoencoder.query_points: {points} are more than the {resolution} grid points: "
+                    "lower it, or write null for all"
+                )
+        if frames is not None:
+            # The operator's window holds the state it starts from; the diffusion model also the state after
+            # its longest rollout.
+            for stage, further in (("operator", 1), ("diffusion", 2)):
+                steps = getattr(self.training, stage).rollout_steps
+                if steps + further > frames:
+                    return (
+                        f"training.{stage}.rollout_steps: {steps} steps need {steps + further} frames, and a "
+                        f"trajectory has {frames}: lower rollout_steps, or keep more frames"
+                    )
+        return None
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, min(number, 4096) + 1) if number % n == 0]

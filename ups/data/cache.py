@@ -113,7 +113,10 @@ class CacheWriter:
                 )
             stored = exact.astype(np.float16)
             self.round_trip[name].add(exact, stored)
-            array = self.group[name]
+            # A chunk of zeros is not written otherwise, and could not be told from one that was lost. The
+            # setting belongs to the opened array, not to the stored one.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                array = self.group[name]
             assert isinstance(array, zarr.Array)
             array[self.rows_of(slab)] = stored
             for chunk in (self.path / name / "c" / str(slab)).rglob("*"):
@@ -132,8 +135,6 @@ class CacheWriter:
             serializer=BytesCodec(),
             compressors=[Crc32cCodec()],
             dimension_names=dimensions,
-            # All-zero chunks are not written otherwise, and a missing chunk could not be told from zeros.
-            config={"write_empty_chunks": True},
         )
 
 

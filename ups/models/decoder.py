@@ -60,7 +60,7 @@ class AnyPointDecoder(nn.Module):
         for block in self.blocks:
             x = block(x, self.block_table)
         query = self.query(query_features(coordinates, self.layout.tokens, self.harmonics))
-        query = query.unsqueeze(0).expand(latents.shape[0], -1, -1)
+        query = query.unsqueeze(0)
         table = rotation(coordinates, self.head_dim, self.highest)
         y = self.gate(query) * self.cross_attention(query, x, table, self.key_table)
         y = y + self.feed_forward(self.feed_forward_norm(y))

@@ -15,7 +15,10 @@ from ups.models.rotary import rotate
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries [B, Q, W] to tokens [B, K, W] with rotary positions."""
+    """Multi-head attention of queries [B, Q, W] to tokens [B, K, W] with rotary positions.
+
+    Queries [1, Q, W] serve a whole batch and are projected once.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -33,6 +36,7 @@ class Attention(nn.Module):
         v_BHKD = v_BKW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         q_BHQD = rotate(self.query_norm(q_BHQD), query_table)
         k_BHKD = rotate(self.key_norm(k_BHKD), key_table)
+        q_BHQD = q_BHQD.expand(len(k_BHKD), -1, -1, -1)
         y_BHQD = F.scaled_dot_product_attention(q_BHQD, k_BHKD, v_BHKD)
         return self.output(y_BHQD.transpose(1, 2).flatten(-2))
 

@@ -1,10 +1,11 @@
 """Run one stage to a sealed artifact, or find it sealed."""
 
+import fcntl
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,25 @@ from typing import Any
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, storage_error, write_json
 from ups.artifacts.identity import digest_of
+from ups.artifacts.store import BusyError
 from ups.config import Configuration
 from ups.config.schema import StageName
-from ups.errors import IntegrityError, PreflightError
+from ups.errors import DataError, IntegrityError, PreflightError, ProcessKilled, StageError, StorageError
 from ups.pipeline.graph import GRAPH
-from ups.pipeline.launch import launch
+from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
 from ups.pipeline.plan import check, kept_shape
 from ups.pipeline.prediction import predicted_bytes
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
+
+# From being told to end to being killed. A training writes a checkpoint; the others have nothing to write.
+_GRACE_SECONDS = 30.0
+_SHORT_GRACE_SECONDS = 2.0
+_PATIENCE_SECONDS = 60.0  # for the processes of a killed parent: longer than their grace
+_POLL_SECONDS = 0.1
+_FULL_BYTES = 1 << 20  # a disk with less is full
+_MARGIN = 1.1  # of the prediction
 
 
 @dataclass(frozen=True)
@@ -61,78 +71,159 @@ def execute(
     Raises:
         UpsError: of the kind that `ups.pipeline.outcome` finds in the files of the stage.
         PreflightError: the disk has no room for what the stage will write.
-        StorageError: sealing failed.
+        DataError: the input file changed while it was read.
+        StorageError: the disk is full or fails.
     """
     digest = digest_of(recipe)
+    work = store.work(name, digest)
     for artifact in inputs.values():
         store.verify(artifact)
-    with store.lock(name, digest):
-        present: dict[StageName, Artifact | None] = {**inputs}
-        artifact, reason = check(store, name, digest, present)
-        if artifact is not None:
-            return Built(artifact, hit=True, reason=reason)
-        if store.path(name, digest).exists():
-            listener.on_line(f"{name}: {reason}; moved to quarantine, building anew")
-            store.quarantine(name, digest, reason=reason)
-        work = store.work(name, digest)
-        _prepare(work, name, recipe, configuration, inputs)
-        _require_space(work, name, configuration)
-        started = time.monotonic()
-        if not (work / OUTCOME_FILE).exists():  # else: killed between the stage's end and sealing
-            _launch(work, name, configuration, listener, log_file)
-        outcome = _read_outcome(work)
-        sealed = store.seal(
-            name,
-            digest,
-            recipe=recipe,
-            inputs={**inputs},
-            summary=outcome["summary"],
-            seconds=time.monotonic() - started,
-        )
+    try:
+        with _alone(store, name, digest, work, listener):
+            present: dict[StageName, Artifact | None] = {**inputs}
+            artifact, reason = check(store, name, digest, present)
+            if artifact is not None:
+                return Built(artifact, hit=True, reason=reason)
+            if store.path(name, digest).exists():
+                listener.on_line(f"{name}: {reason}; moved to quarantine, building anew")
+                store.quarantine(name, digest, reason=reason)
+            started = time.monotonic()
+            _drop_stale(work, inputs)
+            if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
+                require_space(
+                    work, remaining_bytes(work, name, configuration, inputs.get("download")), f"stage {name}"
+                )
+                _request(work, name, recipe, configuration, inputs)
+                _launch(work, name, configuration, listener, log_file)
+            outcome = _read_outcome(work)
+            if outcome is None:
+                raise StageError("the stage's word of its end is damaged", where=str(work / OUTCOME_FILE))
+            if GRAPH[name].settings(configuration, store.root) != recipe["settings"]:
+                shutil.rmtree(work)
+                raise DataError(
+                    "the input file changed while it was read", where=name, fix="run the same command again"
+                )
+            sealed = store.seal(
+                name,
+                digest,
+                recipe=recipe,
+                inputs={**inputs},
+                summary=outcome["summary"],
+                seconds=time.monotonic() - started,
+            )
+    except BrokenPipeError:
+        raise  # of whoever reads our output; no disk is at fault
+    except OSError as error:
+        raise storage_error(error, work) from error
     return Built(sealed, hit=False, reason=reason)
 
 
-def _prepare(
+def require_space(where: Path, needed: int, who: str) -> None:
+    """Refuse work that the disk has no room for, before its first byte.
+
+    Raises:
+        PreflightError: says how much is needed and how much is free.
+    """
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if _MARGIN * needed > free:
+        raise PreflightError(
+            f"{who} will write about {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free",
+            where=str(where),
+            fix="free space (`ups cache gc`) or choose another --root",
+        )
+
+
+def remaining_bytes(
+    work: Path, name: StageName, configuration: Configuration, download: Artifact | None
+) -> int:
+    """What a stage will still write, by prediction less what an earlier launch wrote."""
+    needed = predicted_bytes(name, configuration, *kept_shape(configuration, download))
+    return max(0, needed - sum(path.stat().st_size for path in work.rglob("*") if path.is_file()))
+
+
+@contextmanager
+def _alone(store: Store, name: StageName, digest: str, work: Path, listener: Listener) -> Iterator[None]:
+    """Hold the lock of an artifact, with no process of an earlier launch left in its work directory.
+
+    The lock of a killed parent is free at once, while its stage is still writing a last checkpoint. So
+    nothing in the directory is read, judged or removed before that stage's own lock is free too.
+
+    Raises:
+        BusyError: processes of an earlier launch do not end.
+    """
+    try:
+        with store.lock(name, digest, timeout=0):
+            busy = False
+    except BusyError:
+        busy = True
+        listener.on_line(f"{name}: another process is building it; waiting")
+    with store.lock(name, digest):
+        if busy:
+            listener.on_line(f"{name}: the other process has ended")
+        _await_earlier_launch(
+            work / LOCK_FILE, lambda: listener.on_line(f"{name}: an earlier launch is ending")
+        )
+        yield
+
+
+def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
+    if not lock_file.exists():
+        return
+    gives_up_at = time.monotonic() + _PATIENCE_SECONDS
+    told = False
+    with lock_file.open("rb") as lock:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            if time.monotonic() > gives_up_at:
+                raise BusyError(
+                    f"processes of an earlier launch still run after {_PATIENCE_SECONDS:g} s",
+                    where=str(lock_file.parent),
+                    fix=f"end the processes that have {lock_file.name} open, then repeat the command",
+                )
+            if not told:
+                on_wait()
+                told = True
+            time.sleep(_POLL_SECONDS)
+
+
+def _drop_stale(work: Path, inputs: dict[StageName, Artifact]) -> None:
+    """Throw away work that was done for inputs of other content, and what a finished sealing left behind."""
+    if not work.exists():
+        return
+    try:
+        stale = read_json(work / "request.json")["contents"] != _contents(inputs)
+    except (FileNotFoundError, IntegrityError, KeyError, TypeError):
+        stale = True
+    sealed_before = (work / OUTCOME_FILE).exists() and not (work / "output").is_dir()
+    if stale or sealed_before:
+        shutil.rmtree(work)
+
+
+def _contents(inputs: dict[StageName, Artifact]) -> dict[StageName, str]:
+    return {stage: artifact.manifest.content for stage, artifact in inputs.items()}
+
+
+def _request(
     work: Path,
     name: StageName,
     recipe: dict[str, Any],
     configuration: Configuration,
     inputs: dict[StageName, Artifact],
 ) -> None:
-    """Write the request; work done for inputs of other content is thrown away first."""
-    contents = {stage: artifact.manifest.content for stage, artifact in inputs.items()}
-    request = work / "request.json"
-    if request.exists():
-        try:
-            stale = read_json(request)["contents"] != contents
-        except (IntegrityError, KeyError):
-            stale = True
-        if stale:
-            shutil.rmtree(work)
     write_json(
-        request,
+        work / "request.json",
         {
             "stage": name,
             "digest": digest_of(recipe),
             "code": recipe["code"],
             "configuration": configuration.model_dump(mode="json"),
             "inputs": {stage: str(artifact.path) for stage, artifact in inputs.items()},
-            "contents": contents,
+            "contents": _contents(inputs),
         },
     )
-
-
-def _require_space(work: Path, name: StageName, configuration: Configuration) -> None:
-    frames, points = kept_shape(configuration)
-    needed = predicted_bytes(name, configuration, frames, points)
-    already = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-    free = shutil.disk_usage(work).free
-    if needed - already > free:
-        raise PreflightError(
-            f"stage {name} will write about {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
-            where=str(work),
-            fix="free space (`ups cache gc`) or choose another --root",
-        )
 
 
 def _launch(
@@ -145,24 +236,38 @@ def _launch(
         listener.on_line(line)
         follower.poll()
 
-    try:
-        returncode = launch(
-            "ups.stages",
-            [name, "--work", str(work)],
-            work=work,
-            processes=execution.processes if stage.parallel else None,
-            log_file=log_file,
-            on_line=on_line,
-            environment={"OMP_NUM_THREADS": str(execution.threads)},
-        )
-    except OSError as error:
-        raise storage_error(error, work) from error
+    returncode = launch(
+        "ups.stages",
+        [name, "--work", str(work)],
+        work=work,
+        processes=execution.processes if stage.parallel else None,
+        log_file=log_file,
+        on_line=on_line,
+        environment={"OMP_NUM_THREADS": str(execution.threads)},
+        grace_seconds=_GRACE_SECONDS if stage.parallel else _SHORT_GRACE_SECONDS,
+    )
     follower.poll()
-    classify(returncode, work)
+    try:
+        classify(returncode, work)
+    except (StageError, ProcessKilled) as error:
+        # On a full disk a process cannot even write down why it failed.
+        free = shutil.disk_usage(work).free
+        if free >= _FULL_BYTES:
+            raise
+        raise StorageError(
+            f"stage {name} failed, and {free / 1e6:.1f} MB are free",
+            where=str(work),
+            fix="free space (`ups cache gc`) or choose another --root; then run the same command again",
+        ) from error
 
 
-def _read_outcome(work: Path) -> dict[str, Any]:
-    return read_json(work / OUTCOME_FILE)
+def _read_outcome(work: Path) -> dict[str, Any] | None:
+    """The stage's word that all files are written, or None; a damaged one counts for nothing."""
+    try:
+        outcome = read_json(work / OUTCOME_FILE)
+        return outcome if isinstance(outcome["summary"], dict) else None
+    except (FileNotFoundError, IntegrityError, KeyError, TypeError):
+        return None
 
 
 class _Follower:
@@ -177,7 +282,7 @@ class _Follower:
 
     def poll(self) -> None:
         try:
-            status = os.stat(self.path)
+            status = self.path.stat()
         except FileNotFoundError:
             return
         if status.st_ino != self.inode:  # a resumed training rewrites its records once, at its start

@@ -9,8 +9,9 @@ from ups.artifacts.sums import content_of_file
 from ups.config import Configuration
 from ups.config.schema import StageName
 
-# When and how often a training tells about itself does not change what it learns.
-_REPORTING = {"checkpoint_every", "log_every", "validate_every"}
+# When and how often a training tells about itself does not change what it learns; nor does the way in which
+# its model is sampled later, which counts for evaluate.
+_NOT_LEARNT = {"checkpoint_every", "log_every", "validate_every", "sampler_steps", "second_sigma"}
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,24 @@ class Stage:
         return f"ups.stages.{self.name}"
 
 
-def _data(configuration: Configuration, root: Path) -> dict[str, Any]:
+def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
     data = configuration.data.model_dump()
     if configuration.data.source == "file":
         # A file is what it holds, wherever it lies.
         data["sha256"] = content_of_file(Path(data.pop("path")), root)
-    return data
+        return {"data": data}
+    return {"data": data} | _machine(configuration)
+
+
+def _machine(configuration: Configuration) -> dict[str, Any]:
+    """What a stage without ranks computes with."""
+    return {"device": configuration.execution.device, "threads": configuration.execution.threads}
 
 
 def _training(configuration: Configuration, stage: str, *networks: str) -> dict[str, Any]:
     training = getattr(configuration.training, stage).model_dump()
     return {
-        "training": {key: value for key, value in training.items() if key not in _REPORTING},
+        "training": {key: value for key, value in training.items() if key not in _NOT_LEARNT},
         "model": {name: getattr(configuration.model, name).model_dump() for name in networks},
         "execution": configuration.execution.model_dump(),
         "seed": configuration.seed,
@@ -54,7 +61,7 @@ def _training(configuration: Configuration, stage: str, *networks: str) -> dict[
 GRAPH: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("download", (), lambda c, root: {"data": _data(c, root)}, parallel=False),
+        Stage("download", (), _download, parallel=False),
         Stage(
             "autoencoder",
             ("download",),
@@ -63,11 +70,7 @@ GRAPH: dict[StageName, Stage] = {
         Stage(
             "cache_encode",
             ("download", "autoencoder"),
-            lambda c, _: {
-                "cache_encode": c.cache_encode.model_dump(),
-                "device": c.execution.device,
-                "threads": c.execution.threads,
-            },
+            lambda c, _: {"cache_encode": c.cache_encode.model_dump()} | _machine(c),
             parallel=False,
         ),
         Stage("operator", ("cache_encode",), lambda c, _: _training(c, "operator", "operator")),
@@ -94,14 +97,15 @@ GRAPH: dict[StageName, Stage] = {
         Stage(
             "evaluate",
             ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"),
-            lambda c, _: {
-                "evaluation": c.evaluation.model_dump(),
-                "noise": c.training.diffusion.noise.model_dump(),
-                "sampler_steps": c.training.diffusion.sampler_steps,
-                "second_sigma": c.training.consistency.second_sigma,
-                "device": c.execution.device,
-                "threads": c.execution.threads,
-            },
+            lambda c, _: (
+                {
+                    "evaluation": c.evaluation.model_dump(),
+                    "noise": c.training.diffusion.noise.model_dump(),
+                    "sampler_steps": c.training.diffusion.sampler_steps,
+                    "second_sigma": c.training.consistency.second_sigma,
+                }
+                | _machine(c)
+            ),
             parallel=False,
         ),
     )

@@ -5,6 +5,8 @@ run goes on and ends all the same, and says once how to mirror it later.
 """
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,17 +24,23 @@ class Mirror:
     def __init__(self, directory: Path, tracking: Tracking) -> None:
         self.directory = directory
         self.tracking = tracking
+        self.log_file = directory / "logs" / "tracking.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._failed = False
 
     def start(self) -> None:
         """Start following, once."""
-        if self._process is not None or self.tracking.wandb == "disabled":
+        if self._process is not None or self._failed or self.tracking.wandb == "disabled":
             return
         command = [sys.executable, "-m", "ups.tracking", str(self.directory), "--follow"]
-        with (self.directory / "logs" / "tracking.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-            )
+        try:
+            with self.log_file.open("ab") as output:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+                )
+        except OSError as error:
+            self._failed = True
+            self._warn(f"could not be started ({error})")
 
     def close(self) -> None:
         """Tell the mirror that the run is over (its standard input closes) and let it finish."""
@@ -42,13 +50,19 @@ class Mirror:
         self._process.stdin.close()
         try:
             code = self._process.wait(_LAST_RECORDS_SECONDS)
+            if code != 0:
+                self._warn(f"ended with exit code {code}")
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        if code != 0:
-            log.warning(
-                "W&B mirror ended with %d (see %s); the record is complete in metrics.jsonl. "
-                "Mirror it again: python -m ups.tracking %s",
-                code, self.directory / "logs" / "tracking.log", self.directory,
-            )  # fmt: skip
-        self._process = None
+            self._warn(f"did not end within {_LAST_RECORDS_SECONDS} s")
+        finally:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)  # W&B starts processes of its own
+                self._process.wait()
+            self._process = None
+
+    def _warn(self, what: str) -> None:
+        log.warning(
+            "warning: the W&B mirror %s (see %s). The record is complete in metrics.jsonl; "
+            "mirror it again: python -m ups.tracking %s",
+            what, self.log_file, self.directory,
+        )  # fmt: skip

@@ -7,7 +7,7 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
 from ups.config.schema import StageName
-from ups.errors import IntegrityError
+from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.prediction import predicted_bytes
 
@@ -43,21 +43,21 @@ def make_plan(
 
     Raises:
         DataError: an input file is missing.
+        ConfigurationError: the models do not fit the data that are there.
     """
     recipes = make_recipes(configuration, store, until)
-    frames, points = kept_shape(configuration)
     plan: list[PlannedStage] = []
-    hits: dict[str, Artifact] = {}
+    hits: dict[StageName, Artifact] = {}
     for name, recipe in recipes.items():
         digest = digest_of(recipe)
         artifact, reason = check(store, name, digest, {i: hits.get(i) for i in GRAPH[name].inputs})
-        if artifact is not None:
+        if artifact is None:
+            size = predicted_bytes(name, configuration, *kept_shape(configuration, hits.get("download")))
+        else:
             hits[name] = artifact
-        size = (
-            artifact.manifest.total_bytes
-            if artifact
-            else predicted_bytes(name, configuration, frames, points)
-        )
+            size = artifact.manifest.total_bytes
+            if name == "download":
+                require_fit(configuration, artifact)
         plan.append(PlannedStage(name, digest, recipe, "HIT" if artifact else "MISS", reason, size))
     return plan
 
@@ -100,13 +100,32 @@ def check(
     return artifact, f"sealed {artifact.manifest.created}"
 
 
-def kept_shape(configuration: Configuration) -> tuple[int, int]:
-    """Frames and grid points per trajectory; upper bounds of PDEBench's layout where a file decides."""
+def kept_shape(configuration: Configuration, download: Artifact | None) -> tuple[int, int]:
+    """Frames and grid points kept per trajectory: those of the data if they are there, else expected ones.
+
+    Where only a file knows, PDEBench's 1D layout is expected: 201 frames on 1024 points.
+    """
+    if download is not None:
+        return download.manifest.summary["frames"], download.manifest.summary["resolution"]
     data = configuration.data
     if data.source == "generated":
         return data.frames, data.resolution
     frames = -(-201 // data.time_stride)
-    return min(frames, data.frames or frames), 1024 // data.space_stride
+    return min(frames, data.frames or frames), max(1, 1024 // data.space_stride)
+
+
+def require_fit(configuration: Configuration, download: Artifact) -> None:
+    """Check that the models of a configuration can work on the trajectories of a download artifact.
+
+    The schema has checked what it could; the grid of a file is known only when it was read, and the artifact
+    may have been made for another model.
+
+    Raises:
+        ConfigurationError: they cannot.
+    """
+    frames, resolution = kept_shape(configuration, download)
+    if problem := configuration.misfit(resolution, frames):
+        raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
 
 
 def _why_absent(store: Store, name: StageName, digest: str) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,17 +16,17 @@ from typing import Any
 import yaml
 
 from ups.artifacts import Artifact, Store
-from ups.artifacts.files import read_json, storage_error, write_json
+from ups.artifacts.files import read_json, storage_error, write_json, write_text
 from ups.config import Configuration, load_configuration
 from ups.config.schema import StageName
 from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve
-from ups.pipeline.execute import Built, Listener, execute
+from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.outcome import classify
-from ups.pipeline.plan import PlannedStage, check, make_plan
+from ups.pipeline.plan import PlannedStage, check, make_plan, require_fit
 
 Progress = Callable[[StageName, dict[str, Any]], None]
 Output = Callable[[str], None]
@@ -46,14 +47,16 @@ class Run:
     """
 
     def __init__(
-        self, configuration: Configuration, root: Path, plan: list[PlannedStage], directory: Path
+        self, configuration: Configuration, store: Store, plan: list[PlannedStage], directory: Path
     ) -> None:
         self.configuration = configuration
-        self.store = Store(root)
+        self.store = store
         self.plan = {stage.name: stage for stage in plan}
         self.directory = directory
         self.built: dict[StageName, Built] = {}
         self._mirror = Mirror(directory, configuration.tracking)
+        self._leases = ExitStack()
+        self._recorded: set[tuple[Any, ...]] = set()
 
     @classmethod
     def start(
@@ -68,18 +71,29 @@ class Run:
 
         Raises:
             ConfigurationError, PreflightError, DataError: the run cannot work; nothing was written.
-            StorageError: the directory cannot be made.
+            StorageError: the root cannot be written.
         """
         configuration = resolve(load_configuration(config, overrides))
-        where = find_root(root)
-        plan = make_plan(configuration, Store(where), until)
-        directory = _make_directory(where / RUNS, configuration.name, plan[-1].digest)
-        values = configuration.model_dump(mode="json")
-        (directory / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-        write_json(directory / "plan.json", [stage.to_json() for stage in plan])
-        write_json(directory / "env.json", _environment())
-        (directory / "logs").mkdir()
-        return cls(configuration, where, plan, directory)
+        store = Store(find_root(root))
+        plan = make_plan(configuration, store, until)
+        _require_space(store, configuration, plan)
+        directory = _make_directory(store.root / RUNS, configuration.name, plan[-1].digest)
+        run = cls(configuration, store, plan, directory)
+        try:
+            for stage in plan:
+                run._leases.enter_context(store.lease(stage.name, stage.digest))
+            values = configuration.model_dump(mode="json")
+            write_text(directory / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+            write_json(directory / "plan.json", [stage.to_json() for stage in plan])
+            write_json(directory / "env.json", _environment())
+            (directory / "logs").mkdir()
+        except OSError as error:
+            run.close()
+            raise storage_error(error, directory) from error
+        except BaseException:
+            run.close()
+            raise
+        return run
 
     def stage(self, name: StageName, *, on_line: Output, on_progress: Progress | None = None) -> Built:
         """Bring one stage to a sealed artifact; its inputs must have been brought there by this run before.
@@ -89,11 +103,9 @@ class Run:
         Raises:
             UpsError: see `ups.pipeline.execute.execute`.
         """
-        metrics = self.directory / "metrics.jsonl"
 
         def on_record(record: dict[str, Any]) -> None:
-            with metrics.open("a") as file:
-                file.write(json.dumps({"stage": name} | record) + "\n")
+            self._append(name, [record])
             self._mirror.start()
             if on_progress is not None:
                 on_progress(name, record)
@@ -133,16 +145,20 @@ class Run:
         return self.directory / "report.html"
 
     def close(self) -> None:
-        """End the mirror; it may finish its last records for a few seconds, and no longer."""
+        """End the mirror; it may finish its last records for a few seconds, and no longer.
+
+        From here on `ups cache gc` goes by the pointers of this run alone.
+        """
+        self._leases.close()
         self._mirror.close()
 
     def _register(self, name: StageName, built: Built) -> None:
         """Note a stage's artifact in the run's directory; what a stage trained earlier counts as record."""
+        if name == "download":
+            require_fit(self.configuration, built.artifact)
         logged = built.artifact.path / "logs" / "metrics.jsonl"
         if built.hit and logged.exists():
-            records = [json.loads(line) for line in logged.read_text().splitlines()]
-            with (self.directory / "metrics.jsonl").open("a") as file:
-                file.writelines(json.dumps({"stage": name} | record) + "\n" for record in records)
+            self._append(name, [json.loads(line) for line in logged.read_text().splitlines()])
         self.built[name] = built
         write_json(
             self.directory / "artifacts.json",
@@ -161,6 +177,22 @@ class Run:
         if name == "evaluate":
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
+
+    def _append(self, name: StageName, records: list[dict[str, Any]]) -> None:
+        """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again.
+
+        One step has a record of the training and one of the validation, which differ in their names.
+        """
+        path = self.directory / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                for record in records:
+                    identity = (name, record["step"], *record)
+                    if identity not in self._recorded:
+                        self._recorded.add(identity)
+                        file.write(json.dumps({"stage": name} | record) + "\n")
+        except OSError as error:
+            raise storage_error(error, path) from error
 
 
 def run_all(
@@ -212,12 +244,27 @@ def write_report(directory: Path, *, on_line: Output) -> None:
     classify(returncode, work)
 
 
+def _require_space(store: Store, configuration: Configuration, plan: list[PlannedStage]) -> None:
+    """Refuse a run whose stages together have no room on the disk."""
+    download = next((stage for stage in plan if stage.name == "download"), None)
+    sealed = store.find("download", download.digest) if download and download.verdict == "HIT" else None
+    needed = sum(
+        remaining_bytes(store.work(stage.name, stage.digest), stage.name, configuration, sealed)
+        for stage in plan
+        if stage.verdict == "MISS"
+    )
+    require_space(store.root, needed, "this run")
+
+
 def _make_directory(runs: Path, name: str, digest: str) -> Path:
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, runs) from error
     for _ in range(100):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         directory = runs / f"{stamp}-{name}-{digest[:8]}"
         try:
-            runs.mkdir(parents=True, exist_ok=True)
             directory.mkdir()
         except FileExistsError:
             time.sleep(0.1)

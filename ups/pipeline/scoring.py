@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ups.artifacts import Artifact, Manifest, Store
-from ups.artifacts.files import read_json, write_json
+from ups.artifacts.files import read_json, storage_error, write_json
 from ups.config.load import load_configuration
 from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve
 from ups.pipeline.launch import launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
 
+_GRACE_SECONDS = 2.0  # there is nothing to save
 _NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
 
 
@@ -58,25 +60,31 @@ def score_on_file(
     """
     artifacts = run_artifacts(run)
     configuration = resolve(load_configuration(run / "config.yaml"))
-    work = run / "logs" / "score_file"
-    (work / OUTCOME_FILE).unlink(missing_ok=True)
-    write_json(
-        work / "request.json",
-        {
-            "configuration": configuration.model_dump(mode="json"),
-            "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
-            "file": str(file.absolute()),
-            "rows": rows,
-        },
-    )
-    returncode = launch(
-        "ups.stages.score_file",
-        ["--work", str(work)],
-        work=work,
-        processes=None,
-        log_file=run / "logs" / "score_file.log",
-        on_line=on_line,
-        environment={"OMP_NUM_THREADS": str(configuration.execution.threads)},
-    )
-    classify(returncode, work)
-    return read_json(work / OUTCOME_FILE)["summary"]["records"]
+    try:
+        with TemporaryDirectory(prefix="score_file-", dir=run / "logs") as directory:
+            work = Path(directory)
+            write_json(
+                work / "request.json",
+                {
+                    "configuration": configuration.model_dump(mode="json"),
+                    "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
+                    "file": str(file.absolute()),
+                    "rows": rows,
+                },
+            )
+            returncode = launch(
+                "ups.stages.score_file",
+                ["--work", str(work)],
+                work=work,
+                processes=None,
+                log_file=work / "log.txt",
+                on_line=on_line,
+                environment={"OMP_NUM_THREADS": str(configuration.execution.threads)},
+                grace_seconds=_GRACE_SECONDS,
+            )
+            classify(returncode, work)
+            return read_json(work / OUTCOME_FILE)["summary"]["records"]
+    except BrokenPipeError:
+        raise  # of whoever reads our output
+    except OSError as error:
+        raise storage_error(error, run) from error

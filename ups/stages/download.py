@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ups.config.schema import BurgersFile, GeneratedBurgers
 from ups.data.dataset import SPLITS, TRAJECTORIES
-from ups.data.pdebench import TrajectoryWriter, inspect, read_trajectories
+from ups.data.pdebench import PDEBenchFile, TrajectoryWriter, inspect, read_trajectories
 from ups.data.splits import split_rows
+from ups.errors import DataError
 from ups.physics.burgers import solve_burgers
 from ups.physics.initial_conditions import cell_centres, sinusoidal_initial_conditions
 from ups.runtime.request import Request
@@ -33,7 +34,8 @@ def run(request: Request) -> None:
     description = _generate(request, data) if generated else _copy(request, data)
     (request.output / SPLITS).write_text(json.dumps(description))
     counts = {name: len(rows) for name, rows in description["rows"].items()}
-    request.finish({"trajectories": counts, "name": description["name"], "version": description["version"]})
+    told = {key: description[key] for key in ("name", "version", "frames", "resolution")}
+    request.finish({"trajectories": counts} | told)
 
 
 def _generate(request: Request, data: GeneratedBurgers) -> dict:
@@ -46,6 +48,7 @@ def _generate(request: Request, data: GeneratedBurgers) -> dict:
         times=times,
         coordinates=cell_centres(data.solver_resolution),
         parameters={"nu": data.nu},
+        problem=data.equation,
         attributes={"generator": "universal-physics-stack", "seed": data.seed},
     ) as writer:
         started = time.monotonic()
@@ -56,9 +59,11 @@ def _generate(request: Request, data: GeneratedBurgers) -> dict:
             log.info("generated %d/%d trajectories  %.0f/s", done, rows, done / (time.monotonic() - started))
     split = split_rows(rows, counts, seed=data.seed, test_first=None)
     return {
-        "name": f"burgers1d nu={data.nu:g}",
+        "name": f"{data.equation} nu={data.nu:g}",
         "version": f"generated (PDEBench scheme and distribution), {data.solver_resolution} cells, seed {data.seed}",
         "space_stride": data.solver_resolution // data.resolution,
+        "frames": data.frames,
+        "resolution": data.resolution,
         "rows": {name: values.tolist() for name, values in split.items()},
         "original_rows": list(range(rows)),
     }
@@ -101,21 +106,33 @@ def _solve_blocks(request: Request, data: GeneratedBurgers, rows: int) -> Iterat
 
 
 def _copy(request: Request, data: BurgersFile) -> dict:
-    described = inspect(data.path)
-    counts = data.trajectories.model_dump()
-    split = split_rows(described.rows, counts, seed=data.seed, test_first=data.test_first)
+    described = inspect(data.path, problem=data.equation)
+    strides = {"space_stride": data.space_stride, "time_stride": data.time_stride, "frames": data.frames}
+    split = _split(described, data)
     rows = np.sort(np.concatenate(list(split.values())))
-    first = read_trajectories(data.path, rows[:1], time_stride=data.time_stride, frames=data.frames)
-    # Fail before copying where the stride does not fit the grid.
-    read_trajectories(
-        data.path, rows[:1], space_stride=data.space_stride, time_stride=data.time_stride, frames=data.frames
-    )
+    # All that can be wrong is found before copying: strides that do not fit, models that do not fit.
+    kept = read_trajectories(data.path, rows[:1], **strides)
+    if problem := request.configuration.misfit(len(kept.coordinates), len(kept.times)):
+        raise DataError(
+            f"keeps {len(kept.times)} frames of {len(kept.coordinates)} points with data.time_stride "
+            f"{data.time_stride} and data.space_stride {data.space_stride}, and {problem}",
+            where=data.path,
+        )
+    if min(described.parameters.values()) <= 0:
+        raise DataError(
+            f"has {described.parameters}, and the models are conditioned on its logarithm",
+            where=data.path,
+            fix="use a file with a positive parameter",
+        )
+    # The layout holds cell centres, so the copy is on the file's own grid; whoever reads it strides in space.
+    whole = read_trajectories(data.path, rows[:1], time_stride=data.time_stride, frames=data.frames)
     with TrajectoryWriter(
         request.output / TRAJECTORIES,
         rows=len(rows),
-        times=first.times,
-        coordinates=first.coordinates,
+        times=whole.times,
+        coordinates=whole.coordinates,
         parameters=described.parameters,
+        problem=data.equation,
     ) as writer:
         for block in _blocks(rows):
             writer.append(
@@ -124,12 +141,23 @@ def _copy(request: Request, data: BurgersFile) -> dict:
             log.info("copied %d/%d trajectories", int(np.searchsorted(rows, block[-1])) + 1, len(rows))
     position = {int(row): index for index, row in enumerate(rows)}
     return {
-        "name": f"burgers1d nu={described.parameters['nu']:g}",
+        "name": f"{data.equation} nu={described.parameters['nu']:g}",
         "version": described.data_version,
         "space_stride": data.space_stride,
+        "frames": len(kept.times),
+        "resolution": len(kept.coordinates),
         "rows": {name: [position[int(row)] for row in values] for name, values in split.items()},
         "original_rows": rows.tolist(),
     }
+
+
+def _split(described: PDEBenchFile, data: BurgersFile) -> dict[str, NDArray[np.int64]]:
+    try:
+        return split_rows(
+            described.rows, data.trajectories.model_dump(), seed=data.seed, test_first=data.test_first
+        )
+    except DataError as error:
+        raise DataError(f"data.trajectories do not fit: {error}", where=data.path) from error
 
 
 def _blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -4,23 +4,27 @@ import json
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ups.config.schema import TRAINING_STAGES
 from ups.data.dataset import load_dataset
 from ups.evaluation.score import Scores, Setting, records
-from ups.stages.scoring import network_forecast, score_all
 from ups.inference.surrogate import Surrogate, load_surrogate
 from ups.models.token_grid import cell_centres
+from ups.report.figures import draw_all
 from ups.runtime.ranks import device_name, join_ranks
+from ups.runtime.records import read_records
 from ups.runtime.request import Request
+from ups.stages.scoring import network_forecast, score_all
 
 log = logging.getLogger(__name__)
 
 
 def run(request: Request) -> None:
-    """Write metrics.json (records), curves.json (over time and wavenumber) and example trajectories."""
+    """Write metrics.json (records), curves.json (over time and wavenumber), example trajectories, figures."""
     configuration = request.configuration
     settings = configuration.evaluation
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
@@ -58,13 +62,21 @@ def run(request: Request) -> None:
     }
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
     save_file(examples, request.output / "examples.safetensors")
+    _draw(request, curves, examples)
     request.finish(
-        {
-            record["model"]: record["value"]
-            for record in table
-            if record["metric"] == "trajectory_relative_l2"
-        }
+        {record["model"]: record["value"] for record in table if record["metric"] == "trajectory_relative_l2"}
     )
+
+
+def _draw(request: Request, curves: dict[str, Any], examples: dict[str, Tensor]) -> None:
+    """Write the report's figures; the trainings' records come from the logs of the input artifacts."""
+    training = {
+        stage: read_records(request.inputs[stage] / "logs" / "metrics.jsonl") for stage in TRAINING_STAGES
+    }
+    directory = request.output / "figures"
+    directory.mkdir(exist_ok=True)
+    for name, content in draw_all(curves, {k: v.numpy() for k, v in examples.items()}, training).items():
+        (directory / name).write_bytes(content)
 
 
 def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
@@ -80,6 +92,7 @@ def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
             "error_90": frame.quantile(0.9, dim=0).tolist(),
             "spectrum": result.get("spectrum").mean(dim=0).tolist(),
             "trajectory": result.get("trajectory").tolist(),
+            "members": result.members,
         }
         if result.members > 1:
             models[result.name] |= {
@@ -92,7 +105,11 @@ def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
 def _examples(
     surrogate: Surrogate, results: list[Scores], truth: Tensor, scalars: Tensor, *, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Forecasts of three trajectories: good (10 % quantile of the operator's error), median and worst."""
+    """Forecasts of three trajectories: good (10 % quantile of the operator's error), median and worst.
+
+    The band of an ensemble reaches between the ranks that enclose its central 90 %, as in
+    `ups.evaluation.metrics.coverage`: for 16 members, from the lowest to the highest.
+    """
     errors = next(result for result in results if result.name == "operator").get("trajectory")
     order = errors.argsort()
     ranks = {"good": round(0.1 * (len(order) - 1)), "median": (len(order) - 1) // 2, "worst": len(order) - 1}
@@ -114,4 +131,7 @@ def _examples(
         tensors[forecaster.name] = ensemble.mean(dim=1).cpu().contiguous()
         if forecaster.members > 1:
             tensors[f"{forecaster.name}_deviation"] = ensemble.std(dim=1).cpu().contiguous()
+            band = np.quantile(ensemble.cpu().numpy(), (0.05, 0.95), axis=1, method="weibull")
+            for side, values in zip(("lower", "upper"), band, strict=True):
+                tensors[f"{forecaster.name}_{side}"] = torch.from_numpy(values.astype(np.float32))
     return tensors, chosen

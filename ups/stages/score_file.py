@@ -61,6 +61,12 @@ def score_file(configuration: Configuration, inputs: dict[str, Path], path: Path
         trained = load_dataset(inputs["download"], ("validation",))
         described = inspect(path)
         step = float(trained.times[1] - trained.times[0])
+        if min(described.parameters.values()) <= 0:
+            raise DataError(
+                f"has {described.parameters}, and the models are conditioned on its logarithm",
+                where=str(path),
+                fix="give a file with a positive parameter",
+            )
         strides = find_strides(described, resolution=trained.grid[0], time_step=step)
         if described.parameters != trained.parameters:
             log.warning(

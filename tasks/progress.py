@@ -1,0 +1,80 @@
+"""Progress of a training, in the Prefect UI."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from ups.config.schema import TRAINING_STAGES, StageName
+from ups.pipeline.run import Progress, Run
+
+SECONDS_BETWEEN_UPDATES = 1.0
+"""An update is a request to the server (about 15 ms); a small model does hundreds of steps a second."""
+
+
+@contextmanager
+def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
+    """Show the records of a training as a progress bar of this task run; None for other stages."""
+    if name not in TRAINING_STAGES:
+        yield None
+        return
+    of_run = f"{name} of {run.directory.name}"
+    artifact = create_progress_artifact(0.0, key=artifact_key(run, f"{name}-progress"), description=of_run)
+    assert isinstance(artifact, UUID)  # it is a coroutine only where an event loop runs
+
+    def send(record: dict[str, Any]) -> None:
+        update_progress_artifact(
+            artifact,
+            progress=100 * record["step"] / record["steps"],
+            description=f"step {record['step']} of {record['steps']}, {of_run}",
+        )
+
+    bar = Throttle(send)
+    try:
+        yield lambda _stage, record: bar.show(record)
+    finally:
+        bar.flush()
+
+
+def artifact_key(run: Run, what: str) -> str:
+    """Names one series of artifacts: those of the same configuration, run after run."""
+    return f"{run.configuration.name}-{what}".replace("_", "-").lower()
+
+
+class Throttle:
+    """Sends a record at most once in a while, but always the last one.
+
+    A server that does not answer costs the display and never the training: after the first failure nothing
+    more is sent, because each further try could hold up the reading of the stage's output for a minute.
+    """
+
+    def __init__(
+        self, send: Callable[[dict[str, Any]], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._next = -float("inf")
+        self._pending: dict[str, Any] | None = None
+        self._server_answers = True
+
+    def show(self, record: dict[str, Any]) -> None:
+        self._pending = record
+        if self._clock() >= self._next:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the last record if it has not been sent."""
+        record, self._pending = self._pending, None
+        if record is None or not self._server_answers:
+            return
+        try:
+            self._send(record)
+        except HTTPError as error:
+            self._server_answers = False
+            get_run_logger().warning("progress is shown no further (the stage goes on): %s", error)
+        self._next = self._clock() + SECONDS_BETWEEN_UPDATES

@@ -1,0 +1,176 @@
+"""A real Prefect server, a real worker and flows, all of them processes of their own."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+TINY = "configs/burgers_tiny.yaml"
+STAGES = ("download", "autoencoder", "cache-encode", "operator", "diffusion", "consistency", "evaluate")
+LIMIT_SECONDS = 120.0  # far above what is needed: a busy machine must not fail a test
+
+LOG_RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d+ \| ", re.MULTILINE)
+
+
+def wait_for(what: str, find: Callable[[], Any], told: Callable[[], str] = str) -> Any:
+    """The first true value of `find`."""
+    gives_up_at = time.monotonic() + LIMIT_SECONDS
+    while not (found := find()):
+        if time.monotonic() > gives_up_at:
+            pytest.fail(f"waited {LIMIT_SECONDS:g} s for {what}\n{told()}")
+        time.sleep(0.1)
+    return found
+
+
+def start_flow(environment: Mapping[str, str], *assignments: str) -> subprocess.Popen[str]:
+    """`python -m flows` with the tiny configuration, in the checkout."""
+    command = [sys.executable, "-m", "flows", TINY]
+    for assignment in assignments:
+        command += ["--set", assignment]
+    return subprocess.Popen(
+        command,
+        cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without the user's settings of Prefect and of this library."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "UPS_"))}
+
+
+class Orchestra:
+    """Server, worker and flows, with their own Prefect home and their own root."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        self.root = directory / "root"
+        self.server_log = directory / "server.log"
+        self.worker_log = directory / "worker.log"
+        self.environment = clean_environment() | {
+            "PREFECT_HOME": str(directory / "prefect"),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "UPS_ROOT": str(self.root),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._start(self.server_log, "server", "start", "--port", str(port), "--no-ui")
+        wait_for("the server", self._is_healthy, self.server_log.read_text)
+
+    def _is_healthy(self) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/health").status_code == 200
+        return False
+
+    def _start(self, log: Path, *arguments: str) -> None:
+        with log.open("wb") as output:
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "prefect", *arguments],
+                    cwd=CHECKOUT, env=self.environment, stdout=output, stderr=output,
+                    # Workers turn SIGTERM into SIGINT, which a shell's background jobs ignore.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                )
+            )  # fmt: skip
+
+    def prefect(self, *arguments: str) -> str:
+        """Output of a command of Prefect's, run in the checkout, which has to end well."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=CHECKOUT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout}\nworker:\n{self.worker_said()}"
+        return done.stdout
+
+    def start_worker(self) -> None:
+        self._start(self.worker_log, "worker", "start", "--pool", "ups")
+
+    def worker_said(self) -> str:
+        return self.worker_log.read_text() if self.worker_log.exists() else ""
+
+    def flow(self, *assignments: str, **changes: str | None) -> subprocess.Popen[str]:
+        """`python -m flows` on this server and root; a changed variable of value None is removed."""
+        changed = self.environment | changes
+        return start_flow({name: value for name, value in changed.items() if value is not None}, *assignments)
+
+    def api(self, method: str, path: str, **json: Any) -> Any:
+        answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=60)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def latest_flow_run(self) -> dict[str, Any]:
+        return self.api("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+
+    def task_runs(self, flow_run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Task runs by name, once all have reached the server: their states travel as events, behind the flow's."""
+
+        def all_ended() -> list[dict[str, Any]]:
+            runs = self.api("POST", "/task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
+            ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+            return runs if runs and all(run["state_type"] in ended for run in runs) else []
+
+        return {run["name"]: run for run in wait_for("the task runs' states", all_ended)}
+
+    def stage_processes(self) -> list[int]:
+        """Launchers, agents and ranks that work below this root."""
+        work = str(self.root / "artifacts" / ".work").encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with suppress(OSError):  # it ended while we looked
+                    if work in (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+        return found
+
+    def checkpoints(self, stage: str) -> list[Path]:
+        return sorted(self.root.glob(f"artifacts/.work/{stage}/*/checkpoints/*"))
+
+    def artifact(self, stage: str, run: Path) -> Path:
+        """The sealed artifact that a run used."""
+        return (run / json.loads((run / "artifacts.json").read_text())[stage]["path"]).resolve()
+
+    def latest_run(self) -> Path:
+        return max((self.root / "runs").iterdir())
+
+    def errors_in_the_servers_log(self) -> list[str]:
+        """A broken dependency shows nowhere else: the server looks healthy while its schedules never fire.
+
+        SQLite's lock is another matter: a busy machine meets it, and a standing server has Postgres.
+        """
+        text = self.server_log.read_text()
+        starts = [match.start() for match in LOG_RECORD.finditer(text)] + [len(text)]
+        records = [text[start:end] for start, end in pairwise(starts)]
+        return [
+            record
+            for record in records
+            if re.search(r"\| (ERROR|CRITICAL) ", record) and "database is locked" not in record
+        ]
+
+    def stop(self) -> None:
+        """End the worker before the server, and each by its own process."""
+        for process in reversed(self.processes):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,202 @@
+"""The deployments as a user meets them: deploy, run, look, run again, lose a file, cancel."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from orchestra import CHECKOUT, STAGES, TINY, Orchestra, wait_for
+
+from ups.config import load_configuration
+from ups.pipeline.graph import GRAPH
+
+pytestmark = pytest.mark.slow
+
+DEPLOYMENTS = yaml.safe_load((CHECKOUT / "deployments" / "prefect.yaml").read_text())["deployments"]
+NEVER_ENDS = "training.consistency.steps=1000000"
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_names_a_valid_configuration(deployment):
+    load_configuration(CHECKOUT / deployment["parameters"]["config"], deployment["parameters"]["overrides"])
+
+
+def test_both_deployments_start_in_the_checkout(deployed: Orchestra):
+    for name in ("demo", "prod"):
+        found = deployed.api("GET", f"/deployments/name/burgers-upt/{name}")
+        [step] = found["pull_steps"]
+        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}
+        assert found["entrypoint"] == "flows.burgers_upt:burgers_upt"
+        properties = found["parameter_openapi_schema"]["properties"]
+        assert {key for key, value in properties.items() if value["description"]} == {"config", "overrides"}
+
+
+def test_runs_of_a_schedule_are_created(deployed: Orchestra):
+    """With SQLAlchemy 2.1 none is, and only the server's log tells."""
+    flow = deployed.api("GET", "/deployments/name/burgers-upt/demo")["flow_id"]
+    # Without a work pool, so that the runs are planned and never started.
+    every_minute = deployed.api(
+        "POST",
+        "/deployments/",
+        name="every-minute",
+        flow_id=flow,
+        schedules=[{"schedule": {"cron": "* * * * *"}, "active": True}],
+    )
+    by_deployment = {"deployments": {"id": {"any_": [every_minute["id"]]}}}
+    runs = wait_for(
+        "scheduled runs",
+        lambda: deployed.api("POST", "/flow_runs/filter", **by_deployment),
+        deployed.server_log.read_text,
+    )
+    assert {run["state_type"] for run in runs} == {"SCHEDULED"}
+    deployed.api("DELETE", f"/deployments/{every_minute['id']}")
+    assert deployed.errors_in_the_servers_log() == []
+
+
+def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra):
+    [flow_run] = built.api(
+        "POST",
+        "/flow_runs/filter",
+        sort="START_TIME_ASC",
+        limit=1,
+        flow_runs={"name": {"any_": ["burgers_tiny"]}},
+    )
+    assert flow_run["state_name"] == "Completed"
+    tasks = built.task_runs(flow_run)
+    assert {name: task["state_name"] for name, task in tasks.items()} == dict.fromkeys(
+        [*STAGES, "publish"], "Completed"
+    )
+    assert _edges(built, flow_run) == {
+        name.replace("_", "-"): {i.replace("_", "-") for i in stage.inputs} for name, stage in GRAPH.items()
+    } | {"publish": {"evaluate"}}
+
+    artifacts = {
+        artifact["key"]: artifact
+        for artifact in built.api(
+            "POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}}
+        )
+    }
+    trainings = ("autoencoder", "operator", "diffusion", "consistency")
+    assert set(artifacts) == {
+        "burgers-tiny-metrics",
+        "burgers-tiny-report",
+        *(f"burgers-tiny-{stage}-progress" for stage in trainings),
+    }
+    for stage in trainings:
+        progress = artifacts[f"burgers-tiny-{stage}-progress"]
+        assert progress["data"] == 100
+        assert progress["description"].startswith("step 20 of 20")
+    rows = json.loads(artifacts["burgers-tiny-metrics"]["data"])
+    assert {"persistence", "spatial_mean", "operator", "diffusion", "consistency_1"} <= {
+        row["model"] for row in rows
+    }
+    assert "decoded fields" in artifacts["burgers-tiny-metrics"]["description"]
+    assert "report.html" in artifacts["burgers-tiny-report"]["data"]
+
+
+def _edges(orchestra: Orchestra, flow_run: dict) -> dict[str, set[str]]:
+    nodes = dict(orchestra.api("GET", f"/flow_runs/{flow_run['id']}/graph-v2")["nodes"])
+    return {
+        node["label"]: {nodes[parent["id"]]["label"] for parent in node["parents"]} for node in nodes.values()
+    }
+
+
+def test_a_damaged_and_a_deleted_artifact_are_rebuilt_though_prefect_has_their_records(built: Orchestra):
+    first_run = built.latest_run()
+    damaged = built.artifact("diffusion", first_run)
+    shutil.rmtree(built.artifact("evaluate", first_run))
+    victim = next(damaged.glob("*.safetensors"))
+    content = bytearray(victim.read_bytes())
+    content[-1] ^= 1
+    victim.write_bytes(content)
+
+    flow = built.flow()
+    output, _ = flow.communicate()
+    assert flow.returncode == 0, output
+    states = {name: task["state_name"] for name, task in built.task_runs(built.latest_flow_run()).items()}
+    # The rebuilt diffusion model equals the lost one, so what was made from it still counts.
+    expected = dict.fromkeys(STAGES, "Cached") | dict.fromkeys(
+        ("diffusion", "evaluate", "publish"), "Completed"
+    )
+    assert states == expected
+    [reason] = built.root.glob(f"artifacts/.quarantine/diffusion-{damaged.name}*/reason.txt")
+    assert victim.name in reason.read_text()
+
+    again = built.flow()
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    states = {name: task["state_name"] for name, task in built.task_runs(built.latest_flow_run()).items()}
+    assert states == dict.fromkeys(STAGES, "Cached") | {"publish": "Completed"}
+
+
+def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra):
+    flow_run = _start_until_checkpoint(built)
+    built.prefect("flow-run", "cancel", flow_run["id"])
+    assert _final_state(built, flow_run) == "Cancelled"
+    assert built.stage_processes() == []
+    _expect_last_step_in_a_checkpoint(built)
+
+
+def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orchestra):
+    flow_run = _start_until_checkpoint(built)
+    engine = _engine(built)
+    os.kill(engine, signal.SIGKILL)
+    assert _final_state(built, flow_run) == "Crashed"
+    wait_for("the stage to end", lambda: not built.stage_processes())
+    step = _expect_last_step_in_a_checkpoint(built)
+
+    flow = built.flow(NEVER_ENDS)
+    assert flow.stdout is not None
+    resumed = next((line for line in flow.stdout if "resumes at step" in line), "no such line")
+    flow.terminate()
+    output, _ = flow.communicate()
+    assert f"resumes at step {step} of 1000000" in resumed, output
+    assert flow.returncode == 75, output
+    assert built.stage_processes() == []
+
+
+def _start_until_checkpoint(orchestra: Orchestra) -> dict:
+    before = orchestra.checkpoints("consistency")
+    key, _, value = NEVER_ENDS.partition("=")
+    deployment = orchestra.api("GET", "/deployments/name/burgers-upt/demo")
+    flow_run = orchestra.api(
+        "POST",
+        f"/deployments/{deployment['id']}/create_flow_run",
+        parameters={"config": TINY, "overrides": {key: int(value)}},
+    )
+    wait_for(
+        "a checkpoint",
+        lambda: orchestra.stage_processes() and orchestra.checkpoints("consistency")[-1:] != before[-1:],
+        orchestra.worker_said,
+    )
+    return flow_run
+
+
+def _final_state(orchestra: Orchestra, flow_run: dict) -> str:
+    def ended() -> str | None:
+        run = orchestra.api("GET", f"/flow_runs/{flow_run['id']}")
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return run["state_name"] if run["state_type"] in final else None
+
+    return wait_for("the end of the run", ended, orchestra.worker_said)
+
+
+def _engine(orchestra: Orchestra) -> int:
+    """The process that runs the flow: the launcher has its number on the command line."""
+    for pid in orchestra.stage_processes():
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if "ups.pipeline.launcher" in command:
+            [parent] = [word for word in command if word.startswith("--parent=")]
+            return int(parent.removeprefix("--parent="))
+    pytest.fail("no launcher runs")
+
+
+def _expect_last_step_in_a_checkpoint(orchestra: Orchestra) -> int:
+    [interrupted] = orchestra.root.glob("artifacts/.work/consistency/*/interrupted.json")
+    step = json.loads(interrupted.read_text())["step"]
+    assert step > 0
+    assert f"step-{step:08d}" in orchestra.checkpoints("consistency")[-1].name
+    return step

@@ -1,0 +1,72 @@
+"""A Gaussian residual N(mean, deviation^2): everything that a diffusion model of it should learn, in closed form.
+
+The probability-flow ODE moves x along x(sigma) = mean + (x(S) - mean) sqrt((v + sigma^2) / (v + S^2)), where
+v = deviation^2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ups.data.batch import Batch
+from ups.diffusion.consistency import boundary
+from ups.diffusion.edm import precondition
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    mean: float
+    deviation: float
+
+    @property
+    def variance(self) -> float:
+        return self.deviation**2
+
+    def denoiser(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[clean | x], the minimiser of the denoising loss."""
+        noise = sigma[:, None, None].square()
+        return (self.variance * x + noise * self.mean) / (self.variance + noise)
+
+    def follow(self, x: Tensor, start: Tensor | float, end: float) -> Tensor:
+        """Where the probability-flow ODE takes x from noise level `start` to `end`."""
+        ratio = (self.variance + end**2) / (self.variance + torch.as_tensor(start).square())
+        return self.mean + (x - self.mean) * ratio.sqrt().reshape(-1, 1, 1)
+
+    def batch(self, count: int, *, tokens: int = 8, dim: int = 4, seed: int = 0) -> Batch:
+        """States with predictions whose error is Gaussian."""
+        generator = torch.Generator().manual_seed(seed)
+        state, prediction, error = torch.randn(3, count, tokens, dim, generator=generator)
+        target = prediction + self.mean + self.deviation * error
+        return Batch(
+            scalars=torch.zeros(count, 2), latents=torch.stack([state, target], dim=1), predictions=prediction
+        )
+
+
+class RawNetwork(nn.Module):
+    """The raw network F whose preconditioned form is the exact denoiser, or the exact consistency function.
+
+    `error` is added to F, so that what is right at 0 can be made wrong.
+    """
+
+    residual_deviation: Tensor
+
+    def __init__(self, gaussian: Gaussian, *, sigma_min: float | None = None, error: float = 0.0) -> None:
+        super().__init__()
+        self.gaussian, self.sigma_min, self.error = gaussian, sigma_min, error
+        self.register_buffer("residual_deviation", torch.ones(4))
+
+    def forward(
+        self, scaled: Tensor, noise: Tensor, prediction: Tensor, state: Tensor, scalars: Tensor
+    ) -> Tensor:
+        sigma = (4 * noise).exp()
+        c_skip, c_out, c_in, _ = precondition(sigma)
+        x = scaled / c_in[:, None, None]
+        if self.sigma_min is None:
+            wanted = self.gaussian.denoiser(x, sigma)
+        else:
+            c_skip, c_out = boundary(sigma, self.sigma_min)
+            wanted = self.gaussian.follow(x, sigma, self.sigma_min)
+        raw = (wanted - c_skip[:, None, None] * x) / c_out[:, None, None]
+        at_the_boundary = (c_out.abs() < 1e-5)[:, None, None]
+        return torch.where(at_the_boundary, 0.0, raw) + self.error

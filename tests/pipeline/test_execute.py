@@ -1,0 +1,287 @@
+"""A stage is built once, under its lock, whatever was left behind, and sealed only when it may be."""
+
+import fcntl
+import json
+import shutil
+import threading
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from command_line import TINY, start_ups
+from sealing import FILES, sealed, write_output
+
+from ups.artifacts import Artifact, Store
+from ups.artifacts.identity import digest_of
+from ups.config import load_configuration
+from ups.errors import DataError, PreflightError, ProcessKilled, StageError, StorageError
+from ups.pipeline import execute as execute_module
+from ups.pipeline.execute import Built, Listener, execute
+from ups.pipeline.plan import make_recipes
+
+CONFIGURATION = load_configuration(TINY, {"execution.device": "cpu"})
+Usage = namedtuple("Usage", "total used free")
+
+
+class Stage:
+    """The stage `autoencoder` on a sealed input, with a launch that only writes files."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = Store(root)
+        self.recipes = make_recipes(CONFIGURATION, self.store)
+        self.digest = digest_of(self.recipes["autoencoder"])
+        self.work = self.store.work("autoencoder", self.digest)
+        self.input = self.seal_input(b"data")
+        self.lines: list[str] = []
+        self.records: list[dict] = []
+        self.launches = 0
+        self.files = FILES
+        self.returncode = 0
+        monkeypatch.setattr(execute_module, "launch", self.launch)
+
+    def seal_input(self, content: bytes) -> Artifact:
+        digest = digest_of(self.recipes["download"])
+        shutil.rmtree(self.store.path("download", digest), ignore_errors=True)
+        summary = {"frames": 9, "resolution": 32}
+        return sealed(Store(self.store.root), "download", digest, {"x": content}, summary=summary)
+
+    def launch(self, module, arguments, *, work, **options) -> int:
+        self.launches += 1
+        assert (module, arguments[0]) == ("ups.stages", "autoencoder")
+        assert json.loads((work / "request.json").read_text())["digest"] == self.digest
+        if self.returncode == 0:
+            write_output(self.store, "autoencoder", self.digest, self.files)
+            (work / "outcome.json").write_text(json.dumps({"summary": {"loss": 0.5}}))
+        options["on_line"]("a line")
+        return self.returncode
+
+    def execute(self) -> Built:
+        return execute(
+            "autoencoder",
+            self.recipes["autoencoder"],
+            CONFIGURATION,
+            {"download": self.input},
+            self.store,
+            Listener(self.lines.append, self.records.append),
+            self.store.root / "log.txt",
+        )
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    return Stage(tmp_path, monkeypatch)
+
+
+def test_built_once_and_then_found(stage):
+    first = stage.execute()
+    assert not first.hit
+    assert first.artifact.manifest.summary == {"loss": 0.5}
+    assert first.artifact.manifest.inputs == {
+        "download": {"digest": stage.input.digest, "content": stage.input.manifest.content}
+    }
+    assert stage.execute().hit
+    assert stage.launches == 1
+    assert stage.records == [{"step": 1}]
+
+
+def test_damage_is_set_aside_and_rebuilt(stage):
+    built = stage.execute()
+    (built.artifact.path / "model.bin").write_bytes(b"bad")
+    stage.store = Store(stage.store.root)  # another process
+    again = stage.execute()
+    assert not again.hit
+    assert "damaged" in again.reason
+    assert any("quarantine" in line for line in stage.lines)
+    assert len(list((stage.store.artifacts / ".quarantine").iterdir())) == 1
+    assert again.artifact.manifest.content == built.artifact.manifest.content
+
+
+def test_an_input_that_came_out_different_rebuilds(stage):
+    stage.execute()
+    stage.input = stage.seal_input(b"other data")
+    again = stage.execute()
+    assert not again.hit
+    assert again.reason == "input download was rebuilt and came out different"
+    stage.input = stage.seal_input(b"other data")
+    assert stage.execute().hit
+    assert stage.launches == 2
+
+
+def test_work_for_inputs_of_other_content_is_thrown_away(stage):
+    stage.returncode = 75
+    with pytest.raises(Exception, match="stopped by a signal"):
+        stage.execute()
+    (stage.work / "checkpoints").mkdir()
+    stage.input = stage.seal_input(b"other data")
+    stage.returncode = 0
+    stage.files = {"x": b"checkpoints" if (stage.work / "checkpoints").exists() else b"none"}
+    stage.execute()
+    assert stage.launches == 2
+    assert not stage.work.exists()
+
+
+def test_work_for_the_same_inputs_is_kept(stage, monkeypatch):
+    stage.returncode = 75
+    with pytest.raises(Exception, match="stopped by a signal"):
+        stage.execute()
+    (stage.work / "checkpoints").mkdir()
+    seen = []
+    monkeypatch.setattr(stage, "returncode", 0)
+    real = stage.launch
+    monkeypatch.setattr(
+        execute_module,
+        "launch",
+        lambda *a, work, **o: (seen.append((work / "checkpoints").exists()), real(*a, work=work, **o))[1],
+    )
+    stage.execute()
+    assert seen == [True]
+
+
+def test_killed_between_the_end_and_sealing(stage, monkeypatch):
+    """The stage has said that all is written: it is sealed, and not run again."""
+
+    def fail(*arguments, **options):
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.store, "seal", fail)
+        with pytest.raises(StorageError):
+            stage.execute()
+    assert not stage.execute().hit
+    assert stage.launches == 1
+
+
+def test_a_damaged_outcome_runs_the_stage_again(stage, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.store, "seal", lambda *a, **o: (_ for _ in ()).throw(StorageError("x")))
+        with pytest.raises(StorageError):
+            stage.execute()
+    for damaged in ("{", "[]", '{"summary": 3}'):
+        (stage.work / "outcome.json").write_text(damaged)
+        with monkeypatch.context() as patched:
+            patched.setattr(stage.store, "seal", lambda *a, **o: (_ for _ in ()).throw(StorageError("x")))
+            with pytest.raises(StorageError):
+                stage.execute()
+    assert stage.launches == 4
+
+
+def test_what_sealing_left_is_not_sealed_again(stage):
+    """Killed after the rename: the word of the end is still there, the files are not."""
+    built = stage.execute()
+    stage.work.mkdir(parents=True)
+    request = {"contents": {"download": stage.input.manifest.content}}
+    (stage.work / "request.json").write_text(json.dumps(request))
+    (stage.work / "outcome.json").write_text(json.dumps({"summary": {}}))
+    (built.artifact.path / "model.bin").unlink()
+    stage.store = Store(stage.store.root)
+    again = stage.execute()
+    assert stage.launches == 2
+    assert {file.path for file in again.artifact.manifest.files} == set(FILES)
+
+
+def test_nothing_is_touched_while_an_earlier_launch_still_writes(stage):
+    """A killed parent's lock is free at once, while its stage writes a last checkpoint for other inputs."""
+    checkpoints = stage.work / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (stage.work / "request.json").write_text(json.dumps({"contents": {"download": "stale"}}))
+    lock = (stage.work / "launch.lock").open("wb")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    told = threading.Event()
+    stage.lines = _Telling(told)
+    survived = []
+
+    def write_last_checkpoint() -> None:
+        assert told.wait(60)
+        time.sleep(0.3)
+        try:
+            (checkpoints / "step-00000005-0.safetensors").write_bytes(b"last")
+            survived.append(True)
+        finally:
+            lock.close()
+
+    orphan = threading.Thread(target=write_last_checkpoint)
+    orphan.start()
+    built = stage.execute()
+    orphan.join()
+    assert survived == [True], "the work directory was removed under a process that was writing"
+    assert not built.hit
+    assert any("an earlier launch is ending" in line for line in stage.lines)
+
+
+class _Telling(list):
+    def __init__(self, event: threading.Event) -> None:
+        super().__init__()
+        self.event = event
+
+    def append(self, line: str) -> None:
+        super().append(line)
+        if "an earlier launch" in line:
+            self.event.set()
+
+
+def test_an_earlier_launch_that_does_not_end(stage, monkeypatch):
+    monkeypatch.setattr(execute_module, "_PATIENCE_SECONDS", 0.2)
+    stage.work.mkdir(parents=True)
+    with (stage.work / "launch.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match=r"earlier launch still run.*\n.*launch\.lock open"):
+            stage.execute()
+    assert not stage.execute().hit
+
+
+def test_an_input_file_that_changes_while_it_is_read(stage, monkeypatch):
+    """Its artifact would be filed under the sum of the bytes that were there before."""
+    settings = dict(stage.recipes["autoencoder"]["settings"])
+    changed = {"settings": settings | {"sha256": "of the plan"}}
+    stage.recipes["autoencoder"] = stage.recipes["autoencoder"] | changed
+    stage.digest = digest_of(stage.recipes["autoencoder"])
+    with pytest.raises(DataError, match="changed while it was read"):
+        stage.execute()
+    assert stage.store.find("autoencoder", stage.digest) is None
+    assert not stage.store.work("autoencoder", stage.digest).exists()
+
+
+def test_a_full_disk_is_refused_before_the_first_byte(stage, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1000))
+    with pytest.raises(
+        PreflightError, match=r"stage autoencoder will write about 0\.\d MB, and 0\.0 MB are free"
+    ):
+        stage.execute()
+    assert stage.launches == 0
+    assert not stage.work.exists()
+
+
+def test_a_failure_on_a_full_disk_is_the_disks(stage, monkeypatch):
+    """The failing process could not write down why."""
+    stage.returncode = 1
+    usage = [Usage(10**9, 0, 10**9), Usage(10**9, 0, 1000), Usage(10**9, 0, 10**9), Usage(10**9, 0, 10**9)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage.pop(0))
+    with pytest.raises(StorageError, match=r"stage autoencoder failed, and 0\.0 MB are free"):
+        stage.execute()
+    with pytest.raises((StageError, ProcessKilled)):
+        stage.execute()
+
+
+def test_a_reader_of_our_lines_that_goes_away_is_no_disk_error(stage):
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    stage.lines = _Raising()
+    with pytest.raises(BrokenPipeError):
+        stage.execute()
+
+
+class _Raising(list):
+    def append(self, line: str) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.slow
+def test_two_processes_that_want_the_same_build_it_once(tmp_path):
+    processes = [start_ups("stage", "download", TINY, "--root", tmp_path) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    verdicts = sorted("cached" if "download cached" in output else "done" for output in outputs)
+    assert verdicts == ["cached", "done"], outputs
+    assert len(list((tmp_path / "artifacts" / "download").iterdir())) == 1

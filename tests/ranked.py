@@ -1,0 +1,61 @@
+"""Functions run by several ranks: real processes that talk over gloo."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ups.runtime.ranks import Ranks, join_ranks
+
+LIMIT_SECONDS = 120.0
+
+# The ranks of a test session are forked from one process, which has imported torch once and computed nothing.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["torch", "ups.training.loop", "ups.models.build"])
+
+
+def run_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:
+    """`function(ranks, *arguments)` on `world` ranks; their results in order of the ranks.
+
+    The function is found by name in its module, and takes and returns what can be pickled.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes, members = [], []
+    for rank in range(world):
+        mine, theirs = _processes.Pipe()
+        member = _processes.Process(target=_rank, args=(theirs, rank, world, port, function, arguments))
+        member.start()
+        theirs.close()
+        pipes.append(mine)
+        members.append(member)
+    try:
+        results = []
+        for rank, pipe in enumerate(pipes):
+            assert pipe.poll(LIMIT_SECONDS), f"rank {rank} of {world} says nothing"
+            results.append(pipe.recv())  # EOFError: it ended without a result; its traceback is printed
+        return results
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for member in members:
+            member.join(5)
+            member.kill()
+
+
+def _rank(
+    pipe: Connection, rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    with join_ranks("cpu", threads=1) as ranks:
+        assert isinstance(ranks, Ranks)
+        pipe.send(function(ranks, *arguments))
+    pipe.poll(LIMIT_SECONDS)  # tensors are handed over by their sender, which must live until then

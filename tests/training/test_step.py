@@ -1,0 +1,202 @@
+"""One optimiser step: the same for any number of ranks, in any precision, compiled or not, or none at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ranked import run_ranks
+from tiny import alone, build, fresh, random_batch
+from torch import Tensor, nn
+
+from ups.data.batch import Batch
+from ups.data.windows import WindowSource
+from ups.errors import NotFiniteError
+from ups.models.token_grid import cell_centres
+from ups.objectives import Loss
+from ups.objectives.diffusion import ResidualDenoising
+from ups.objectives.operator import LatentForecast
+from ups.optim.adamw import build_adamw
+from ups.optim.ema import ExponentialMovingAverage
+from ups.runtime.ranks import Ranks
+from ups.training.step import TrainingState, training_step
+
+UNLIMITED = 1e9
+
+
+def gradient_descent(model: nn.Module) -> TrainingState:
+    """With rate 1 a step changes the weights by the gradient, so that it can be seen."""
+    return TrainingState(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), ExponentialMovingAverage(model, 0.9)
+    )
+
+
+def step(state: TrainingState, objective, batch: Batch, ranks: Ranks | None = None, **options) -> dict:
+    settings = {"learning_rate": 1.0, "gradient_clip": UNLIMITED, "autocast": False} | options
+    return training_step(
+        state, objective, batch, torch.Generator().manual_seed(0), ranks or alone(), **settings
+    )
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def forecast_step(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and record after one step on this rank's share of a batch of twelve."""
+    fields = random_batch(5, 9).fields
+    latents = random_batch(5, 9, seed=1).latents
+    assert fields is not None
+    assert latents is not None
+    source = WindowSource(
+        seed=3,
+        batch_size=12,
+        window=3,
+        scalars=[-3.0, -4.6],
+        device=ranks.device,
+        fields=fields.numpy(),
+        latents=latents.numpy(),
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    codec = build("codec").requires_grad_(False)
+    model = build("operator")
+    objective = LatentForecast(codec, cell_centres([32]), field_weight=1.0)
+    logged = step(gradient_descent(model), objective, source.batch(4), ranks)
+    return snapshot(model), logged
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world):
+    weights, logged = forecast_step(alone())
+    results = run_ranks(forecast_step, world)
+    for shared, told in results:
+        assert told.keys() == logged.keys()
+        for name, value in logged.items():
+            torch.testing.assert_close(told[name], value, rtol=1e-5, atol=1e-6)
+        for name, value in weights.items():
+            torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6)
+    first = results[0][0]
+    assert all(torch.equal(first[name], other[name]) for other, _ in results for name in first)
+    initial = build("operator").state_dict()
+    moved = max((weights[name] - initial[name]).abs().max().item() for name in initial)
+    assert moved > 1e-2, "the comparison means nothing if the gradient is as small as its tolerance"
+
+
+class Broken:
+    """An objective whose loss or gradient is not finite."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        total = next(model.parameters()).sum()
+        if self.kind == "loss":
+            return Loss(total * torch.nan)
+        return Loss((total * 0).sqrt())  # 0, with the gradient 0 * infinity
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_what_is_not_finite_stops_before_any_weight_has_changed(kind):
+    model = build("operator")
+    state = TrainingState(
+        model,
+        build_adamw(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
+        ExponentialMovingAverage(model, 0.9),
+        step=7,
+    )
+    before, average = snapshot(model), {name: value.clone() for name, value in state.ema.weights.items()}
+    with pytest.raises(NotFiniteError, match="step 7"):
+        step(state, Broken(kind), random_batch(2))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(average[name], value) for name, value in state.ema.weights.items())
+    assert state.step == 7
+    assert not state.optimizer.state
+
+
+class Slope:
+    """A loss with the gradient (3, 4), of norm 5."""
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        weight = next(model.parameters())
+        return Loss((weight * torch.tensor([[3.0, 4.0]])).sum())
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(1.0, [0.6, 0.8]), (5.1, [3.0, 4.0]), (UNLIMITED, [3.0, 4.0])])
+def test_the_gradient_is_clipped_by_its_global_norm_and_the_record_has_the_norm_before(clip, moved):
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    logged = step(gradient_descent(model), Slope(), random_batch(1), gradient_clip=clip)
+    torch.testing.assert_close(model.weight.detach(), -torch.tensor([moved]), rtol=1e-5, atol=0)
+    assert logged["gradient_norm"].item() == pytest.approx(5.0)
+
+
+def test_the_learning_rate_of_the_step_is_the_one_that_is_used():
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    step(gradient_descent(model), Slope(), random_batch(1), learning_rate=0.1)
+    torch.testing.assert_close(model.weight.detach(), -torch.tensor([[0.3, 0.4]]))
+
+
+@pytest.mark.parametrize("kind", ["operator", "diffusion"])
+def test_bf16_computes_otherwise_and_learns_the_same(kind):
+    traces = {}
+    for autocast in (False, True):
+        model = fresh(kind)
+        codec = build("codec").requires_grad_(False)
+        objective = {
+            "operator": LatentForecast(codec, cell_centres([32]), field_weight=1.0),
+            "diffusion": ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2),
+        }[kind]
+        optimizer = build_adamw(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+        state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9))
+        traces[autocast] = torch.stack(
+            [
+                step(state, objective, random_batch(8, 3), learning_rate=1e-2, autocast=autocast)["loss"]
+                for _ in range(20)
+            ]
+        )
+        assert all(value.dtype == torch.float32 for value in model.parameters())
+    assert traces[False][-1] < 0.97 * traces[False][0]
+    assert not torch.equal(traces[False], traces[True])
+    torch.testing.assert_close(traces[True], traces[False], rtol=2e-2, atol=0)
+
+
+COMPILED = """
+import torch
+from tiny import build, random_batch
+from ups.objectives.diffusion import ResidualDenoising
+from test_step import gradient_descent, snapshot, step
+
+torch.set_num_threads(1)
+weights = []
+for compiled in (False, True):
+    model = build("diffusion")
+    if compiled:
+        model.compile(fullgraph=True)
+    state = gradient_descent(model)
+    for number in range(3):
+        step(state, ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2), random_batch(8, seed=number),
+             learning_rate=1e-2)
+    weights.append(snapshot(model))
+    assert not compiled or sum(torch._dynamo.utils.counters["aot_autograd"].values()) > 0
+for name, value in weights[0].items():
+    torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_network_takes_the_same_steps(tmp_path):
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parents[1])]),
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr

@@ -1,0 +1,131 @@
+"""Durable files: write aside, flush, rename; and the two sums every file is known by."""
+
+import errno
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+
+from ups.errors import IntegrityError, StorageError
+
+_BLOCK = 1 << 20
+
+
+class Sums(NamedTuple):
+    """sha256 proves, crc32c is fast enough to check at every open."""
+
+    sha256: str
+    crc32c: str
+
+
+def file_sums(path: Path) -> Sums:
+    """Both sums in one pass."""
+    strong, fast = hashlib.sha256(), google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            strong.update(block)
+            fast.update(block)
+    return Sums(strong.hexdigest(), fast.hexdigest().decode())
+
+
+def fast_sum(path: Path) -> str:
+    """crc32c of a file, hexadecimal."""
+    fast = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            fast.update(block)
+    return fast.hexdigest().decode()
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string per value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def json_text(value: Any) -> str:
+    """JSON as `write_json` writes it: sorted keys, two spaces, no NaN."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON durably: a reader sees the old file or the new one.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing.
+    """
+    write_text(path, json_text(value))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file durably: a reader sees the old file or the new one.
+
+    A writer that is killed leaves a file whose name starts with a dot (see `is_remains`).
+
+    Raises:
+        StorageError: the disk is full, read-only or failing.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with suppress(OSError):  # what failed is the news, not that its remains stay
+            temporary.unlink()
+        raise storage_error(error, path) from error
+
+
+def is_remains(path: Path) -> bool:
+    """Whether a file is what a killed writer left: ours begin with a dot, zarr's end in `.partial`."""
+    return path.name.startswith(".") or path.suffix == ".partial"
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        IntegrityError: the file is damaged. Absence is the caller's business (FileNotFoundError).
+        StorageError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"is not JSON: {error}", where=str(path)) from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's data to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+sync_directory = sync_file  # a rename is durable once its directory is flushed, by the same call
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Name the path (the one the system complained of, if it said) and say what can be done about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free space (`ups cache gc`) or choose another --root; then run the same command again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        fix = "make it a directory that you may write to, or choose another --root"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        fix = "raise the limit on open files (`ulimit -n`)"
+    else:
+        fix = "check the disk; then run the same command again"
+    where = error.filename if isinstance(error.filename, str) else path
+    return StorageError(error.strerror or str(error), where=str(where), fix=fix)

@@ -1,0 +1,295 @@
+"""The artifact store: commit protocol, verification, quarantine.
+
+Work goes on in `artifacts/.work/<stage>/<digest>/` under a kernel lock, which a killed holder frees. The
+directory is a function of the digest, so every kind of retry finds its checkpoints. Sealing flushes the
+files, writes the manifest last, and renames: a reader sees a whole artifact or none.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from filelock import FileLock, Timeout
+
+from ups.artifacts.files import (
+    fast_sum,
+    file_sums,
+    is_remains,
+    storage_error,
+    sync_directory,
+    sync_file,
+    write_json,
+)
+from ups.artifacts.manifest import LOGS, MANIFEST, Artifact, File, Manifest
+from ups.errors import IntegrityError, StageError, StorageError
+
+
+class BusyError(StorageError):
+    """Another process works on an artifact, or uses it."""
+
+
+class Store:
+    """Artifacts below `root/artifacts`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.artifacts = self.root / "artifacts"
+        self._verified: set[tuple[str, str, str]] = set()
+
+    def path(self, stage: str, digest: str) -> Path:
+        return self.artifacts / stage / digest
+
+    def work(self, stage: str, digest: str) -> Path:
+        return self.artifacts / ".work" / stage / digest
+
+    @contextmanager
+    def lock(self, stage: str, digest: str, *, timeout: float = -1) -> Iterator[None]:
+        """Hold the kernel lock of one artifact's work directory.
+
+        Raises:
+            BusyError: another process holds it for longer than `timeout` seconds (-1: wait for ever).
+            StorageError: the store cannot be written.
+        """
+        path = self._lock_file(stage, digest, "lock")
+        lock = FileLock(path, timeout=timeout)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BusyError(
+                "another process is working on this artifact", where=f"{stage} {digest[:12]}",
+                fix="wait for it, or end it; its work is kept",
+            ) from None  # fmt: skip
+        except OSError as error:
+            raise storage_error(error, path) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def lease(self, stage: str, digest: str) -> BinaryIO:
+        """Say that this process wants an artifact, sealed or not: until the file is closed, or the process
+        ends in whatever way, `ups cache gc` leaves it and its work alone.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        return self._flock(stage, digest, fcntl.LOCK_SH)
+
+    @contextmanager
+    def alone(self, stage: str, digest: str) -> Iterator[None]:
+        """Lock an artifact and its work against all others, for removing them.
+
+        Raises:
+            BusyError: somebody works on it, has a lease on it, or is still writing in its work directory.
+        """
+        busy = BusyError("is in use", where=f"{stage} {digest[:12]}")
+        with self.lock(stage, digest, timeout=0):
+            try:
+                with self._flock(stage, digest, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    # The launch of a killed parent holds a lock in there while its last checkpoint is written.
+                    for path in self.work(stage, digest).glob("*.lock"):
+                        with path.open("rb") as file:
+                            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield
+            except BlockingIOError:
+                raise busy from None
+
+    def _flock(self, stage: str, digest: str, operation: int) -> BinaryIO:
+        path = self._lock_file(stage, digest, "lease")
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            raise storage_error(error, path) from error
+        try:
+            fcntl.flock(file, operation)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _lock_file(self, stage: str, digest: str, kind: str) -> Path:
+        path = self.artifacts / ".locks" / f"{stage}-{digest}.{kind}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, path.parent) from error
+        return path
+
+    def find(self, stage: str, digest: str) -> Artifact | None:
+        """The sealed artifact of a digest, unverified, or None.
+
+        Raises:
+            IntegrityError: it is there and its manifest is damaged.
+        """
+        path = self.path(stage, digest)
+        if not path.is_dir():
+            return None
+        if not (path / MANIFEST).is_file():
+            raise IntegrityError("has no manifest", where=str(path))
+        manifest = Manifest.read(path / MANIFEST)
+        if (manifest.stage, manifest.digest) != (stage, digest):
+            raise IntegrityError(f"holds {manifest.stage} {manifest.digest[:12]}", where=str(path))
+        return Artifact(path, manifest)
+
+    def verify(self, artifact: Artifact, *, deep: bool = False) -> None:
+        """Check every file of an artifact: size and crc32c, or sha256 if `deep`.
+
+        The fast check is done once per process and artifact.
+
+        Raises:
+            IntegrityError: a file is missing, surplus or changed; all of them are named.
+        """
+        key = (artifact.stage, artifact.digest, artifact.manifest.content)
+        if key in self._verified and not deep:
+            return
+        expected = {file.path: file for file in artifact.manifest.files}
+        try:
+            present = _files_below(artifact.path) if artifact.path.is_dir() else []
+            surplus = set(present) - {MANIFEST, *expected}
+            problems = [f"{name} does not belong" for name in sorted(surplus)]
+            for name, file in sorted(expected.items()):
+                if problem := _problem(artifact.path / name, file, deep=deep):
+                    problems.append(f"{name} {problem}")
+        except OSError as error:
+            raise storage_error(error, artifact.path) from error
+        if problems:
+            raise IntegrityError(
+                "; ".join(problems),
+                where=str(artifact.path),
+                fix="run its configuration again: what is damaged is set aside and rebuilt",
+            )
+        self._verified.add(key)
+
+    def seal(
+        self,
+        stage: str,
+        digest: str,
+        *,
+        recipe: dict[str, Any],
+        inputs: dict[str, Artifact],
+        summary: dict[str, Any],
+        seconds: float,
+    ) -> Artifact:
+        """Turn `<work>/output` into the sealed artifact and remove the work directory.
+
+        Called under the lock, when the stage has written all its files.
+
+        Raises:
+            StageError: there are no files.
+            StorageError: flushing or renaming failed; the work directory is kept.
+        """
+        work = self.work(stage, digest)
+        output, final = work / "output", self.path(stage, digest)
+        try:
+            (output / MANIFEST).unlink(missing_ok=True)  # of a sealing that was cut short
+            files = []
+            for name in _files_below(output) if output.is_dir() else []:
+                path = output / name
+                if is_remains(path):
+                    path.unlink()
+                    continue
+                sync_file(path)
+                sums = file_sums(path)
+                files.append(File(name, path.stat().st_size, sums.sha256, sums.crc32c))
+            if not files:
+                raise StageError("the stage wrote no files", where=str(output))
+            for directory, _, _ in os.walk(output, topdown=False, onerror=_refuse):
+                sync_directory(Path(directory))
+            manifest = Manifest(
+                stage=stage,
+                digest=digest,
+                recipe=recipe,
+                inputs={
+                    name: {"digest": artifact.digest, "content": artifact.manifest.content}
+                    for name, artifact in inputs.items()
+                },
+                files=files,
+                summary=summary,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                seconds=round(seconds, 3),
+            )
+            write_json(output / MANIFEST, manifest.to_json())
+            final.parent.mkdir(parents=True, exist_ok=True)
+            output.rename(final)
+            for directory in (final.parent, self.artifacts, self.root):  # any of them may be new
+                sync_directory(directory)
+        except OSError as error:
+            raise storage_error(error, output) from error
+        shutil.rmtree(work, ignore_errors=True)  # the artifact is safe; what stays here, gc removes
+        self._verified.add((stage, digest, manifest.content))
+        return Artifact(final, manifest)
+
+    def quarantine(self, stage: str, digest: str, *, reason: str) -> Path:
+        """Move an artifact aside, with the reason beside it, so that it is rebuilt and can be examined.
+
+        Raises:
+            StorageError: it cannot be moved.
+        """
+        target = self.artifacts / ".quarantine" / f"{stage}-{digest}-{time.time_ns()}"
+        try:
+            target.mkdir(parents=True)
+            (target / "reason.txt").write_text(reason + "\n")
+            self.path(stage, digest).rename(target / "artifact")
+            sync_directory(self.path(stage, digest).parent)
+        except OSError as error:
+            raise storage_error(error, target) from error
+        self._verified = {key for key in self._verified if key[:2] != (stage, digest)}
+        return target
+
+    def remove(self, path: Path) -> None:
+        """Delete a directory of the store: first out of sight in one step, then file by file.
+
+        Needs no space: this is what a full disk asks for.
+
+        Raises:
+            StorageError: it cannot be deleted.
+        """
+        hidden = path.with_name(f".removed-{path.name[:16]}-{time.time_ns()}")
+        try:
+            path.rename(hidden)
+            shutil.rmtree(hidden)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def __iter__(self) -> Iterator[Path]:
+        """Directories of all sealed artifacts."""
+        if self.artifacts.is_dir():
+            for stage in sorted(self.artifacts.iterdir()):
+                if stage.is_dir() and not stage.name.startswith("."):
+                    yield from sorted(
+                        path for path in stage.iterdir() if path.is_dir() and not path.name.startswith(".")
+                    )
+
+
+def _problem(path: Path, file: File, *, deep: bool) -> str | None:
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"has {size} bytes, sealed with {file.bytes}"
+        same = file_sums(path).sha256 == file.sha256 if deep else fast_sum(path) == file.crc32c
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return "is missing"
+    return None if same else "has other content than was sealed"
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """For os.walk, which skips a directory that it cannot list, and says nothing."""
+    raise error
+
+
+def _files_below(directory: Path) -> list[str]:
+    """Everything below a directory that is not a directory itself, by relative path."""
+    names = []
+    for parent, directories, files in os.walk(directory, onerror=_refuse):
+        links = [name for name in directories if (Path(parent) / name).is_symlink()]
+        names += [str((Path(parent) / name).relative_to(directory)) for name in (*files, *links)]
+    return sorted(names)
+
+
+__all__ = ["LOGS", "BusyError", "Store"]

@@ -1,0 +1,83 @@
+"""What things are called and how they look: the same in every figure, table and sentence.
+
+Without matplotlib, for the page needs the names too.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ups.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class Model:
+    """How one model is shown.
+
+    Attributes:
+        label: for people; the records' `model` is for programs.
+        colour: of Okabe and Ito (2008), distinct with every common colour blindness.
+        dashes: matplotlib's line style, so that prints in grey can be read as well.
+        trivial: needs no training; never the best of a table.
+    """
+
+    label: str
+    colour: str
+    dashes: str = "-"
+    trivial: bool = False
+
+
+TRUTH_COLOUR = "#000000"
+
+MODELS: dict[str, Model] = {
+    "persistence": Model("persistence", "#777777", ":", trivial=True),
+    "spatial_mean": Model("spatial mean", "#a5a5a5", "--", trivial=True),
+    "operator": Model("operator", "#0072b2"),
+    "diffusion": Model("diffusion", "#d55e00"),
+    "diffusion_zero_noise": Model("diffusion, zero noise", "#e69f00", "--"),
+    "consistency_1": Model("consistency, 1 call", "#009e73"),
+    "consistency_2": Model("consistency, 2 calls", "#cc79a7"),
+}
+
+ERROR_OVER_TIME = "error_over_time.svg"
+SPECTRUM = "spectrum.svg"
+CALIBRATION = "calibration.svg"
+TRAINING = "training.svg"
+
+
+def space_time_file(field: str) -> str:
+    """File name of the space-time pictures of one field."""
+    return f"space_time_{field}.png"
+
+
+def final_frame_file(field: str) -> str:
+    """File name of the last frames of one field."""
+    return f"final_frame_{field}.svg"
+
+
+def model_named(name: str) -> Model:
+    """How a model of the records is shown.
+
+    Raises:
+        IntegrityError: no model of this name is known here.
+    """
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise IntegrityError(
+            f"the model {name!r} has no label and colour",
+            where="report",
+            fix="add it to MODELS in ups/report/catalogue.py",
+        ) from None
+
+
+def entry(values: Any, *keys: str, where: str) -> Any:
+    """values[key][key]..., for data that a file holds.
+
+    Raises:
+        IntegrityError: a key is missing; the message names the file and the path to the key.
+    """
+    for depth, key in enumerate(keys):
+        if not isinstance(values, dict) or key not in values:
+            raise IntegrityError(f"has no {'.'.join(keys[: depth + 1])!r}", where=where)
+        values = values[key]
+    return values

@@ -1,0 +1,183 @@
+"""The result table: what each metric means, and its values side by side."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ups.report.catalogue import model_named
+from ups.report.source import Record, RunDirectory
+from ups.report.writing import SPACE, duration, number, percent
+
+HEADLINE = "trajectory_relative_l2"
+COVERAGE = "coverage_90"
+NOMINAL = 0.90
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table.
+
+    Attributes:
+        kind: how values are written.
+        ensembles: whether only ensembles have it.
+        target: the best value there is; the nearest to it is shown as best.
+    """
+
+    name: str
+    group: str
+    label: str
+    definition: str
+    kind: Literal["number", "percent", "seconds"] = "number"
+    ensembles: bool = False
+    target: float | None = 0.0
+
+
+METRICS = (
+    Metric(
+        HEADLINE,
+        "Accuracy",
+        "Trajectory relative L2",
+        "‖prediction − truth‖ / ‖truth‖ over all scored frames, points and fields of a trajectory, then the mean "
+        "over trajectories.",
+    ),
+    Metric(
+        "trajectory_relative_l2_median",
+        "Accuracy",
+        "Trajectory relative L2, median",
+        "The same, median over trajectories.",
+    ),
+    Metric(
+        "pdebench_nrmse",
+        "Accuracy",
+        "PDEBench nRMSE",
+        "Root mean square error of each frame over that frame’s own root mean square, then the mean over "
+        "trajectories, frames and fields. Frames that have decayed weigh as much as energetic ones.",
+    ),
+    Metric(
+        "final_relative_l2",
+        "Accuracy",
+        "Last frame, relative L2",
+        "The relative L2 of the last frame alone: what is left of the error at the end of the rollout.",
+    ),
+    Metric(
+        "mass_drift",
+        "Physics",
+        "Mass drift",
+        "Largest change of the spatial mean over time, over the root mean square of the first frame. The true "
+        "solution conserves its mean.",
+    ),
+    Metric(
+        "spectral_rmse_low",
+        "Spectrum",
+        "Spectral RMSE, k = 0 to 3",
+        "PDEBench’s fRMSE: root mean square error of the Fourier coefficients in a band of wavenumbers k, in "
+        "units of the field.",
+    ),
+    Metric("spectral_rmse_mid", "Spectrum", "Spectral RMSE, k = 4 to 11", "The same, middle band."),
+    Metric("spectral_rmse_high", "Spectrum", "Spectral RMSE, k = 12 and up", "The same, high band: fronts."),
+    Metric(
+        "crps",
+        "Uncertainty",
+        "CRPS",
+        "Continuous ranked probability score, fair in the number of members, in units of the field: the absolute "
+        "error of a forecast that is a distribution. Ensembles only.",
+        ensembles=True,
+    ),
+    Metric(
+        COVERAGE,
+        "Uncertainty",
+        "Coverage of the 90 % interval",
+        "Part of the truth inside the central 90 % of the ensemble, by ranks. Best is 90 %, no more and no less. "
+        "Ensembles only.",
+        kind="percent",
+        ensembles=True,
+        target=NOMINAL,
+    ),
+    Metric(
+        "seconds_per_trajectory",
+        "Cost",
+        "Time per trajectory",
+        "Wall clock of the forecast: encoding, all steps of all members, decoding; with as many states at a time "
+        "as the table says.",
+        kind="seconds",
+    ),
+)
+_FURTHER = "Further metrics"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value; `exact` has all digits, `error` is its standard error or empty."""
+
+    text: str
+    error: str = ""
+    exact: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of all models, in the order of `RunDirectory.models`."""
+
+    label: str
+    definition: str
+    cells: list[Cell]
+
+
+def result_table(run: RunDirectory) -> dict[str, list[Row]]:
+    """Rows by group. Metrics that are not known here come last, under their own names.
+
+    The best values of models that are not trivial are marked, all of them where they are equal.
+
+    Raises:
+        IntegrityError: a model lacks a metric that it must have.
+    """
+    further = {metric for _, metric in run.records} - {metric.name for metric in METRICS}
+    groups: dict[str, list[Row]] = {}
+    for metric in METRICS:
+        groups.setdefault(metric.group, []).append(_row(run, metric))
+    for name in sorted(further):
+        unknown = Metric(name, _FURTHER, name.replace("_", " "), "", target=None)
+        groups.setdefault(_FURTHER, []).append(_row(run, unknown))
+    return groups
+
+
+def write_value(value: float | None, kind: Literal["number", "percent", "seconds"]) -> str:
+    """A value as the table shows it."""
+    return {"number": number, "percent": percent, "seconds": duration}[kind](value)
+
+
+def _row(run: RunDirectory, metric: Metric) -> Row:
+    records = [_record(run, model, metric) for model in run.models]
+    distances = [
+        math.inf
+        if record is None or record["value"] is None or metric.target is None or model_named(model).trivial
+        else abs(record["value"] - metric.target)
+        for model, record in zip(run.models, records, strict=True)
+    ]
+    least = min(distances)
+    cells = [
+        _cell(record, metric, best=distance == least < math.inf)
+        for record, distance in zip(records, distances, strict=True)
+    ]
+    return Row(metric.label, metric.definition, cells)
+
+
+def _record(run: RunDirectory, model: str, metric: Metric) -> Record | None:
+    """None where the model has no such number, and should not."""
+    optional = metric.group == _FURTHER or (metric.ensembles and run.of_model(model, "n_members") == 1)
+    return run.records.get((model, metric.name)) if optional else run.record(model, metric.name)
+
+
+def _cell(record: Record | None, metric: Metric, *, best: bool) -> Cell:
+    if record is None:
+        return Cell("")
+    value, error = record["value"], record.get("standard_error")
+    if error is None:
+        shown = ""
+    elif metric.kind == "percent":
+        shown = f"±{SPACE}{number(100 * error, 2)}{SPACE}%"
+    else:
+        shown = f"±{SPACE}{number(error, 2) if metric.kind == 'number' else duration(error)}"
+    exact = "not finite" if value is None else f"{value:.9g}"
+    return Cell(write_value(value, metric.kind), shown, exact, best)

@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from ups.artifacts.files import read_json
 from ups.commands.tables import result_table
 from ups.config.load import load_configuration, parse_overrides
-from ups.errors import EXIT_OK, Interrupted, PreflightError, UpsError
+from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
 from ups.pipeline.device import resolve
 
 PREFECT_DEFAULTS = {
@@ -39,9 +40,7 @@ def main() -> int:
         overrides = parse_overrides(options.assignments)
         resolve(load_configuration(options.config, overrides))  # a typo needs no server to be found
         _require_server()
-        from flows.burgers_upt import burgers_upt
-
-        report = Path(burgers_upt(options.config, overrides))
+        report = _run(options.config, overrides)
     except UpsError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -102,6 +101,27 @@ def _require_server() -> None:
             fix="start your server (`prefect server start`), or unset PREFECT_API_URL for a temporary one, and "
             "give that more time with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS",
         )
+
+
+def _run(config: str, overrides: dict[str, Any]) -> Path:
+    """The flow.
+
+    Raises:
+        UpsError: of the stage that failed.
+        StorageError: the server went away and did not come back.
+    """
+    from httpx import HTTPError
+
+    from flows.burgers_upt import burgers_upt
+
+    try:
+        return Path(burgers_upt(config, overrides))
+    except HTTPError as error:
+        raise StorageError(
+            f"went away: {error}",
+            where="Prefect server",
+            fix="repeat the command when it is back; what was sealed or checkpointed is not done again",
+        ) from error
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from uuid import UUID
 from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from ups.config.schema import TRAINING_STAGES, StageName
 from ups.pipeline.run import Progress, Run
 
 SECONDS_BETWEEN_UPDATES = 1.0
 """An update is a request to the server (about 15 ms); a small model does hundreds of steps a second."""
+SECONDS_AFTER_A_FAILURE = 60.0
 
 
 @contextmanager
@@ -28,11 +30,12 @@ def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
     assert isinstance(artifact, UUID)  # it is a coroutine only where an event loop runs
 
     def send(record: dict[str, Any]) -> None:
-        update_progress_artifact(
-            artifact,
-            progress=100 * record["step"] / record["steps"],
-            description=f"step {record['step']} of {record['steps']}, {of_run}",
-        )
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            update_progress_artifact(
+                artifact,
+                progress=100 * record["step"] / record["steps"],
+                description=f"step {record['step']} of {record['steps']}, {of_run}",
+            )
 
     bar = Throttle(send)
     try:
@@ -49,8 +52,8 @@ def artifact_key(run: Run, what: str) -> str:
 class Throttle:
     """Sends a record at most once in a while, but always the last one.
 
-    A server that does not answer costs the display and never the training: after the first failure nothing
-    more is sent, because each further try could hold up the reading of the stage's output for a minute.
+    A server that does not answer costs the display and not the training: a failed update is not repeated, and
+    the next one waits, because a try can hold up the reading of the stage's output for a while.
     """
 
     def __init__(
@@ -60,7 +63,6 @@ class Throttle:
         self._clock = clock
         self._next = -float("inf")
         self._pending: dict[str, Any] | None = None
-        self._server_answers = True
 
     def show(self, record: dict[str, Any]) -> None:
         self._pending = record
@@ -70,11 +72,12 @@ class Throttle:
     def flush(self) -> None:
         """Send the last record if it has not been sent."""
         record, self._pending = self._pending, None
-        if record is None or not self._server_answers:
+        if record is None:
             return
+        pause = SECONDS_BETWEEN_UPDATES
         try:
             self._send(record)
         except HTTPError as error:
-            self._server_answers = False
-            get_run_logger().warning("progress is shown no further (the stage goes on): %s", error)
-        self._next = self._clock() + SECONDS_BETWEEN_UPDATES
+            pause = SECONDS_AFTER_A_FAILURE
+            get_run_logger().warning("progress is not shown (the stage goes on): %s", error)
+        self._next = self._clock() + pause

@@ -148,6 +148,9 @@ class Orchestra:
         """The sealed artifact that a run used."""
         return (run / json.loads((run / "artifacts.json").read_text())[stage]["path"]).resolve()
 
+    def first_run(self) -> Path:
+        return min((self.root / "runs").iterdir())
+
     def latest_run(self) -> Path:
         return max((self.root / "runs").iterdir())
 

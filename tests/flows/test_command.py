@@ -46,7 +46,7 @@ def test_a_temporary_server_shows_what_is_sealed_as_cached(built: Orchestra, tmp
 @pytest.mark.slow
 def test_a_killed_rank_is_tried_again_and_resumes(built: Orchestra):
     before = built.checkpoints("consistency")
-    flow = built.flow("training.consistency.steps=500")
+    flow = built.flow("training.consistency.steps=300")
     rank = wait_for(
         "a checkpoint", lambda: built.checkpoints("consistency")[-1:] != before[-1:] and _rank(built)
     )
@@ -76,6 +76,6 @@ def test_a_loss_that_is_not_finite_is_not_tried_again(built: Orchestra):
     output, _ = flow.communicate()
     assert flow.returncode == 1, output
     assert "fix: lower the learning rate" in output
-    assert "Traceback" not in output
+    assert "prefect/task_engine.py" not in output, "the message is not buried under Prefect's frames"
     task = built.task_runs(built.latest_flow_run())["consistency"]
     assert (task["state_name"], task["run_count"]) == ("Failed", 1)

@@ -105,7 +105,7 @@ def _edges(orchestra: Orchestra, flow_run: dict) -> dict[str, set[str]]:
 
 
 def test_a_damaged_and_a_deleted_artifact_are_rebuilt_though_prefect_has_their_records(built: Orchestra):
-    first_run = built.latest_run()
+    first_run = built.first_run()
     damaged = built.artifact("diffusion", first_run)
     shutil.rmtree(built.artifact("evaluate", first_run))
     victim = next(damaged.glob("*.safetensors"))

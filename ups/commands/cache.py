@@ -72,7 +72,7 @@ def _verify(store: Store, *, deep: bool) -> None:
         damaged += problem is not None
     if damaged:
         raise IntegrityError(
-            f"{damaged} artifacts are damaged",
+            f"{damaged} artifact{'s are' if damaged > 1 else ' is'} damaged",
             where=str(store.artifacts),
             fix="run the configuration again: damaged artifacts are quarantined and rebuilt",
         )

@@ -101,7 +101,9 @@ def _yaml_error(error: yaml.YAMLError, text: str, *, where: str) -> Configuratio
     problem, fix = str(error), None
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        problem = f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+        # "while scanning ..." is the parser's business; other contexts say what the problem is about.
+        about = f"{error.context}, " if error.context and not error.context.startswith("while") else ""
+        problem = f"{about}{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
         line = text.splitlines()[mark.line : mark.line + 1]
         if line and "\t" in line[0]:
             fix = "indent with spaces, not with tabs"
@@ -115,11 +117,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     section = values
     for parent in parents:
-        inner = section.setdefault(parent, {})
+        inner = section.get(parent, {})
         if not isinstance(inner, dict):
             raise ConfigurationError(
                 f"{parent!r} is a value, not a section", where=f"--set {key}", fix="check the dotted key"
             )
+        # A copy: an anchor of the file, or the caller's own mapping, may be in other places too.
+        section[parent] = inner = dict(inner)
         section = inner
     section[last] = value
 

@@ -13,6 +13,7 @@ _MODELS_IN_TABLE = 8
 _EXAMPLES = 3 * 4  # three trajectories: truth, two forecasts and a spread of each
 _NUMBER_IN_TEXT = 21
 _LOG_BYTES = 100_000
+_FIGURES_BYTES = 2_000_000
 
 
 def predicted_bytes(stage: StageName, configuration: Configuration, frames: int, points: int) -> int:
@@ -45,7 +46,11 @@ def predicted_bytes(stage: StageName, configuration: Configuration, frames: int,
             parameters = _conditioned(model.denoiser, model.latent.dim, inputs=3)
         case "evaluate":
             numbers = 4 * frames + points + 2 * counts.test
-            return 4 * _EXAMPLES * frames * points + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers + _LOG_BYTES
+            return (
+                4 * _EXAMPLES * frames * points
+                + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers
+                + _FIGURES_BYTES
+            )
     return _weight_bytes(parameters) * (1 + _CHECKPOINTS * _COPIES) + _LOG_BYTES
 
 

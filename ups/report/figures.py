@@ -17,7 +17,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 from numpy.typing import NDArray
 
 from ups.errors import IntegrityError
@@ -30,7 +37,7 @@ Records = Sequence[Mapping[str, Any]]
 _INK, _FAINT, _GRID = "#2b2f36", "#8b919b", "#e7e9ec"
 _WIDTH = 10.4  # inches; the page shows them at about 96 points per inch
 _PIXELS_PER_INCH = 192  # twice what the page shows
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     # A user's matplotlibrc must not change what is sealed.
     **{name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"},
     "font.size": 10,
@@ -54,6 +61,7 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "ups",  # else the identifiers in the file are random
 }
+_EXTEND = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 _styled = mpl.rc_context(_STYLE)
 
 
@@ -112,14 +120,14 @@ def space_time(curves: Mapping[str, Any], examples: Mapping[str, Array], name: s
     field_scale = {"cmap": "viridis", "vmin": truth.min(), "vmax": truth.max()}
     limit = symmetric_limit(error)
     error_scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    spread_scale = {"cmap": "magma_r", "vmin": 0.0, "vmax": max(float(np.quantile(spread, 0.998)), 1e-12)}
+    spread_scale = {"cmap": "magma_r", "vmin": 0.0, "vmax": symmetric_limit(spread)}
 
     figure = Figure(figsize=(_WIDTH, 9.4), layout="constrained")
     panels = figure.subplots(3, 4, sharex=True, sharey=True)
     for row, (example, axes) in enumerate(zip(chosen, panels, strict=True)):
         columns = (
             (truth[row], f"{example['label']}: trajectory {example['trajectory']}", field_scale),
-            (operator[row], f"operator, rel. L2 {example['error']:#.3g}", field_scale),
+            (operator[row], f"operator, {_error(example)}", field_scale),
             (error[row], "operator − truth", error_scale),
             (spread[row], f"diffusion, spread ({members} members)", spread_scale),
         )
@@ -131,22 +139,23 @@ def space_time(curves: Mapping[str, Any], examples: Mapping[str, Array], name: s
         axes[0].set_ylabel("time t")
     for axis in panels[-1]:
         axis.set_xlabel("position x")
-    for columns, label in (
-        ((0, 1), f"{name}: truth and operator"),
-        ((2,), f"error of {name}"),
-        ((3,), f"standard deviation of {name}"),
+    beyond = (operator.min() < truth.min(), operator.max() > truth.max())
+    for columns, label, extend in (
+        ((0, 1), f"{name}: truth and operator", _EXTEND[beyond]),
+        ((2,), f"error of {name}", "both"),
+        ((3,), f"standard deviation of {name}", "max"),
     ):
-        shown = panels[-1, columns[0]].collections[0]
         bar = figure.colorbar(
-            shown,
+            panels[-1, columns[0]].collections[0],
             ax=[axis for column in columns for axis in panels[:, column]],
             location="bottom",
             aspect=18 * len(columns),
             pad=0.015,
-            extend="neither" if columns == (0, 1) else "max" if columns == (3,) else "both",
+            extend=extend,
+            ticks=MaxNLocator(4 * len(columns)),
         )
         bar.set_label(label)
-        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        bar.ax.spines[:].set_visible(False)
     return figure
 
 
@@ -180,9 +189,7 @@ def final_frame(curves: Mapping[str, Any], examples: Mapping[str, Array], name: 
                 linestyle=(0, (4, 2)) if model == "diffusion" else "-",
                 label=style.label if model == "operator" else f"{style.label}, mean",
             )
-        axes.set_title(
-            f"{example['label']}: trajectory {example['trajectory']}, rel. L2 {example['error']:#.3g}"
-        )
+        axes.set_title(f"{example['label']}: trajectory {example['trajectory']}, {_error(example)}")
         axes.set_xlabel("position x")
         axes.margins(x=0)
     panels[0].set_ylabel(f"{name} at t = {times[-1]:.3g}")
@@ -282,8 +289,8 @@ def calibration(curves: Mapping[str, Any]) -> Figure:
     if not ensembles:
         raise IntegrityError("has no ensemble", where="curves.json")
     figure = Figure(figsize=(_WIDTH, 6.6), layout="constrained")
-    rows = figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    axes = rows[0].subplots()
+    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(1.15, 1)))
+    axes = upper.subplots()
     axes.axhspan(0.85, 0.95, color=_GRID, linewidth=0)
     axes.axhline(0.9, color=TRUTH_COLOUR, linewidth=1)
     ends, lowest = [("nominal 90 %", TRUTH_COLOUR, 0.9)], 0.75
@@ -299,7 +306,7 @@ def calibration(curves: Mapping[str, Any]) -> Figure:
     axes.set_title("truth inside the central 90 % of the ensemble")
     _label_ends(axes, ends)
 
-    panels = np.atleast_1d(np.asarray(rows[1].subplots(1, len(ensembles), sharey=True)))
+    panels = np.atleast_1d(np.asarray(lower.subplots(1, len(ensembles), sharey=True)))
     for name, panel in zip(ensembles, panels, strict=True):
         model, counts = model_named(name), _curve(curves, name, "ranks")
         panel.bar(np.arange(len(counts)), counts * len(counts) / counts.sum(), width=0.86, color=model.colour)
@@ -353,6 +360,7 @@ def loss_curves(training: Mapping[str, Records]) -> Figure:
         axes.set_yscale("log")
         _plain_log(axes.yaxis)
         axes.set_xlim(0, records[-1]["steps"] * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_xlabel("step")
         axes.legend(
             loc="lower right",
@@ -370,8 +378,9 @@ def loss_curves(training: Mapping[str, Records]) -> Figure:
 
 
 def symmetric_limit(error: Array) -> float:
-    """Half-width of a colour scale around zero that 99.8 % of the errors fit in, and never zero."""
-    return max(float(np.quantile(np.abs(error), 0.998)), 1e-12)
+    """Half-width of a colour scale around zero that 99.8 % of the finite errors fit in, and never zero."""
+    finite = np.abs(error[np.isfinite(error)])
+    return max(float(np.quantile(finite, 0.998)), 1e-12) if finite.size else 1.0
 
 
 def _axes_of(curves: Mapping[str, Any]) -> tuple[Array, Array]:
@@ -389,6 +398,10 @@ def _chosen(curves: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {key: entry(e, key, where="curves.json") for key in ("label", "trajectory", "error")} for e in chosen
     ]
+
+
+def _error(example: Mapping[str, Any]) -> str:
+    return "not finite" if example["error"] is None else f"rel. L2 {example['error']:#.3g}"
 
 
 def _curve(curves: Mapping[str, Any], model: str, name: str) -> Array:
@@ -429,7 +442,9 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
     inches = figure.bbox.height / figure.get_dpi() - 0.9  # what title and labels of the x axis leave
     gap = min(0.19 / inches, 1.0 / len(ends))
     transform = axes.transScale + axes.transLimits
-    at = [min(max(float(transform.transform((axes.get_xlim()[1], end))[1]), 0.0), 1.0) for _, _, end in ends]
+    heights = transform.transform([(axes.get_xlim()[1], end) for _, _, end in ends])[:, 1]
+    # A line that ends before the axis does, for it was not finite any more, went out at the top.
+    at = np.clip(np.nan_to_num(heights, nan=1.0), 0.0, 1.0).tolist()
     order = sorted(range(len(ends)), key=lambda index: at[index])
     place = {index: at[index] for index in order}
     for below, above in pairwise(order):

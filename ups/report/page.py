@@ -5,7 +5,6 @@ a fraction of a second.
 """
 
 import base64
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +19,18 @@ from ups.report.catalogue import model_named
 from ups.report.results import COVERAGE, HEADLINE, METRICS, Cell, Row, result_table
 from ups.report.source import RunDirectory, read_bytes
 from ups.report.verdict import calibration_of, verdict
-from ups.report.writing import SPACE, duration, number, percent
+from ups.report.writing import SPACE, count, duration, number, percent
 
 _MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 _SETUP = {
     "n_members": "Members",
-    "calls_per_step": "Network calls per step and member",
+    "calls_per_step": "Network calls per step, operator included",
     "batch": "States advanced at a time",
 }
+_ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")
 _CONVENTION = (
     "dataset", "data_version", "split", "n_trajectories", "frames", "frames_skipped", "resolution", "seed",
-    "device", "threads",
+    "device",
 )  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def html(run_directory: Path) -> str:
         setup=_setup_rows(run),
         convention={key: run.convention(key) for key in _CONVENTION},
         definitions=METRICS,
+        threads=_threads(run),
         catalogue=catalogue,
         figure=lambda name: _embedded(run.figures / name),
         stages=built,
@@ -163,10 +164,12 @@ def stages(run: RunDirectory) -> list[Stage]:
 
 def _reason(run: RunDirectory, name: str, planned: Mapping[str, Any]) -> str:
     """Why it was a hit or not; with what the plan had said where that came out otherwise."""
-    reason, verdict_of_plan = run.stage(name, "reason"), planned["verdict"]
-    if (verdict_of_plan == "HIT") == run.stage(name, "hit"):
-        return reason
-    return f"{reason} (planned as {verdict_of_plan}: {planned['reason']})"
+    where = str(run.path / "plan.json")
+    expected, because = (catalogue.entry(planned, key, where=where) for key in ("verdict", "reason"))
+    reason = run.stage(name, "reason")
+    if (expected == "HIT") != run.stage(name, "hit"):
+        reason = f"{reason} (planned as {expected}: {because})"
+    return _ISO_TIME.sub(r"\1 \2 UTC", reason)
 
 
 def _result(summary: Mapping[str, Any]) -> str:
@@ -175,9 +178,9 @@ def _result(summary: Mapping[str, Any]) -> str:
     if "trajectories" in summary:
         counts = summary["trajectories"]
         total = sum(counts.values()) if isinstance(counts, Mapping) else counts
-        parts.append(f"{number(total, 6)} trajectories")
+        parts.append(f"{count(total)} trajectories")
     if "parameters" in summary:
-        parts.append(f"{number(summary['parameters'], 7)} weights")
+        parts.append(f"{count(summary['parameters'])} weights")
     for key in ("validation_relative_l2", "validation_loss"):
         if key in summary:
             name = key.replace("_", " ").replace("l2", "L2")
@@ -186,7 +189,7 @@ def _result(summary: Mapping[str, Any]) -> str:
 
 
 def _tiles(run: RunDirectory) -> list[Tile]:
-    error, ratio = run.record("operator", HEADLINE), _persistence_ratio(run)
+    error = run.record("operator", HEADLINE)
     coverage = run.value("diffusion", COVERAGE)
     built = stages(run)
     reused = sum(stage.seconds for stage in built if stage.hit)
@@ -196,11 +199,7 @@ def _tiles(run: RunDirectory) -> list[Tile]:
             "operator, trajectory relative L2",
             f"±{SPACE}{number(error.get('standard_error'), 2)} standard error",
         ),
-        Tile(
-            f"{number(max(ratio, 1 / ratio))}{SPACE}×",
-            f"{'smaller' if ratio > 1 else 'larger'} error than persistence",
-            "operator against “nothing changes”",
-        ),
+        _against_persistence(run),
         Tile(
             percent(coverage),
             "of the truth inside the 90\u202f% interval",
@@ -209,25 +208,34 @@ def _tiles(run: RunDirectory) -> list[Tile]:
         Tile(
             duration(run.value("operator", "seconds_per_trajectory")),
             "per trajectory",
-            f"operator, {run.convention('device')}, threads: {run.convention('threads')}",
+            f"operator, {run.convention('device')}, {_threads(run)}",
         ),
         Tile(
             duration(sum(stage.seconds for stage in built if not stage.hit)),
             "of work in this run",
-            f"{duration(reused)} more was reused from the cache",
+            f"{duration(reused)} more reused from the cache" if reused else "nothing was in the cache",
         ),
     ]
 
 
-def _persistence_ratio(run: RunDirectory) -> float:
-    error = run.value("operator", HEADLINE)
-    return run.value("persistence", HEADLINE) / error if error else math.inf
+def _against_persistence(run: RunDirectory) -> Tile:
+    operator, persistence = run.value("operator", HEADLINE), run.value("persistence", HEADLINE)
+    explained = "operator against “nothing changes”"
+    if not (operator > 0 and persistence > 0):  # also where one is not a number
+        return Tile(writing.DASH, "error against persistence", explained)
+    ratio = persistence / operator
+    word = "smaller" if ratio > 1 else "larger"
+    return Tile(f"{number(max(ratio, 1 / ratio))}{SPACE}×", f"{word} error than persistence", explained)
+
+
+def _threads(run: RunDirectory) -> str:
+    threads = run.convention("threads")
+    return f"{threads} thread" if threads == "1" else f"{threads} threads"
 
 
 def _setup_rows(run: RunDirectory) -> list[tuple[str, list[str]]]:
     return [
-        (label, [number(run.of_model(model, key), 7) for model in run.models])
-        for key, label in _SETUP.items()
+        (label, [count(run.of_model(model, key)) for model in run.models]) for key, label in _SETUP.items()
     ]
 
 

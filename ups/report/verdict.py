@@ -59,11 +59,12 @@ def relative_change(run: RunDirectory, model: str) -> tuple[float, float]:
             f"has {len(errors)} trajectories of {model!r} and {len(reference)} of the operator",
             where=str(run.figures.parent / "curves.json"),
         )
-    mean = statistics.fmean(reference)
-    differences = [error - of_operator for error, of_operator in zip(errors, reference, strict=True)]
-    deviation = statistics.stdev(differences) if len(differences) > 1 else math.nan
     change = run.value(model, HEADLINE) / run.value("operator", HEADLINE) - 1
-    return change, deviation / math.sqrt(len(differences)) / mean
+    if None in errors or None in reference or len(errors) < 2:
+        return change, math.nan
+    differences = [error - of_operator for error, of_operator in zip(errors, reference, strict=True)]
+    deviation = statistics.stdev(differences)
+    return change, deviation / math.sqrt(len(differences)) / statistics.fmean(reference)
 
 
 def _operator(run: RunDirectory) -> Finding:
@@ -77,12 +78,12 @@ def _operator(run: RunDirectory) -> Finding:
         if ratio > 1:
             better.append(f"{number(ratio)} times smaller than that of {label}")
         else:
-            worse.append(f"worse than {label}, with {number(1 / ratio) if ratio else '∞'} times its error")
+            worse.append(f"{label} ({number(1 / ratio) if ratio else '∞'} times its error)")
     sentences = []
     if better:
         sentences.append(f"The operator’s error is {' and '.join(better)}.")
     if worse:
-        sentences.append(f"The operator is {' and '.join(worse)}.")
+        sentences.append(f"The operator is worse than {' and '.join(worse)}.")
     return Finding("bad" if worse else "good", " ".join(sentences))
 
 

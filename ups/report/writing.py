@@ -22,6 +22,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−", 1) if value < 0 else text
 
 
+def count(value: int) -> str:
+    """A whole number, all digits."""
+    return f"{value:,}".replace(",", SPACE)
+
+
 def percent(value: float | None, *, signed: bool = False) -> str:
     """A part of one in per cent."""
     if value is None or not math.isfinite(value):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -81,25 +82,30 @@ def _draw(request: Request, curves: dict[str, Any], examples: dict[str, Tensor])
 
 def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
     """Per model: error over time (mean and 10 / 90 % quantiles over trajectories), energy spectrum of the
-    last frame, coverage over time and rank histogram of ensembles."""
+    last frame, coverage over time and rank histogram of ensembles. None where a forecast is not finite."""
     energy = torch.fft.rfft(truth[:, -1].flatten(1, -2), dim=1).abs().square().sum(dim=-1)
     models = {}
     for result in results:
         frame = result.get("frame")
         models[result.name] = {
-            "error": frame.mean(dim=0).tolist(),
-            "error_10": frame.quantile(0.1, dim=0).tolist(),
-            "error_90": frame.quantile(0.9, dim=0).tolist(),
-            "spectrum": result.get("spectrum").mean(dim=0).tolist(),
-            "trajectory": result.get("trajectory").tolist(),
+            "error": _listed(frame.mean(dim=0)),
+            "error_10": _listed(frame.quantile(0.1, dim=0)),
+            "error_90": _listed(frame.quantile(0.9, dim=0)),
+            "spectrum": _listed(result.get("spectrum").mean(dim=0)),
+            "trajectory": _listed(result.get("trajectory")),
             "members": result.members,
         }
         if result.members > 1:
             models[result.name] |= {
-                "coverage": result.get("coverage").mean(dim=0).tolist(),
+                "coverage": _listed(result.get("coverage").mean(dim=0)),
                 "ranks": result.get("ranks").sum(dim=0).tolist(),
             }
-    return {"truth_spectrum": energy.mean(dim=0).tolist(), "models": models}
+    return {"truth_spectrum": _listed(energy.mean(dim=0)), "models": models}
+
+
+def _listed(values: Tensor) -> list[float | None]:
+    """For JSON: None where a forecast is not finite."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _examples(
@@ -115,8 +121,8 @@ def _examples(
     ranks = {"good": round(0.1 * (len(order) - 1)), "median": (len(order) - 1) // 2, "worst": len(order) - 1}
     indices = [int(order[rank]) for rank in ranks.values()]
     chosen = [
-        {"label": label, "trajectory": index, "error": errors[index].item()}
-        for label, index in zip(ranks, indices, strict=True)
+        {"label": label, "trajectory": index, "error": error}
+        for label, index, error in zip(ranks, indices, _listed(errors[indices]), strict=True)
     ]
     part = truth[indices]
     tensors = {"truth": part.flatten(2, -2).cpu().contiguous()}

@@ -1,0 +1,258 @@
+"""W&B mirrors a run under the promised names, and a mirror that fails or hangs is not felt."""
+
+import json
+import logging
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import TINY, clean_environment
+
+from ups.config.schema import Tracking
+from ups.pipeline import mirror as mirror_module
+from ups.pipeline.mirror import Mirror
+from ups.pipeline.run import Run, run_all
+
+OFFLINE = {"wandb": "offline", "project": "ups", "entity": None}
+
+
+def make_run(directory: Path, records: list[dict], *, table: list[dict] | None = None) -> Path:
+    (directory / "logs").mkdir(parents=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump({"name": "x", "tracking": OFFLINE}))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if table is not None:
+        (directory / "metrics.json").write_text(json.dumps(table))
+    return directory
+
+
+def mirror(run: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "ups.tracking", run], env=clean_environment(), check=True, input=b""
+    )
+
+
+def stored_records(run: Path) -> Iterator:
+    """Protocol buffers of the offline file: LevelDB's log format after a header of 7 bytes."""
+    records = pytest.importorskip("wandb.proto.wandb_internal_pb2", reason="wandb is not installed")
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    data = file.read_bytes()
+    offset, parts = 7, b""
+    while offset + 7 <= len(data):
+        left_in_block = 32768 - offset % 32768
+        if left_in_block < 7:
+            offset += left_in_block
+            continue
+        _, length, kind = struct.unpack("<IHB", data[offset : offset + 7])
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in {1, 4}:  # a whole record, or the last part of one
+            record = records.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def read_offline(run: Path) -> tuple[list[dict], dict[str, str], dict]:
+    """History, the step of each group of names, and the summary."""
+    history, steps, summary = [], {}, {}
+
+    def values(items) -> dict:
+        named = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+        return {name: value for name, value in named.items() if not name.startswith("_")}
+
+    for record in stored_records(run):
+        match record.WhichOneof("record_type"):
+            case "history":
+                history.append(values(record.history.item))
+            case "metric":
+                steps[record.metric.glob_name] = record.metric.step_metric
+            case "summary":
+                summary |= values(record.summary.update)
+    return history, steps, summary
+
+
+def test_names_and_values_of_a_finished_run(finished_root, tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    run = tmp_path / finished_root[1].name
+    shutil.copytree(finished_root[1], run)
+    configuration = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(configuration | {"tracking": OFFLINE}))
+    mirror(run)
+    history, steps, summary = read_offline(run)
+
+    written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    bookkeeping = {"stage", "step", "steps"}
+    assert history == [
+        {
+            f"training/{record['stage']}/{key}": value
+            for key, value in record.items()
+            if key not in bookkeeping
+        }
+        | {f"training/{record['stage']}/step": record["step"]}
+        for record in written
+    ]
+    names = {name for row in history for name in row}
+    assert names >= {
+        "training/autoencoder/loss", "training/operator/loss", "training/operator/L_forward",
+        "training/operator/L_rollout", "training/operator/L_field", "training/diffusion/loss",
+        "training/consistency/loss", "training/operator/learning_rate",
+    }  # fmt: skip
+    assert not any("L_inv" in name for name in names), "inverse losses are not enabled"
+    trainings = ("autoencoder", "operator", "diffusion", "consistency")
+    assert steps == {f"training/{stage}/*": f"training/{stage}/step" for stage in trainings}
+    results = {
+        f"evaluation/{r['model']}/{r['metric']}": r["value"]
+        for r in json.loads((run / "metrics.json").read_text())
+    }
+    assert "evaluation/operator/trajectory_relative_l2" in results
+    assert {name: summary.get(name) for name in results} == results
+
+
+STUB = """
+import json, os, sys, time
+out = open(os.environ["STUB_OUT"], "a", buffering=1)
+class Run:
+    summary = {}
+    def define_metric(self, *a, **k): pass
+    def log(self, values): out.write(json.dumps(values) + "\\n")
+    def finish(self): out.write("finished\\n")
+def Settings(**k): return k
+def init(**k):
+    %s
+    return Run()
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """Put a program in the place of W&B; returns where it writes."""
+
+    def install(behaviour: str = "pass") -> Path:
+        (tmp_path / "stub").mkdir()
+        (tmp_path / "stub" / "wandb.py").write_text(STUB % behaviour)
+        paths = [str(tmp_path / "stub"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        monkeypatch.setenv("STUB_OUT", str(tmp_path / "stub.out"))
+        return tmp_path / "stub.out"
+
+    return install
+
+
+def wait_for(condition, what: str) -> None:
+    gives_up_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < gives_up_at, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def test_only_terms_that_are_there_and_no_torn_line(tmp_path, stub):
+    out = stub()
+    record = {"stage": "operator", "step": 1, "steps": 2, "loss": 0.5, "L_forward": 0.25}
+    run = make_run(tmp_path / "run", [record])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "operator", "st')
+    mirror(run)
+    assert out.read_text().splitlines() == [
+        json.dumps(
+            {"training/operator/loss": 0.5, "training/operator/L_forward": 0.25, "training/operator/step": 1}
+        ),
+        "finished",
+    ]
+
+
+def test_records_are_followed_while_they_are_written(tmp_path, stub, caplog):
+    out = stub()
+    run = make_run(tmp_path / "run", [{"stage": "operator", "step": 1, "steps": 2, "loss": 0.5}])
+    following = Mirror(run, Tracking(wandb="offline"))
+    following.start()
+    following.start()
+    wait_for(lambda: out.exists() and '"training/operator/step": 1}' in out.read_text(), "the first record")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "operator", "step": 2, "steps": 2, "loss": 0.25}\n')
+    following.close()
+    lines = out.read_text().splitlines()
+    assert [line for line in lines if "step" in line] == [
+        '{"training/operator/loss": 0.5, "training/operator/step": 1}',
+        '{"training/operator/loss": 0.25, "training/operator/step": 2}',
+    ]
+    assert lines[-1] == "finished"
+    assert not caplog.records
+
+
+def test_disabled_means_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a process"))
+    quiet = Mirror(make_run(tmp_path / "run", []), Tracking(wandb="disabled"))
+    quiet.start()
+    quiet.close()
+
+
+def test_a_mirror_that_cannot_be_started_is_a_warning(tmp_path, caplog):
+    broken = Mirror(tmp_path / "no directory", Tracking(wandb="offline"))
+    broken.start()
+    broken.start()
+    broken.close()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "W&B mirror could not be started" in warning
+    assert "mirror it again: python -m ups.tracking" in warning
+
+
+def test_a_hanging_mirror_and_what_it_started_end_with_the_run(tmp_path, stub, caplog, monkeypatch):
+    monkeypatch.setattr(mirror_module, "_LAST_RECORDS_SECONDS", 0.3)
+    out = stub(
+        "import subprocess; child = subprocess.Popen(['sleep', '600']);"
+        "out.write(f'{os.getpid()} {child.pid}\\n'); time.sleep(600)"
+    )
+    run = make_run(tmp_path / "run", [{"stage": "operator", "step": 1, "steps": 2}])
+    hanging = Mirror(run, Tracking(wandb="offline"))
+    hanging.start()
+    wait_for(lambda: out.exists() and out.read_text().endswith("\n"), "the stub to hang")
+    hanging.close()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "did not end within 0.3 s" in warning
+    for pid in out.read_text().split():
+        wait_for(lambda pid=pid: has_ended(int(pid)), "the mirror's processes to end")
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("behaviour", "warning"),
+    [
+        ("time.sleep(600)", "did not end within 0.5 s"),
+        ("raise OSError('no network')", "ended with exit code 1"),
+    ],
+    ids=["hangs", "fails"],
+)
+def test_a_run_ends_well_whatever_its_mirror_does(
+    finished_root, tmp_path, stub, caplog, monkeypatch, behaviour, warning
+):
+    """One training of a finished chain is done again, with a mirror that is of no use."""
+    monkeypatch.setattr(mirror_module, "_LAST_RECORDS_SECONDS", 0.5)
+    stub(behaviour)
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    shutil.rmtree(root / "artifacts" / "consistency")
+    run = Run.start(TINY, {"tracking.wandb": "offline"}, root=root, until="consistency")
+    with caplog.at_level(logging.WARNING):
+        run_all(run, on_line=lambda line: None, on_stage=lambda name, built: None, until="consistency")
+    assert not run.built["consistency"].hit
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert warning in message
+    assert str(run.directory) in message
+    stages = [
+        json.loads(line)["stage"] for line in (run.directory / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert stages.count("consistency") == 7

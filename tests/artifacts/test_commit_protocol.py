@@ -130,6 +130,24 @@ def test_sealing_refused_at_every_call(tmp_path, error):
             assert whole_or_nothing(root), (name, k)
 
 
+def test_bytes_reach_the_disk_before_the_name_that_vouches_for_them(tmp_path):
+    """A power failure keeps what was flushed: files, then the manifest, then the rename, then its directory."""
+    root = prepared(tmp_path / "root")
+    code, record = traced(lambda: seal(root), "-y")
+    assert code == SUCCEEDED
+    steps = re.findall(r'(fsync)\(\d+<([^>]+)>|(rename)\("([^"]+)", "([^"]+)"', record)
+    steps = [("fsync", path) if call else ("rename", target) for call, path, _, _, target in steps]
+    store = Store(root)
+    output, final = store.work(STAGE, DIGEST) / "output", store.path(STAGE, DIGEST)
+    manifest, commit = steps.index(("rename", f"{output}/manifest.json")), steps.index(("rename", str(final)))
+    (written_aside,) = [path for _, path in steps if path.startswith(f"{output}/.manifest.json")]
+    for path in (*(f"{output}/{name}" for name in FILES), f"{output}/sub", f"{output}/logs", written_aside):
+        assert steps.index(("fsync", path)) < manifest, path
+    assert ("fsync", str(output)) in steps[manifest:commit]
+    for path in (final.parent, store.artifacts, root):
+        assert ("fsync", str(path)) in steps[commit:], path
+
+
 def test_a_json_file_killed_at_every_call(tmp_path):
     path = tmp_path / "state.json"
     for name, k in calls(lambda: write_json(path, {"value": "new"})):

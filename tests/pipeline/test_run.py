@@ -1,0 +1,97 @@
+"""A run's directory, and what a started run holds on to."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from command_line import TINY
+
+from ups.artifacts import Store
+from ups.artifacts.collection import collect
+from ups.artifacts.identity import digest_of
+from ups.errors import StorageError
+from ups.pipeline import run as run_module
+from ups.pipeline.run import Run
+
+OFF = {"tracking.wandb": "disabled", "execution.device": "cpu"}
+
+
+def removable(root: Path) -> int:
+    return sum(removal.kept is None for removal in collect(Store(root), dry_run=True))
+
+
+def test_a_started_run_keeps_what_it_plans_to_use(finished_root, tmp_path):
+    """Long before it points to anything."""
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    shutil.rmtree(root / "runs")
+    assert removable(root) == 7
+    run = Run.start(TINY, OFF, root=root)
+    assert removable(root) == 0
+    assert run.adopt("download") is not None
+    run.close()
+    assert removable(root) == 6, "the run points to its download"
+
+
+def test_a_run_that_cannot_start_holds_nothing(finished_root, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    shutil.rmtree(root / "runs")
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_module, "_environment", fail)
+    with pytest.raises(StorageError, match="No space left on device"):
+        Run.start(TINY, OFF, root=root)
+    assert removable(root) == 7
+
+
+def test_starting_at_the_same_time_gives_different_directories(tmp_path):
+    runs = []
+    threads = [
+        threading.Thread(target=lambda: runs.append(Run.start(TINY, OFF, root=tmp_path))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({run.directory for run in runs}) == 3
+    for run in runs:
+        run.close()
+        assert (run.directory / "logs").is_dir()
+
+
+def test_a_stage_that_is_tried_again_is_recorded_once(finished_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    run = Run.start(TINY, OFF, root=root, until="autoencoder")
+    for _ in range(2):
+        for name in ("download", "autoencoder"):
+            run.adopt(name)
+    run.close()
+    told = (run.directory / "metrics.jsonl").read_text().splitlines()
+    sealed = (run.built["autoencoder"].artifact.path / "logs" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in told] == [
+        {"stage": "autoencoder"} | json.loads(line) for line in sealed
+    ]
+
+
+def test_what_is_not_sealed_is_not_adopted(tmp_path):
+    run = Run.start(TINY, OFF, root=tmp_path)
+    assert run.adopt("download") is None
+    assert run.built == {}
+    run.close()
+
+
+def test_the_plan_of_a_run_is_that_of_its_configuration(finished_root):
+    """The resolved file in the run's directory leads to the same digests, on this machine or another."""
+    from ups.config import load_configuration
+    from ups.pipeline.plan import make_recipes
+
+    root, run = finished_root
+    recipes = make_recipes(load_configuration(run / "config.yaml"), Store(root))
+    planned = {row["stage"]: row["digest"] for row in json.loads((run / "plan.json").read_text())}
+    assert {name: digest_of(recipe) for name, recipe in recipes.items()} == planned

@@ -181,8 +181,9 @@ def test_an_interruption_is_75(answer, monkeypatch):
     assert answer("plan", TINY)[0] == 75
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
-    process = start_ups("validate", TINY, PYTHONUNBUFFERED="1")
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_reader_that_goes_away_is_neither_a_traceback_nor_a_failed_stage(tmp_path, command):
+    process = start_ups(command, TINY, PYTHONUNBUFFERED="1", UPS_ROOT=str(tmp_path))
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait() == 75

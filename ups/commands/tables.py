@@ -27,10 +27,15 @@ _NARROWEST_TEXT = 24
 _GAP = 2
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich itself would end the process with 1, which says that a stage failed
+
+
 def console() -> Console:
     """Standard output: as wide as the terminal (or $COLUMNS), or wide enough for our tables in a file."""
     fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=_WIDTH_OF_FILES if fixed else None, highlight=False)
+    return _Console(width=_WIDTH_OF_FILES if fixed else None, highlight=False)
 
 
 def show(table: Table) -> None:

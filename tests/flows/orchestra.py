@@ -36,13 +36,14 @@ def wait_for(what: str, find: Callable[[], Any], told: Callable[[], str] = str) 
 
 
 def start_flow(environment: Mapping[str, str], *assignments: str) -> subprocess.Popen[str]:
-    """`python -m flows` with the tiny configuration, in the checkout."""
+    """`python -m flows` with the tiny configuration, in the checkout and in a process group of its own."""
     command = [sys.executable, "-m", "flows", TINY]
     for assignment in assignments:
         command += ["--set", assignment]
     return subprocess.Popen(
         command,
         cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ups.artifacts.files import read_json
+from ups.commands.arguments import add_configuration
 from ups.commands.tables import result_table
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
@@ -63,15 +64,7 @@ def _parse() -> argparse.Namespace:
         description="Run the flow burgers-upt here, shown by the server of PREFECT_API_URL or a temporary one.",
         epilog="Exit codes are those of `ups --help`.",
     )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file, e.g. configs/burgers_demo.yaml")
-    parser.add_argument(
-        "--set",
-        dest="assignments",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a value, e.g. training.operator.learning_rate=3e-4; repeatable",
-    )
+    add_configuration(parser)
     return parser.parse_args()
 
 

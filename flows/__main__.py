@@ -108,7 +108,7 @@ def _run(config: str, overrides: dict[str, Any]) -> Path:
     from flows.burgers_upt import burgers_upt
 
     try:
-        return Path(burgers_upt(config, overrides))
+        return Path(burgers_upt(str(config), overrides))
     except HTTPError as error:
         raise StorageError(
             f"went away: {error}",

@@ -96,7 +96,7 @@ def _require_server() -> None:
         )
 
 
-def _run(config: str, overrides: dict[str, Any]) -> Path:
+def _run(config: Path, overrides: dict[str, Any]) -> Path:
     """The flow.
 
     Raises:

@@ -1,5 +1,6 @@
 """Looking after a store: list, verify, and remove what nothing needs."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,8 +103,10 @@ def _users(store: Store) -> dict[Path, list[str]]:
 
 
 def _size(path: Path) -> int:
+    """Bytes below a path; what a running process removes meanwhile (file or directory) no longer counts."""
     total = 0
-    for file in path.rglob("*"):
-        with suppress(FileNotFoundError):  # a running process may be done with it by now
-            total += file.stat().st_size if file.is_file() else 0
+    for directory, _, names in os.walk(path):  # unlike Path.rglob, it passes over a directory that vanishes
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(directory) / name).stat().st_size
     return total

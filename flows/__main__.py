@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration
-from ups.commands.tables import result_table
+from ups.commands.tables import result_tables
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
 from ups.pipeline.device import resolve
@@ -39,9 +39,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         overrides = parse_overrides(options.assignments)
-        resolve(load_configuration(options.config, overrides))  # a typo needs no server to be found
+        configuration = resolve(
+            load_configuration(options.config, overrides)
+        )  # a typo needs no server to be found
         _require_server()
-        report = _run(options.config, overrides)
+        report = _run(options.config, overrides, on_burgers_only=set(configuration.problems) == {"burgers1d"})
     except UpsError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -53,7 +55,8 @@ def main() -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=COLUMNS_OF_A_FILE)
-    console.print(result_table(read_json(report.parent / "metrics.json")))
+    for table in result_tables(read_json(report.parent / "metrics.json")):
+        console.print(table)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return EXIT_OK
 
@@ -61,7 +64,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows",
-        description="Run the flow burgers-upt here, shown by the server of PREFECT_API_URL or a temporary one.",
+        description="Run the flow of a configuration here, shown by the server of PREFECT_API_URL or a temporary one.",
         epilog="Exit codes are those of `ups --help`.",
     )
     add_configuration(parser)
@@ -96,8 +99,8 @@ def _require_server() -> None:
         )
 
 
-def _run(config: Path, overrides: dict[str, Any]) -> Path:
-    """The flow.
+def _run(config: Path, overrides: dict[str, Any], *, on_burgers_only: bool) -> Path:
+    """The flow of the configuration's problems.
 
     Raises:
         UpsError: of the stage that failed.
@@ -106,9 +109,11 @@ def _run(config: Path, overrides: dict[str, Any]) -> Path:
     from httpx import HTTPError
 
     from flows.burgers_upt import burgers_upt
+    from flows.pdebench_upt import pdebench_upt
 
+    flow = burgers_upt if on_burgers_only else pdebench_upt
     try:
-        return Path(burgers_upt(str(config), overrides))
+        return Path(flow(str(config), overrides))
     except HTTPError as error:
         raise StorageError(
             f"went away: {error}",

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.progress import artifact_key
 from tasks.stage import RETRY_DELAYS_SECONDS, Pointer, worth_a_retry
 from ups.artifacts.files import read_json
-from ups.commands.tables import METRICS, result_table
+from ups.commands.tables import METRICS, result_tables
 from ups.pipeline.run import Run
 
 
@@ -31,9 +31,10 @@ def publish(run: Run, table: Pointer) -> str:
     del table  # an edge of the graph in the UI
     report = run.report(on_line=get_run_logger().info)
     records = read_json(run.directory / "metrics.json")
+    titles = [str(table.title) for table in result_tables(records)]
     create_table_artifact(
         key=artifact_key(run, "metrics"),
-        description=f"{result_table(records).title}. Run {run.directory.name}",
+        description=f"{'. '.join(titles)}. Run {run.directory.name}",
         table=result_rows(records),
     )
     create_markdown_artifact(
@@ -45,15 +46,18 @@ def publish(run: Run, table: Pointer) -> str:
 
 
 def result_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per model, one column per metric, of the records of a metrics.json.
+    """One row per problem and model, one column per metric, of the records of a metrics.json.
 
-    Four digits: more than the test split can tell apart, and a column that can be read.
+    Four digits: more than the test split can tell apart, and a column that can be read. Of several fields the
+    mean over all is shown, and the problem only where there are several.
     """
-    values = {(record["model"], record["metric"]): record["value"] for record in records}
-    measured = [metric for metric in METRICS if any(metric == known for _, known in values)]
+    over_fields = [record for record in records if record["field"] is None]
+    values = {(r["problem"], r["model"], r["metric"]): r["value"] for r in over_fields}
+    measured = [metric for metric in METRICS if any(metric == known for _, _, known in values)]
+    several = len({record["problem"] for record in records}) > 1
     rows = []
-    for model in dict.fromkeys(record["model"] for record in records):
-        cells = {metric: values.get((model, metric)) for metric in measured}
+    for problem, model in dict.fromkeys((record["problem"], record["model"]) for record in over_fields):
+        cells = {metric: values.get((problem, model, metric)) for metric in measured}
         row = {METRICS[metric]: None if v is None else float(f"{v:.4g}") for metric, v in cells.items()}
-        rows.append({"model": model} | row)
+        rows.append(({"problem": problem} if several else {}) | {"model": model} | row)
     return rows

@@ -7,11 +7,14 @@ v = deviation^2.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from tiny import LINE, PROBLEM
+from torch import Tensor
 
 from ups.data.batch import Batch
 from ups.diffusion.consistency import boundary
 from ups.diffusion.edm import precondition
+from ups.models.latent_transformer import LatentTransformer
+from ups.models.residual import ResidualNetwork
 
 
 @dataclass(frozen=True)
@@ -39,34 +42,42 @@ class Gaussian:
         state, prediction, error = torch.randn(3, count, tokens, dim, generator=generator)
         target = prediction + self.mean + self.deviation * error
         return Batch(
-            scalars=torch.zeros(count, 2), latents=torch.stack([state, target], dim=1), predictions=prediction
+            problem=PROBLEM,
+            scalars=torch.zeros(count, 2),
+            latents=torch.stack([state, target], dim=1),
+            predictions=prediction,
         )
 
 
-class RawNetwork(nn.Module):
+class RawNetwork(ResidualNetwork):
     """The raw network F whose preconditioned form is the exact denoiser, or the exact consistency function.
 
-    `error` is added to F, so that what is right at 0 can be made wrong.
+    `error` is added to F, so that what is right at 0 can be made wrong. The transformer inside is not asked.
     """
 
-    residual_deviation: Tensor
-
     def __init__(self, gaussian: Gaussian, *, sigma_min: float | None = None, error: float = 0.0) -> None:
-        super().__init__()
+        shapes = {PROBLEM: LINE}
+        sizes = {"width": 4, "depth": 0, "heads": 1, "ratio": 1}
+        super().__init__(LatentTransformer(shapes, inputs=12, outputs=4, extra_scalars=1, **sizes), shapes, 4)
         self.gaussian, self.sigma_min, self.error = gaussian, sigma_min, error
-        self.register_buffer("residual_deviation", torch.ones(4))
 
     def forward(
-        self, scaled: Tensor, noise: Tensor, prediction: Tensor, state: Tensor, scalars: Tensor
+        self,
+        x: Tensor,
+        noise_scalar: Tensor,
+        prediction: Tensor,
+        state: Tensor,
+        scalars: Tensor,
+        problem: str,
     ) -> Tensor:
-        sigma = (4 * noise).exp()
+        sigma = (4 * noise_scalar).exp()
         c_skip, c_out, c_in, _ = precondition(sigma)
-        x = scaled / c_in[:, None, None]
+        noisy = x / c_in[:, None, None]
         if self.sigma_min is None:
-            wanted = self.gaussian.denoiser(x, sigma)
+            wanted = self.gaussian.denoiser(noisy, sigma)
         else:
             c_skip, c_out = boundary(sigma, self.sigma_min)
-            wanted = self.gaussian.follow(x, sigma, self.sigma_min)
-        raw = (wanted - c_skip[:, None, None] * x) / c_out[:, None, None]
+            wanted = self.gaussian.follow(noisy, sigma, self.sigma_min)
+        raw = (wanted - c_skip[:, None, None] * noisy) / c_out[:, None, None]
         at_the_boundary = (c_out.abs() < 1e-5)[:, None, None]
         return torch.where(at_the_boundary, 0.0, raw) + self.error

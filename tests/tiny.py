@@ -3,25 +3,55 @@
 Fresh networks have zero projections, behind which mistakes would hide: here all weights are random.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
+from ups.data.stores import ResidentStore
+from ups.data.windows import ProblemWindows
 from ups.models.build import Description, build_model
+from ups.models.shape import ProblemShape
 from ups.runtime.ranks import Ranks
 
 GRID, TOKENS, LATENT_DIM, SCALARS = 32, 8, 4, 2
 NETWORK = {"width": 16, "depth": 1, "heads": 2, "ratio": 2}
 
+PROBLEM = "burgers1d"
+LINE = ProblemShape(
+    grid=(GRID,),
+    tokens=(TOKENS,),
+    channels=1,
+    scored=(0,),
+    boundary="periodic",
+    partly_known=False,
+    scalars=SCALARS,
+)
+"""A periodic problem of one axis and one field."""
+SQUARE = ProblemShape(
+    grid=(16, 16),
+    tokens=(4, 4),
+    channels=2,
+    scored=(1,),
+    boundary="dirichlet",
+    partly_known=True,
+    scalars=1,
+)
+"""A map between walls: two axes, a given field and a scored one."""
 
-def describe(kind: str, **changes: Any) -> Description:
-    """The description of a tiny network of one axis."""
-    shared: Description = {"kind": kind, "grid": [GRID], "tokens": [TOKENS], "latent_dim": LATENT_DIM}
+
+def describe(kind: str, shapes: dict[str, ProblemShape] | None = None, **changes: Any) -> Description:
+    """The description of a tiny network, of one periodic axis unless other shapes are given."""
+    problems = {name: shape.to_json() for name, shape in (shapes or {PROBLEM: LINE}).items()}
+    shared: Description = {"kind": kind, "problems": problems, "latent_dim": LATENT_DIM}
     if kind in {"autoencoder", "codec"}:
-        return shared | {"channels": 1, "encoder": NETWORK, "decoder": NETWORK} | changes
-    return shared | {"scalars": SCALARS, "network": NETWORK} | changes
+        return shared | {"encoder": NETWORK, "decoder": NETWORK} | changes
+    return shared | {"network": NETWORK} | changes
 
 
 def fresh(kind: str, *, seed: int = 0, **changes: Any) -> nn.Module:
@@ -57,11 +87,54 @@ def random_batch(count: int, frames: int = 2, *, seed: int = 0) -> Batch:
     """Waves as fields, normal latents and predictions."""
     generator = torch.Generator().manual_seed(seed)
     return Batch(
+        problem=PROBLEM,
         scalars=torch.tensor([-3.0, -4.6]).expand(count, -1),
         fields=waves(count, frames, seed=seed),
         latents=torch.randn(count, frames, TOKENS, LATENT_DIM, generator=generator),
         predictions=torch.randn(count, TOKENS, LATENT_DIM, generator=generator),
     )
+
+
+def problem_windows(
+    *,
+    length: int,
+    fields: Tensor | None = None,
+    latents: Tensor | None = None,
+    scalars: Sequence[float] = (-3.0, -4.6),
+    known: NDArray[np.bool_] | None = None,
+) -> ProblemWindows:
+    """Windows of fields [n, t, *grid, C], which are normalised already, and of latents [n, t, K, d]."""
+    present = fields if fields is not None else latents
+    assert present is not None
+    channels = 1 if fields is None else fields.shape[-1]
+    return ProblemWindows(
+        store=ResidentStore(device=torch.device("cpu"), fields=fields, latents=latents),
+        length=length,
+        scalars=list(scalars),
+        known=np.ones((present.shape[1], channels), dtype=np.bool_) if known is None else known,
+        mean=torch.zeros(channels),
+        deviation=torch.ones(channels),
+    )
+
+
+@dataclass
+class FixedBatches:
+    """`random_batch` of every step: the source of a training that needs no data. Remembers nothing."""
+
+    count: int
+    frames: int = 2
+
+    def batch(self, step: int) -> Batch:
+        return random_batch(self.count, self.frames, seed=step)
+
+    def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
 
 
 def alone() -> Ranks:

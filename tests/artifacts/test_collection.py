@@ -6,30 +6,74 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sealing import sealed, write_output
+from sealing import FILES, sealed, write_output
 
-from ups.artifacts import Store
-from ups.artifacts.collection import collect, entries, verify
+from ups.artifacts import Artifact, Store
+from ups.artifacts.collection import IN_USE, Policy, Removal, choose, collect, entries, leftovers, verify
+from ups.artifacts.files import write_json
+from ups.artifacts.manifest import MANIFEST
+from ups.artifacts.pins import pin, unpin
 from ups.artifacts.store import BusyError
-from ups.errors import IntegrityError
+from ups.errors import ConfigurationError, IntegrityError
 
-A, B = "a" * 64, "b" * 64
+A, B, C, D = ("abcd"[i] * 64 for i in range(4))
+NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def point(store: Store, run: str, stage: str, digest: str) -> None:
+    """Write the pointers of a run, as runs do: a reader sees all of them or none."""
     directory = store.root / "runs" / run
-    directory.mkdir(parents=True, exist_ok=True)
     path = os.path.relpath(store.path(stage, digest), directory)
-    (directory / "artifacts.json").write_text(json.dumps({stage: {"path": path}}))
+    write_json(directory / "artifacts.json", {stage: {"path": path}})
 
 
-def kept_and_removed(store: Store, *, dry_run: bool = False) -> tuple[dict[str, str], list[str]]:
-    removals = list(collect(store, dry_run=dry_run))
+def kept_and_removed(
+    store: Store, *, dry_run: bool = False, policy: Policy | None = None
+) -> tuple[dict[str, str], list[str]]:
+    removals = list(collect(store, dry_run=dry_run, policy=policy))
     kept = {removal.path.name: removal.kept for removal in removals if removal.kept}
     return kept, [removal.path.name for removal in removals if not removal.kept]
+
+
+def age(artifact: Artifact, days: float) -> Artifact:
+    """Let it have been sealed some days ago."""
+    created = (NOW - timedelta(days=days)).isoformat(timespec="seconds")
+    manifest = replace(artifact.manifest, created=created)
+    write_json(artifact.path / MANIFEST, manifest.to_json())
+    return Artifact(artifact.path, manifest)
+
+
+def run_name(days: float) -> str:
+    """Of a run that started some days ago."""
+    return f"{NOW - timedelta(days=days):%Y%m%dT%H%M%SZ}-x-00000000"
+
+
+def start_holder(root: Path, stage: str, digest: str) -> subprocess.Popen[str]:
+    program = (
+        "import sys, time; from pathlib import Path; from ups.artifacts import Store;"
+        f"lease = Store(Path(sys.argv[1])).lease('{stage}', '{digest}'); print('leased', flush=True); time.sleep(600)"
+    )
+    return subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def held_by_another_process(root: Path, stage: str, digest: str) -> Iterator[None]:
+    holder = start_holder(root, stage, digest)
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "leased\n"
+        yield
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
 
 
 def test_what_runs_point_to_stays(tmp_path):
@@ -85,14 +129,7 @@ def test_work_that_orphans_still_write_in_stays(tmp_path):
 def test_leases_are_shared_and_end_with_their_process(tmp_path):
     store = Store(tmp_path)
     sealed(store, "download", A)
-    program = (
-        "import sys, time; from pathlib import Path; from ups.artifacts import Store;"
-        f"lease = Store(Path(sys.argv[1])).lease('download', '{A}'); print('leased', flush=True); time.sleep(600)"
-    )
-    holders = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    holders = [start_holder(tmp_path, "download", A) for _ in range(2)]
     try:
         for holder in holders:
             assert holder.stdout is not None
@@ -170,3 +207,250 @@ def test_entries_and_verification_name_what_is_wrong(tmp_path):
 def test_an_empty_root(tmp_path):
     assert kept_and_removed(Store(Path(tmp_path))) == ({}, [])
     assert list(entries(Store(tmp_path))) == []
+
+
+def pointed_store(root: Path) -> Store:
+    """Four artifacts of about equal size, each with a run: used 40, 30, 20 and 10 days ago."""
+    store = Store(root)
+    for digest, days in ((A, 20), (B, 40), (C, 10), (D, 30)):
+        age(sealed(store, "download", digest), 50)
+        point(store, run_name(days), "download", digest)
+    return store
+
+
+def held_bytes(store: Store) -> int:
+    return sum(path.stat().st_size for directory in store for path in directory.rglob("*") if path.is_file())
+
+
+def test_last_use_is_that_of_the_newest_run_or_of_what_was_made_of_it(tmp_path):
+    store = Store(tmp_path)
+    download = age(sealed(store, "download", A), 9)
+    operator = age(sealed(store, "operator", B, inputs={"download": download}), 6)
+    sealed_later = age(sealed(store, "evaluate", C, inputs={"operator": operator}), 2)
+    point(store, run_name(7), "download", A)
+    point(store, run_name(4), "operator", B)
+    used = {entry.stage: entry.used for entry in entries(store)}
+    assert used["evaluate"] == datetime.fromisoformat(sealed_later.manifest.created)
+    assert used["operator"] == used["download"] == used["evaluate"]
+    store.remove(store.path("evaluate", C))
+    used = {entry.stage: entry.used for entry in entries(store)}
+    assert used["download"] == used["operator"] == NOW - timedelta(days=4)
+    store.remove(store.path("operator", B))
+    (entry,) = entries(store)
+    assert (entry.created, entry.used) == (NOW - timedelta(days=9), NOW - timedelta(days=7))
+
+
+def test_runs_are_listed_oldest_first_also_one_whose_owner_renamed_it(tmp_path):
+    store = Store(tmp_path)
+    sealed(store, "download", A)
+    names = [run_name(3), "renamed", run_name(1)]
+    for name in names:
+        point(store, name, "download", A)
+    two_days_ago = (NOW - timedelta(days=2)).timestamp()
+    os.utime(tmp_path / "runs" / "renamed" / "artifacts.json", (two_days_ago, two_days_ago))
+    assert entries(store)[0].runs == names
+
+
+def test_a_quota_removes_the_least_recently_used_first_and_no_more_than_needed(tmp_path):
+    store = pointed_store(tmp_path)
+    whole = held_bytes(store)
+    one = whole // 4
+    assert kept_and_removed(store, policy=Policy(quota=whole))[1] == []
+    expected = [B, D]
+    quota = Policy(quota=whole - one - 1)
+    _, would = kept_and_removed(store, dry_run=True, policy=quota)
+    assert would == expected
+    assert held_bytes(store) == whole, "a dry run removes nothing"
+    removals = [removal for removal in collect(store, dry_run=False, policy=quota) if not removal.kept]
+    assert [removal.path.name for removal in removals] == expected
+    assert [removal.runs for removal in removals] == [(run_name(40),), (run_name(30),)]
+    assert held_bytes(store) <= whole - one - 1
+    assert {path.name for path in store} == {A, C}
+
+
+def test_a_quota_takes_results_before_what_they_were_made_of(tmp_path):
+    store = Store(tmp_path)
+    download = age(sealed(store, "download", A), 9)
+    operator = age(sealed(store, "operator", B, inputs={"download": download}), 8)
+    age(sealed(store, "evaluate", C, inputs={"download": download, "operator": operator}), 7)
+    run = tmp_path / "runs" / run_name(9)
+    run.mkdir(parents=True)
+    paths = {path.parent.name: {"path": os.path.relpath(path, run)} for path in store}
+    (run / "artifacts.json").write_text(json.dumps(paths))
+    assert kept_and_removed(store, policy=Policy(quota=0))[1] == [C, B, A]
+
+
+def test_a_quota_counts_what_goes_anyway_before_it_takes_from_runs(tmp_path):
+    store = pointed_store(tmp_path)
+    whole = held_bytes(store)
+    write_output(store, "operator", A)
+    sealed(store, "operator", B)
+    kept, removed = kept_and_removed(store, policy=Policy(quota=whole))
+    assert len(kept) == 4
+    assert sorted(removed) == [A, B]
+
+
+def test_neither_pins_nor_what_is_in_use_goes_for_a_quota(tmp_path):
+    store = pointed_store(tmp_path)
+    pin(store, "download", B, note="figure 3")
+    with held_by_another_process(tmp_path, "download", D):
+        kept, removed = kept_and_removed(store, policy=Policy(quota=0))
+    assert kept == {B: "pinned (figure 3)", D: IN_USE}
+    assert removed == [A, C]
+    unpin(store, "download", B)
+    assert kept_and_removed(store, policy=Policy(quota=0)) == ({}, [B, D])
+
+
+def test_pinned_artifacts_and_their_work_stay_without_a_run(tmp_path):
+    store = Store(tmp_path)
+    sealed(store, "download", A)
+    pin(store, "download", A)
+    write_output(store, "download", A)
+    write_output(store, "download", B)
+    assert kept_and_removed(store) == ({A: "pinned"}, [B])
+    assert store.work("download", A).exists()
+
+
+def test_age_spares_what_was_used_or_written_lately(tmp_path):
+    store = Store(tmp_path)
+    age(sealed(store, "download", A), 31)
+    age(sealed(store, "download", B), 29)
+    old, new = (write_output(store, "operator", digest) for digest in (C, D))
+    long_ago = (NOW - timedelta(days=31)).timestamp()
+    for path in (old.parent, *old.parent.rglob("*")):
+        os.utime(path, (long_ago, long_ago))
+    kept, removed = kept_and_removed(store, policy=Policy(older_than=timedelta(days=30)))
+    assert removed == [A, C]
+    assert kept[B].startswith("used too recently (")
+    assert kept[D].startswith("written too recently (")
+    assert new.exists()
+
+
+def test_age_and_runs(tmp_path):
+    """Runs are spared unless they are included; then their age counts, and under a quota too."""
+    month = timedelta(days=25)
+    store = pointed_store(tmp_path)
+    assert kept_and_removed(store, policy=Policy(older_than=month))[1] == []
+    kept, removed = kept_and_removed(store, dry_run=True, policy=Policy(older_than=month, include_runs=True))
+    assert removed == [B, D]
+    assert set(kept) == {A, C}
+    kept, removed = kept_and_removed(store, policy=Policy(older_than=month, quota=0))
+    assert removed == [B, D]
+    assert all(reason.startswith("used too recently (") for reason in kept.values())
+
+
+def test_including_runs_of_any_age_is_refused():
+    with pytest.raises(ConfigurationError, match="--include-runs: would remove what every run points to"):
+        Policy(include_runs=True)
+
+
+def test_a_run_that_ends_while_gc_is_at_work_keeps_what_it_points_to(tmp_path):
+    """The list was made before the run wrote its pointers: what counts is looked up under the lock."""
+    store = pointed_store(tmp_path)
+    sealed(store, "operator", A)
+    removals = collect(store, dry_run=False, policy=Policy(quota=0))
+    first = next(removals)
+    assert first == Removal(store.path("operator", A), first.bytes, used=first.used)
+    point(store, "later", "download", B)
+    pin(store, "download", C)
+    rest = {removal.path.name: removal.kept for removal in removals}
+    assert rest == {A: None, B: "run later points to it", C: "pinned", D: None}
+
+
+def test_what_another_process_removed_meanwhile_counts_for_the_quota(tmp_path):
+    store = pointed_store(tmp_path)
+    removals = collect(store, dry_run=False, policy=Policy(quota=held_bytes(store) * 7 // 8))
+    sealed(store, "operator", A)
+    assert next(removals).kept is None, "operator: the list has been made"
+    store.remove(store.path("download", B))
+    kept = {removal.path.name: removal.kept for removal in removals}
+    assert kept.pop(B) == "another process removed it"
+    assert kept == {
+        digest: f"run {run_name(days)} points to it" for digest, days in ((A, 20), (C, 10), (D, 30))
+    }
+
+
+def test_what_is_no_artifact_is_accounted_for(tmp_path):
+    store = Store(tmp_path)
+    write_output(store, "operator", A)
+    sealed(store, "download", B)
+    store.quarantine("download", B, reason="model.bin is missing")
+    sealed(store, "download", C).path.rename(store.artifacts / "download" / ".removed-cccc-1")
+    found = {leftover.kind: leftover for leftover in leftovers(store)}
+    assert set(found) == {"work", "quarantine", "remains"}
+    assert (found["work"].stage, found["work"].digest) == ("operator", A)
+    assert found["work"].bytes == sum(map(len, FILES.values()))
+    assert (found["quarantine"].stage, found["quarantine"].digest) == ("download", B)
+    assert found["quarantine"].problem == "model.bin is missing"
+    assert all(leftover.bytes == sum_of_sizes(leftover.path) for leftover in found.values())
+    assert all(abs(leftover.written - datetime.now(UTC)) < timedelta(hours=1) for leftover in found.values())
+
+
+def sum_of_sizes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def test_verification_of_chosen_artifacts(tmp_path):
+    store = Store(tmp_path)
+    for digest in (A, B):
+        (sealed(store, "operator", digest).path / "model.bin").write_bytes(b"")
+    started = []
+    ((entry, problem),) = verify(Store(tmp_path), deep=False, only={("operator", A)}, on_start=started.append)
+    assert entry.digest == A
+    assert problem is not None
+    assert started == [entry]
+
+
+def test_a_directory_that_holds_another_artifact_is_a_problem(tmp_path):
+    store = Store(tmp_path)
+    sealed(store, "operator", A).path.rename(store.path("operator", B))
+    (entry,) = entries(store)
+    assert entry.problem is not None
+    assert "holds operator aaaaaaaaaaaa" in entry.problem
+
+
+KNOWN = [("download", "abcd1" + "0" * 59), ("operator", "abcd2" + "0" * 59), ("operator", "abce" + "0" * 60)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("abcd1", 0), ("abcd2", 1), ("abce", 2), ("download/abcd", 0), ("operator/abcd", 1),
+        (KNOWN[2][1], 2), (f"operator/{KNOWN[1][1]}", 1),
+    ],
+)  # fmt: skip
+def test_a_unique_prefix_is_enough(name, meant):
+    assert choose(KNOWN, name) == KNOWN[meant]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("abc", r"'abc' is too short for a digest"),
+        ("operator/", r"'' is too short"),
+        ("abcd", r"abcd: is ambiguous:\n    download/abcd10+\n    operator/abcd20+\n  fix"),
+        ("operator/abc", r"too short"),
+        ("ffff", r"no artifact has this digest; there are:\n    download/abcd10+\n    operator/abcd2"),
+        ("operator/abcd1", r"no artifact has this digest; there are:\n    operator/abcd20+\n    operator/abce0+\n  fix"),
+        ("nothing/abcd1", r"no artifact has this digest; there are:\n    download/abcd1"),
+    ],
+)  # fmt: skip
+def test_what_names_none_or_several_is_refused_with_what_there_is(name, message):
+    with pytest.raises(ConfigurationError, match=message):
+        choose(KNOWN, name)
+
+
+def test_no_more_candidates_are_told_than_can_be_read():
+    many = [("operator", f"abcd{number:060d}") for number in range(20)]
+    with pytest.raises(ConfigurationError, match="and 12 more"):
+        choose(many, "abcd")
+    with pytest.raises(ConfigurationError, match="the store is empty"):
+        choose([], "abcd")
+
+
+def test_pointers_of_another_shape_are_damage(tmp_path):
+    store = Store(tmp_path)
+    point(store, "x", "download", A)
+    (tmp_path / "runs" / "x" / "artifacts.json").write_text("[1]")
+    with pytest.raises(IntegrityError, match=r"runs/x/artifacts\.json: holds no pointers"):
+        entries(store)

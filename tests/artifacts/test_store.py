@@ -114,7 +114,7 @@ def test_the_deep_check_needs_no_fast_sum(tmp_path, monkeypatch):
     content = bytearray((artifact.path / "model.bin").read_bytes())
     content[5] ^= 1
     (artifact.path / "model.bin").write_bytes(content)
-    fast = {file.path: file.crc32c for file in artifact.manifest.files}
+    fast = {file.path: file.xxh3 for file in artifact.manifest.files}
     monkeypatch.setattr(
         "ups.artifacts.store.fast_sum", lambda path: fast[str(path.relative_to(artifact.path))]
     )

@@ -6,14 +6,15 @@ import pytest
 from rich.console import Console
 
 from ups.commands import tables
-from ups.commands.tables import METRICS, plan_table, result_table
+from ups.commands.tables import METRICS, plan_table, result_table, result_tables
 from ups.pipeline.plan import PlannedStage
 
 MODELS = ["persistence", "spatial_mean", "operator", "diffusion", "diffusion_zero_noise", "consistency_1"]
 RECORDS = [
     {
-        "dataset": "rows[bold].hdf5 (burgers1d)", "split": "test", "n_trajectories": 128, "frames": 41,
-        "resolution": [128], "seed": 0, "model": model, "metric": metric,
+        "problem": "burgers1d", "dataset": "rows[bold].hdf5 (burgers1d)", "split": "test", "n_trajectories": 128,
+        "frames": 41, "resolution": [128], "seed": 0, "model": model, "metric": metric, "field": None,
+        "fields_scored": ["u"],
         "value": None if metric == "crps" and model == "persistence" else 1.234567e-05,
     }
     for model, metric in itertools.product(MODELS, METRICS)
@@ -54,7 +55,7 @@ def test_a_narrow_terminal_breaks_neither_names_nor_numbers(shown, columns):
     assert max(map(len, lines)) <= columns
     cells = [line.split() for line in lines if line.startswith(tuple(MODELS))]
     parts = len(cells) // len(MODELS)
-    assert parts == (1 if columns >= 100 else 2 if columns >= 80 else 3)
+    assert parts == (1 if columns >= 120 else 2 if columns >= 80 else 3)
     assert {row[0] for row in cells} == set(MODELS)
     numbers = [cell for row in cells for cell in row[1:]]
     assert set(numbers) == {"1.23e-05"}
@@ -64,9 +65,39 @@ def test_a_narrow_terminal_breaks_neither_names_nor_numbers(shown, columns):
 def test_the_title_has_the_conventions_and_takes_no_markup(shown):
     title = " ".join(" ".join(shown(result_table(RECORDS), None)[:2]).split())
     assert title.startswith(
-        "rows[bold].hdf5 (burgers1d), test split: 128 trajectories, 40 steps, 128 points, seed 0;"
+        "rows[bold].hdf5 (burgers1d), test split: 128 trajectories, 40 steps, 128 points, u scored, seed 0;"
     )
     assert "decoded fields, first frame not counted" in title
+
+
+MAP = {"problem": "porous", "dataset": "darcy2d beta=1", "resolution": [64, 64], "frames": 2}
+GAS = {"problem": "gas", "dataset": "compressible1d eta=0.1", "fields_scored": ["density", "pressure"]}
+
+
+def test_every_problem_has_a_table_of_what_it_has(shown):
+    of_map = [r | MAP for r in RECORDS if r["metric"] not in {"mass_drift", "final_relative_l2"}]
+    wave, porous = result_tables([*RECORDS, *of_map])
+    assert len(wave.columns) == len(METRICS) + 1
+    lines = shown(porous, None)
+    assert "1 step, 64 x 64 points" in lines[0]
+    (header,) = [line for line in lines if line.startswith("model")]
+    assert "mass drift" not in header
+    assert "final" not in header
+    assert "median" in header
+    with pytest.raises(ValueError, match="several problems"):
+        result_table([*RECORDS, *of_map])
+
+
+def test_several_fields_have_columns_of_their_own(shown):
+    error = "trajectory_relative_l2"
+    records = [r | GAS | {"value": 1.0} for r in RECORDS if r["metric"] == error]
+    records += [
+        r | {"field": f, "value": v} for r in records for f, v in (("density", 0.5), ("pressure", 1.5))
+    ]
+    lines = shown(result_table(records), None)
+    assert "density, pressure scored" in " ".join(" ".join(lines[:2]).split())
+    (row,) = [line.split() for line in lines if line.startswith("operator ")]
+    assert row == ["operator", "1", "0.5", "1.5"]
 
 
 @pytest.mark.parametrize("columns", [80, None])

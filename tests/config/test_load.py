@@ -71,8 +71,8 @@ def test_every_file_of_the_project_is_valid(path):
         ("model.encoder", "[1, 2]", "model.encoder: must be a section with keys (got [1, 2])"),
         ("training", "null", "training: must be a section with keys (got null)"),
         ("data", "5", "data: must be a section with keys (got 5)"),
-        ("data.source", "web", "data.source: must be one of 'generated', 'file' (got 'web')"),
-        ("data.source", "null", "data.source: must be one of 'generated', 'file' (got null)"),
+        ("data.source", "web", "data.source: must be one of generated, file, pdebench, mix (got 'web')"),
+        ("data.source", "null", "data.source: must be one of generated, file, pdebench, mix (got null)"),
         (
             "data.path",
             '"a\\0b"',
@@ -99,7 +99,7 @@ def test_every_file_of_the_project_is_valid(path):
         (
             "model.latent.tokens",
             "7",
-            "model.latent.tokens: 7 tokens do not divide the 32 grid points: choose one of 1, 2, 4, 8, 16, 32",
+            "model.latent.tokens: 7 tokens do not divide the 32 grid points of burgers1d: choose one of 1, 2, 4, 8, 16, 32",
         ),
         ("data.solver_resolution", "48", "data: solver_resolution 48 must be a multiple of resolution 32"),
         ("training.operator.warmup_steps", "20", "training.operator: warmup_steps 20 must be below steps 20"),
@@ -121,7 +121,7 @@ def test_every_file_of_the_project_is_valid(path):
         (
             "training.operator.rollout_steps",
             "9",
-            "training.operator.rollout_steps: 9 steps need 10 frames, and a trajectory has 9: lower rollout_steps",
+            "training.operator.rollout_steps: 9 steps need 10 frames, and a trajectory of burgers1d has 9: lower rollout_steps",
         ),
         ("training.diffusion.rollout_steps", "8", "training.diffusion.rollout_steps: 8 steps need 10 frames"),
         (

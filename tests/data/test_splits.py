@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ups.data.splits import SPLITS, split_rows
+from ups.data.splits import SPLITS, fitted_and_held_out, split_rows
 from ups.errors import DataError
 
 PINNED = {"train": [11, 15, 18, 19], "validation": [12, 14, 17], "test": [0, 1]}
@@ -110,3 +110,45 @@ def test_arguments_out_of_range_are_refused(change):
     arguments |= change
     with pytest.raises(ValueError, match="must"):
         split_rows(arguments.pop("n_rows"), arguments.pop("counts"), **arguments)
+
+
+@given(
+    numbers=st.lists(st.integers(0, 3000), min_size=1, max_size=60, unique=True).map(sorted),
+    seed=st.integers(0, 100),
+    test_first=st.integers(1, 3000),
+)
+def test_rows_of_another_file_are_reserved_by_their_numbers_there(numbers, seed, test_first):
+    """A file of some rows of PDEBench's has test rows and others wherever they happen to lie."""
+    original = np.array(numbers)
+    reserved = int((original < test_first).sum())
+    left = len(original) - reserved
+    counts = {"test": reserved, "validation": left // 3, "train": left - left // 3}
+    split = split_rows(len(original), counts, seed=seed, test_first=test_first, original_rows=original)
+    assert (original[split["test"]] < test_first).all()
+    assert len(split["test"]) == reserved
+    for name in ("train", "validation"):
+        assert (original[split[name]] >= test_first).all()
+    assert sorted(np.concatenate(list(split.values()))) == list(range(len(original)))
+    with pytest.raises(DataError, match=f"rows before {test_first}"):
+        split_rows(
+            len(original),
+            counts | {"test": reserved + 1},
+            seed=seed,
+            test_first=test_first,
+            original_rows=original,
+        )
+
+
+def test_a_whole_file_numbers_its_rows_itself():
+    counts = {"train": 40, "validation": 10, "test": 20}
+    plain = split_rows(100, counts, seed=1, test_first=30)
+    told = split_rows(100, counts, seed=1, test_first=30, original_rows=np.arange(100))
+    assert all(np.array_equal(plain[name], told[name]) for name in SPLITS)
+
+
+@given(length=st.integers(2, 500), fraction=st.floats(0.01, 0.99))
+def test_what_the_operator_fits_and_what_its_residual_is_learnt_from_are_disjoint(length, fraction):
+    train = np.arange(length) * 3
+    fitted, held_out = fitted_and_held_out(train, fraction)
+    assert np.array_equal(np.concatenate([fitted, held_out]), train)
+    assert len(held_out) == round(length * fraction)

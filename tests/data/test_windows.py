@@ -1,38 +1,45 @@
-"""Windows are consecutive frames of one trajectory, never out of range, and the same for every world size."""
+"""Windows are consecutive frames of one trajectory of one problem, the same for every world size."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from tiny import problem_windows
+from torch import Tensor
 
-from ups.data.windows import WindowSource
+from ups.data.stores import ResidentStore
+from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import DataError
 
 TRAJECTORIES, FRAMES = 6, 9
+CPU = torch.device("cpu")
 
 
-def numbered(shape: tuple[int, ...]) -> np.ndarray:
+def numbered(*shape: int, trajectories: int = TRAJECTORIES, frames: int = FRAMES) -> Tensor:
     """Every value says its trajectory and its frame: 100 n + t."""
-    number = 100 * np.arange(TRAJECTORIES)[:, None] + np.arange(FRAMES)
-    return np.broadcast_to(number.reshape(TRAJECTORIES, FRAMES, *[1] * len(shape)), (*number.shape, *shape))
+    number = (100 * torch.arange(trajectories)[:, None] + torch.arange(frames)).float()
+    return number.reshape(trajectories, frames, *[1] * len(shape)).expand(-1, -1, *shape).contiguous()
 
 
-def source(**changes) -> WindowSource:
-    settings = {
-        "seed": 1,
-        "batch_size": 8,
-        "window": 3,
-        "scalars": [-3.0, -4.6],
-        "device": torch.device("cpu"),
-        "fields": numbered((4, 1)).astype(np.float32),
-        "latents": numbered((2, 3)).astype(np.float16),
-    }
-    return WindowSource(**(settings | changes))
+def windows(**changes) -> ProblemWindows:
+    settings = {"length": 3, "fields": numbered(4, 1), "latents": numbered(2, 3).half()}
+    return problem_windows(**(settings | changes))
 
 
-def test_a_window_is_consecutive_frames_of_one_trajectory_in_fields_and_latents_alike():
+def source(problems: dict[str, ProblemWindows] | None = None, **changes) -> WindowSource:
+    settings = {"seed": 1, "purpose": "operator", "batch_size": 8, "device": CPU}
+    return WindowSource(problems or {"line": windows()}, **(settings | changes))
+
+
+@pytest.mark.parametrize("order", ["independent", "permutation"])
+def test_a_window_is_consecutive_frames_of_one_trajectory_in_fields_and_latents_alike(order):
     seen = set()
+    made = source(order=order)
     for step in range(50):
-        batch = source().batch(step)
+        batch = made.batch(step)
+        assert batch.problem == "line"
+        assert batch.known is None
         assert batch.fields is not None
         assert batch.latents is not None
         assert batch.fields.shape == (8, 3, 4, 1)
@@ -48,25 +55,159 @@ def test_a_window_is_consecutive_frames_of_one_trajectory_in_fields_and_latents_
     )
 
 
+@pytest.mark.parametrize("order", ["independent", "permutation"])
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_take_the_slots_of_their_number(world):
-    whole = source().batch(5).fields
+def test_ranks_take_the_slots_of_their_number(world, order):
+    whole = source(order=order).batch(5).fields
     assert whole is not None
     for rank in range(world):
-        share = source(rank=rank, world=world).batch(5)
+        share = source(order=order, rank=rank, world=world).batch(5)
         assert share.fields is not None
         assert torch.equal(share.fields, whole[rank::world])
         assert share.scalars.tolist() == [[-3.0, pytest.approx(-4.6)]] * (8 // world)
 
 
 def test_a_window_of_all_frames_fits_and_a_longer_one_is_an_error_with_its_fix():
-    batch = source(window=FRAMES).batch(0)
+    batch = source({"line": windows(length=FRAMES)}).batch(0)
     assert batch.fields is not None
     assert batch.fields.shape[1] == FRAMES
-    with pytest.raises(DataError, match=r"(?s)9 frames.*window takes 10.*fix: lower rollout_steps"):
-        source(window=FRAMES + 1)
+    with pytest.raises(DataError, match=r"(?s)long: .*9 frames.*window takes 10.*fix: lower rollout_steps"):
+        source({"line": windows(), "long": windows(length=FRAMES + 1)})
 
 
-def test_a_source_of_nothing_is_refused():
+def test_a_store_of_nothing_is_refused():
     with pytest.raises(ValueError, match="fields or latents"):
-        source(fields=None, latents=None)
+        ResidentStore(device=CPU)
+
+
+# --- several problems -----------------------------------------------------------------------------
+
+KNOWN = np.array([[True, False], [True, True]])
+
+
+def square(**changes) -> ProblemWindows:
+    """Four samples of a map: two frames of 2 x 2 points, the second field unknown in the first frame."""
+    fields = numbered(2, 2, 2, trajectories=4, frames=2) + torch.tensor([10_000.0, 20_000.0])
+    given = {"length": 2, "fields": fields, "scalars": [0.5], "known": KNOWN}
+    return problem_windows(**(given | changes))
+
+
+def mix(**changes) -> WindowSource:
+    return source({"line": windows(), "square": square()}, **changes)
+
+
+def test_a_batch_holds_one_problem_with_its_own_scalars_shape_and_knowledge():
+    seen = Counter()
+    made = mix()
+    for step in range(40):
+        batch = made.batch(step)
+        seen[batch.problem] += 1
+        assert batch.fields is not None
+        if batch.problem == "line":
+            assert batch.fields.shape == (8, 3, 4, 1)
+            assert batch.scalars.shape == (8, 2)
+            assert batch.known is None
+            assert batch.latents is not None
+        else:
+            assert batch.fields.shape == (8, 2, 2, 2, 2)
+            assert batch.scalars.tolist() == [[0.5]] * 8
+            assert batch.known is not None
+            assert batch.latents is None
+            assert torch.equal(batch.known, torch.from_numpy(KNOWN).expand(8, -1, -1))
+            assert (batch.fields[:, 1, ..., 1] > 19_000).all()
+            assert not batch.fields[:, 0, ..., 1].any(), "what is not known is 0, whatever was stored"
+    assert set(seen) == {"line", "square"}
+
+
+def test_single_frames_have_the_knowledge_of_their_place():
+    """The autoencoder's windows are one frame long: of a map some are the first, some the second."""
+    made = source({"square": square(length=1)})
+    patterns = Counter()
+    for step in range(10):
+        batch = made.batch(step)
+        assert batch.fields is not None
+        assert batch.known is not None
+        frames = batch.fields[:, 0, 0, 0, 0].int() % 2
+        for frame, known, unknown in zip(frames, batch.known[:, 0], batch.fields[:, 0, ..., 1], strict=True):
+            patterns[int(frame)] += 1
+            assert known.tolist() == KNOWN[int(frame)].tolist()
+            assert unknown.any() == bool(frame)
+    assert set(patterns) == {0, 1}
+
+
+def test_fields_are_normalised_by_their_own_problem_and_channel():
+    values = torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+    mean, deviation = torch.tensor([3.0, -50.0]), torch.tensor([0.5, 200.0])
+    store = ResidentStore(device=CPU, fields=values * deviation + mean)
+    known = np.ones((4, 2), dtype=np.bool_)
+    scaled = ProblemWindows(store, 4, [0.0], known, mean, deviation)
+    batch = source({"scaled": scaled}, batch_size=200).batch(0)
+    assert batch.fields is not None
+    found = {tuple(row.round(decimals=3).flatten().tolist()) for row in batch.fields}
+    assert len(found) == 5
+    for row in batch.fields[:20]:
+        assert (row - values).abs().amax(dim=(1, 2, 3)).min() < 1e-4
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_in_a_mix_each_problem_has_complete_epochs_of_its_own(world):
+    """Whoever's turn it is goes on in its permutation where it was, over changes of the weights too."""
+    ranks = [
+        mix(order="permutation", sampling="difficulty_weighted", rank=rank, world=world)
+        for rank in range(world)
+    ]
+    seen: dict[str, list[int]] = {"line": [], "square": []}
+    for step in range(60):
+        batches = [made.batch(step) for made in ranks]
+        assert len({batch.problem for batch in batches}) == 1
+        fields = [batch.fields for batch in batches]
+        slots = torch.stack([field.flatten(1)[:, 0] for field in fields if field is not None], dim=1)
+        seen[batches[0].problem] += (slots.flatten().int() % 10_000).tolist()
+        if step % 17 == 16:
+            for made in ranks:
+                made.reweigh(step + 1, {"line": 1.0, "square": 0.2 * step})
+    starts = {
+        "line": {100 * n + t for n in range(6) for t in range(7)},
+        "square": {100 * n for n in range(4)},
+    }
+    for name, expected in starts.items():
+        epochs = len(seen[name]) // len(expected)
+        assert epochs > 3
+        for epoch in range(epochs):
+            part = seen[name][epoch * len(expected) : (epoch + 1) * len(expected)]
+            assert set(part) == expected, (name, epoch)
+            assert len(part) == len(set(part))
+
+
+def test_proportional_counts_windows_and_not_trajectories():
+    made = mix(sampling="proportional")
+    assert made.state()["weights"] == (pytest.approx(42 / 46), pytest.approx(4 / 46))
+
+
+@pytest.mark.parametrize("order", ["independent", "permutation"])
+def test_restored_in_a_new_process_it_gives_the_same_batches(order):
+    def made() -> WindowSource:
+        return mix(order=order, sampling="difficulty_weighted")
+
+    whole, killed = made(), made()
+    for made_before in (whole, killed):
+        for step in range(9):
+            made_before.batch(step)
+        made_before.reweigh(9, {"line": 0.1, "square": 3.0})
+        for step in range(9, 14):
+            made_before.batch(step)
+    resumed = made()
+    resumed.restore(killed.state())
+    for step in range(14, 40):
+        expected, batch = whole.batch(step), resumed.batch(step)
+        assert batch.problem == expected.problem
+        assert batch.fields is not None
+        assert expected.fields is not None
+        assert torch.equal(batch.fields, expected.fields)
+
+
+def test_the_purpose_of_a_source_makes_other_batches():
+    first, second = (source(purpose=purpose).batch(0).fields for purpose in ("operator", "autoencoder"))
+    assert first is not None
+    assert second is not None
+    assert not torch.equal(first, second)

@@ -22,7 +22,8 @@ def test_at_sigma_min_the_jump_is_the_identity_whatever_the_weights(sigma_min):
     def jumped(sigma: float) -> Tensor:
         model = build("consistency", scale=1.0).requires_grad_(False)
         levels = torch.full((4,), sigma)
-        return jump(model, x, levels, batch.predictions, state, batch.scalars, sigma_min=sigma_min)
+        given = (batch.predictions, state, batch.scalars, batch.problem)
+        return jump(model, x, levels, *given, sigma_min=sigma_min)
 
     assert torch.equal(jumped(sigma_min), x)
     assert (jumped(sigma_min * 1.5) - x).abs().max() > 1e-3 * sigma_min

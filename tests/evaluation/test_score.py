@@ -2,20 +2,26 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny import waves
 from torch import Tensor
 
-from ups.evaluation.baselines import persistence, spatial_mean
+from ups.evaluation.baselines import persistence, spatial_mean, train_mean
 from ups.evaluation.score import Scores, Setting, records, score
+from ups.problems import PROBLEMS
 
 TRUTH = waves(10, 7, grid=64)
 SETTING = Setting(
+    problem="ours",
     dataset="waves",
     version="generated",
     split="test",
+    fields=PROBLEMS["burgers1d"].fields,
+    boundary="periodic",
+    is_map=False,
     seed=3,
     resolution=(64,),
     frames=7,
@@ -33,6 +39,9 @@ POINT_METRICS = [
     "spectral_rmse_high",
 ]
 KEYS = {
+    "problem",
+    "fields_scored",
+    "field",
     "model",
     "dataset",
     "split",
@@ -64,7 +73,7 @@ ORACLE = list(range(10))
 
 
 def scored(forecast, *, members: int = 1, batch: int = 4) -> Scores:
-    return score("model", forecast, TRUTH, members=members, calls_per_step=2, batch=batch)
+    return score("model", forecast, TRUTH, SETTING, members=members, calls_per_step=2, batch=batch)
 
 
 def table(scores: Scores) -> dict[str, float]:
@@ -99,7 +108,7 @@ def test_the_futures_of_other_trajectories_score_as_badly_as_they_are():
 def test_scores_do_not_depend_on_the_size_of_the_batches():
     forecast = lookup(ORACLE[1:] + ORACLE[:1])
     whole, parts = scored(forecast, batch=100), scored(forecast, batch=3)
-    for name in ("trajectory", "frame", "drift", "spectral", "spectrum"):
+    for name in ("per_field", "trajectory", "frame", "drift", "spectral", "spectrum"):
         torch.testing.assert_close(whole.get(name), parts.get(name))
 
 
@@ -126,21 +135,22 @@ def test_persistence_repeats_the_first_frame_and_the_mean_is_flat():
     assert table(scored(spatial_mean(6)))["trajectory_relative_l2"] == pytest.approx(1.0, rel=1e-4)
     still = TRUTH[:, :1].expand(-1, 7, -1, -1).clone()
     assert (
-        score("p", persistence(6), still, members=1, calls_per_step=0, batch=4).get("trajectory").max() == 0
+        score("p", persistence(6), still, SETTING, members=1, calls_per_step=0, batch=4)
+        .get("trajectory")
+        .max()
+        == 0
     )
 
 
 def test_records_are_complete_json():
     told = records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
-    assert [record["metric"] for record in told] == [
-        *POINT_METRICS,
-        "crps",
-        "coverage_90",
-        "seconds_per_trajectory",
-    ]
+    assert sorted(record["metric"] for record in told) == sorted(
+        [*POINT_METRICS, "crps", "coverage_90", "seconds_per_trajectory"]
+    )
     for record in told:
         assert record.keys() >= KEYS
         assert (record["model"], record["dataset"], record["split"]) == ("model", "waves", "test")
+        assert (record["problem"], record["fields_scored"], record["field"]) == ("ours", ["u"], None)
         assert (record["n_trajectories"], record["frames"], record["frames_skipped"]) == (10, 7, 1)
         assert (record["resolution"], record["seed"], record["n_members"]) == ([64], 3, 4)
         assert math.isfinite(record["value"])
@@ -149,10 +159,134 @@ def test_records_are_complete_json():
 
 
 def test_a_deterministic_model_has_no_ensemble_metrics():
-    assert list(table(scored(lookup(ORACLE)))) == [*POINT_METRICS, "seconds_per_trajectory"]
+    assert sorted(table(scored(lookup(ORACLE)))) == sorted([*POINT_METRICS, "seconds_per_trajectory"])
 
 
 def test_a_forecast_that_blew_up_is_null_and_not_a_number():
     values = table(scored(lambda initial: lookup(ORACLE)(initial) * torch.nan))
     assert values["trajectory_relative_l2"] is None
     assert values["pdebench_nrmse"] is None
+
+
+MAP = replace(
+    SETTING, fields=PROBLEMS["darcy2d"].fields, boundary="dirichlet", is_map=True, resolution=(8, 8), frames=2
+)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_given_fields_are_never_scored():
+    truth = normal(6, 2, 8, 8, 2)
+
+    def forecast(initial: Tensor) -> Tensor:
+        found = [int((truth[:, 0] - frame).abs().amax(dim=(1, 2, 3)).argmin()) for frame in initial]
+        return truth[found, 1:].flatten(2, -2)[:, None] + torch.tensor([7.0, 0.0])
+
+    told = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
+    values = {record["metric"]: record["value"] for record in told}
+    assert values.pop("seconds_per_trajectory") > 0
+    assert set(values.values()) == {0.0}
+    assert {tuple(record["fields_scored"]) for record in told} == {("u",)}
+
+
+def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
+    truth = normal(7, 2, 8, 8, 2)
+    errors = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 2.1])
+
+    def forecast(initial: Tensor) -> Tensor:
+        return truth[:, None, 1:].flatten(3, -2) * (1 + errors.view(-1, 1, 1, 1, 1))
+
+    told = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=7), MAP)
+    values = {record["metric"]: record["value"] for record in told}
+    assert values["trajectory_relative_l2"] == pytest.approx(0.6, rel=1e-5)
+    assert values["trajectory_relative_l2_median"] == pytest.approx(0.4, rel=1e-5)
+    assert values["pdebench_nrmse"] == pytest.approx(0.6, rel=1e-5)
+    assert values.keys() == {
+        "trajectory_relative_l2",
+        "trajectory_relative_l2_median",
+        "pdebench_nrmse",
+        "spectral_rmse_low",
+        "seconds_per_trajectory",
+    }  # the grid has no wavenumbers of the other bands
+    assert {record["frames"] for record in told} == {2}
+
+
+def test_the_median_of_an_even_number_lies_between_the_middle_two():
+    truth = normal(4, 2, 8, 8, 2)
+
+    def forecast(initial: Tensor) -> Tensor:
+        errors = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(-1, 1, 1, 1, 1)
+        return truth[:, None, 1:].flatten(3, -2) * (1 + errors)
+
+    told = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
+    (median,) = [r["value"] for r in told if r["metric"] == "trajectory_relative_l2_median"]
+    assert median == pytest.approx(0.3, rel=1e-5)
+
+
+def test_the_train_mean_is_the_same_field_for_every_sample():
+    mean = normal(8, 8, 2)
+    forecast = train_mean(mean)(normal(3, 8, 8, 2, seed=1))
+    assert forecast.shape == (3, 1, 1, 64, 2)
+    for sample in range(3):
+        assert torch.equal(forecast[sample, 0, 0], mean.flatten(0, 1))
+
+
+FLOW = replace(SETTING, fields=PROBLEMS["compressible1d"].fields, frames=4, resolution=(32,))
+
+
+def flow() -> Tensor:
+    return normal(5, 4, 32, 3) + torch.tensor([3.0, 0.0, 40.0])
+
+
+def scaled(factors: tuple[float, float, float], units: Tensor, *, members: int = 1):
+    truth = flow() * units
+
+    def forecast(initial: Tensor) -> Tensor:
+        future = truth[:, None, 1:] * (1 + torch.tensor(factors))
+        return future.expand(-1, members, -1, -1, -1) + 0.01 * units * normal(5, members, 3, 32, 3, seed=9)
+
+    return score("m", forecast, truth, FLOW, members=members, calls_per_step=1, batch=5)
+
+
+def test_errors_of_several_fields_are_averaged_and_told_one_by_one():
+    told = records(scaled((0.1, 0.3, 0.8), torch.ones(3)), FLOW)
+    by_field = {r["field"]: r["value"] for r in told if r["metric"] == "trajectory_relative_l2"}
+    assert list(by_field) == [None, "density", "velocity", "pressure"]
+    assert by_field["density"] == pytest.approx(0.1, abs=0.01)
+    assert by_field["velocity"] == pytest.approx(0.3, abs=0.01)
+    assert by_field["pressure"] == pytest.approx(0.8, abs=0.01)
+    assert by_field[None] == pytest.approx(sum(v for k, v in by_field.items() if k) / 3, rel=1e-6)
+    units = {r["field"]: r["unit"] for r in told if r["metric"] == "spectral_rmse_low"}
+    assert units == {field.name: field.unit for field in FLOW.fields}
+
+
+def test_other_units_change_nothing_but_what_has_a_unit():
+    units = torch.tensor([1e-3, 1e3, 1e2])
+    plain, other = (records(scaled((0.1, 0.3, 0.8), u, members=4), FLOW) for u in (torch.ones(3), units))
+    assert len(plain) == len(other)
+    factor = dict(zip(("density", "velocity", "pressure"), units.tolist(), strict=True))
+    for before, after in zip(plain, other, strict=True):
+        if before["metric"] == "seconds_per_trajectory":
+            continue
+        scale = 1.0 if before["unit"] == "1" else factor[before["field"]]
+        assert after["value"] == pytest.approx(scale * before["value"], rel=1e-3), before["metric"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels"),
+    [
+        ({}, [0]),
+        ({"fields": PROBLEMS["compressible1d"].conserved_fields}, [0, 1, 2]),
+        ({"boundary": "outflow"}, []),
+        ({"is_map": True}, []),
+    ],
+)
+def test_mass_is_that_of_conserved_fields_without_walls(changes, channels):
+    setting = replace(FLOW, **changes)
+    assert setting.conserved == channels
+    truth = flow()
+    told = records(score("p", persistence(3), truth, setting, members=1, calls_per_step=0, batch=2), setting)
+    drifts = [record["value"] for record in told if record["metric"] == "mass_drift"]
+    assert drifts == ([0.0] if channels else [])

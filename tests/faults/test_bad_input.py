@@ -13,8 +13,11 @@ from command_line import TINY, ups
 from ups.artifacts import Store
 from ups.config import load_configuration
 from ups.config.numbers import parse_yaml
-from ups.data.pdebench import PDEBenchFile, write_trajectories
+from ups.data.dataset import trajectory_file
+from ups.data.pdebench import PDEBenchFile
+from ups.data.pdebench_writer import write_trajectories
 from ups.errors import DataError, UpsError
+from ups.problems import PROBLEMS
 from ups.runtime.request import Request
 from ups.stages import download
 from ups.stages.score_file import find_strides
@@ -29,7 +32,9 @@ def write(
     t = np.arange(frames) * interval
     phase = np.linspace(0, 1, rows)[:, None, None]
     fields = np.sin(2 * np.pi * (x - t[:, None] + phase)).astype(np.float32)
-    write_trajectories(path, fields, t, x, parameters={"nu": nu})
+    write_trajectories(
+        path, fields[..., None], t, [x], problem="burgers1d", parameters={"nu": nu}, boundary="periodic"
+    )
     return path
 
 
@@ -51,7 +56,7 @@ def download_here(folder: Path, config: Path) -> Path:
     """The stage in this process; its output."""
     work = folder / "work"
     configuration = load_configuration(config, {"execution.device": "cpu"})
-    download.run(Request(work, "download", "", "", configuration, {}, {}))
+    download.run(Request(work, folder / "root", "download", "", "", configuration, {}, {}))
     return work / "output"
 
 
@@ -119,8 +124,8 @@ DAMAGES = {
     without_viscosity: "has no attribute Nu",
     of_other_type: "values are int32, the layout has float32",
     of_other_rank: r"has shape \(6, 9, 32, 1\)",
-    with_nan: "row 3 holds a value that is not finite at frame 2",
-    with_infinity: "row 3 holds a value that is not finite at frame 2",
+    with_nan: "row 3 holds nan at frame 2, which is not finite",
+    with_infinity: "row 3 holds inf at frame 2, which is not finite",
     of_the_old_version: "before October 2023",
     inviscid: "has {'nu': 0.0}, and the models are conditioned on its logarithm",
 }
@@ -173,7 +178,7 @@ def test_what_does_not_fit_the_file_is_named(tmp_path, data, message):
     ("damage", "message"),
     [
         (truncate, "is not a complete HDF5 file"),
-        (with_nan, "not finite at frame 2"),
+        (with_nan, "row 3 holds nan at frame 2"),
         (of_the_old_version, "before October 2023"),
     ],
 )
@@ -206,7 +211,7 @@ def test_models_that_do_not_fit_a_file_cost_no_training(tmp_path):
         done = ups(*command, config, "--root", root, "--set", "model.latent.tokens=5")
         assert done.returncode == 2
         assert (
-            "model.latent.tokens: 5 tokens do not divide the 32 grid points: choose one of 1, 2, 4,"
+            "model.latent.tokens: 5 tokens do not divide the 32 grid points of burgers1d: choose one of 1, 2, 4,"
             in done.stderr
         )
     assert len(list((root / "runs").iterdir())) == 1
@@ -224,10 +229,12 @@ def test_genuine_rows_go_through_the_first_stages(tmp_path, genuine_data):
     artifacts = {path.parent.name: store.find(path.parent.name, path.name) for path in store}
     assert set(artifacts) == {"download", "autoencoder", "cache_encode"}
     summary = artifacts["download"].manifest.summary
-    assert summary["name"] == "burgers1d nu=0.01"
-    assert (summary["frames"], summary["resolution"]) == (41, 32)
-    assert artifacts["cache_encode"].manifest.summary["float16_round_trip"]["fields/u"]["relative_l2"] < 3e-4
-    copy = artifacts["download"].path / "trajectories.hdf5"
+    told = summary["problems"]["burgers1d"]
+    assert told["title"] == "burgers1d nu=0.01"
+    assert (told["frames"], told["grid"]) == (41, [32])
+    stored = artifacts["cache_encode"].manifest.summary["float16_round_trip"]["burgers1d"]
+    assert stored["fields/u"]["relative_l2"] < 3e-4
+    copy = trajectory_file(artifacts["download"].path, "burgers1d")
     with h5py.File(tmp_path / "rows.hdf5") as original, h5py.File(copy) as copied:
         np.testing.assert_array_equal(copied["tensor"][:], original["tensor"][:, ::5])
 
@@ -264,29 +271,52 @@ def test_a_finished_run_is_scored_on_a_finer_grid(run_copy, tmp_path):
     before = sorted((run_copy / "logs").iterdir())
     done = ups("evaluate", run_copy, "--file", file)
     assert done.returncode == 0, done.stderr
-    assert "fine.hdf5 (burgers1d), file split: 2 trajectories, 4 steps, 32 points, seed 0" in done.stdout
+    assert (
+        "fine.hdf5 (burgers1d), file split: 2 trajectories, 4 steps, 32 points, u scored, seed 0"
+        in done.stdout
+    )
     assert done.stdout.count("\noperator ") == 1
     assert sorted((run_copy / "logs").iterdir()) == before, "nothing is left in the run"
 
 
-def described(*, resolution: int = 32, frames: int = 9, interval: float = 0.05) -> PDEBenchFile:
-    times = np.arange(frames) * interval
-    return PDEBenchFile(Path("f.hdf5"), "burgers1d", 2, frames, resolution, times, times, {"nu": 0.01}, "now")
+def described(*, points: tuple[int, ...] = (32,), frames: int = 9, interval: float = 0.05) -> PDEBenchFile:
+    name = "burgers1d" if len(points) == 1 else "darcy2d"
+    return PDEBenchFile(
+        path=Path("f.hdf5"),
+        problem=PROBLEMS[name],
+        rows=2,
+        frames=frames,
+        grid=points,
+        times=np.arange(frames) * interval,
+        coordinates=tuple(np.arange(n) / n for n in points),
+        parameters={"nu": 0.01},
+        boundary=PROBLEMS[name].boundaries[0],
+        data_version="now",
+    )
 
 
 @pytest.mark.parametrize(
-    ("file", "message"),
+    ("file", "grid", "message"),
     [
-        (described(resolution=16), "has 16 grid points, and the model's grid of 32 is not among them"),
-        (described(resolution=48), "has 48 grid points"),
-        (described(interval=0.02), r"has frames every 0\.02, and the model's step of 0\.05 is no multiple"),
-        (described(interval=0.1), r"has frames every 0\.1"),
-        (described(interval=0.01, frames=5), "has 5 frames, too few for one step of 5 frames"),
+        (described(points=(16,)), (32,), "has 16 grid points, and the model's grid of 32 is not among them"),
+        (described(points=(48,)), (32,), "has 48 grid points"),
+        (
+            described(points=(32, 48)),
+            (16, 16),
+            "has 32 x 48 grid points, and the model's grid of 16 x 16 is not",
+        ),
+        (
+            described(interval=0.02),
+            (32,),
+            r"has frames every 0\.02, and the model's step of 0\.05 is no multiple",
+        ),
+        (described(interval=0.1), (32,), r"has frames every 0\.1"),
+        (described(interval=0.01, frames=5), (32,), "has 5 frames, too few for one step of 5 frames"),
     ],
 )
-def test_files_without_the_models_grid_or_frames_are_refused(file, message):
+def test_files_without_the_models_grid_or_frames_are_refused(file, grid, message):
     with pytest.raises(DataError, match=f"f.hdf5: {message}"):
-        find_strides(file, resolution=32, time_step=0.05)
+        find_strides(file, grid=grid, time_step=0.05)
 
 
 def test_the_command_says_what_a_file_lacks(run_copy, tmp_path):

@@ -24,12 +24,13 @@ def test_a_deployment_names_a_valid_configuration(deployment):
     load_configuration(CHECKOUT / deployment["parameters"]["config"], deployment["parameters"]["overrides"])
 
 
-def test_both_deployments_start_in_the_checkout(deployed: Orchestra):
-    for name in ("demo", "prod"):
-        found = deployed.api("GET", f"/deployments/name/burgers-upt/{name}")
+@pytest.mark.parametrize("flow", ["burgers_upt", "pdebench_upt"])
+def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
+    for name in [d["name"] for d in DEPLOYMENTS if d["entrypoint"] == f"flows.{flow}:{flow}"]:
+        found = deployed.api("GET", f"/deployments/name/{flow.replace('_', '-')}/{name}")
         [step] = found["pull_steps"]
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}
-        assert found["entrypoint"] == "flows.burgers_upt:burgers_upt"
+        assert found["entrypoint"] == f"flows.{flow}:{flow}"
         properties = found["parameter_openapi_schema"]["properties"]
         assert {key for key, value in properties.items() if value["description"]} == {"config", "overrides"}
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import NETWORK, build, describe, fresh, random_batch, waves
+from tiny import LINE, NETWORK, PROBLEM, SQUARE, build, describe, fresh, random_batch, waves
 from torch import Tensor, nn
 
 from ups.errors import IntegrityError
 from ups.models.autoencoder import Autoencoder
-from ups.models.build import load_model, save_model
+from ups.models.build import load_model, problem_shapes, save_model
 from ups.models.codec import Codec
 from ups.models.residual import ResidualNetwork
+from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
 
 KINDS = ["autoencoder", "codec", "operator", "diffusion", "consistency"]
@@ -29,13 +31,15 @@ def outputs(model: nn.Module) -> Tensor:
     state = batch.latents[:, 0]
     match model:
         case Autoencoder():
-            return model(fields, centres)
+            return model(fields, centres, PROBLEM)
         case Codec():
-            return model.decode(model.encode(fields), centres)
+            codec = model.of(PROBLEM)
+            return codec.decode(codec.encode(fields), centres)
         case ResidualNetwork():
-            raw = model(batch.latents[:, 1], torch.zeros(3), batch.predictions, state, batch.scalars)
-            return model.apply_residual(batch.predictions, raw)
-    return model(state, batch.scalars)
+            given = (batch.predictions, state, batch.scalars, PROBLEM)
+            raw = model(batch.latents[:, 1], torch.zeros(3), *given)
+            return model.apply_residual(batch.predictions, raw, PROBLEM)
+    return model(state, batch.scalars, PROBLEM)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,6 +54,15 @@ def test_a_saved_model_computes_the_same_with_nothing_but_its_file(tmp_path, kin
     assert torch.equal(outputs(loaded), outputs(model))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("shape", [LINE, SQUARE, replace(SQUARE, boundary="outflow", scored=(0, 1))])
+def test_a_shape_survives_its_way_through_json(shape):
+    assert ProblemShape.from_json(json.loads(json.dumps(shape.to_json()))) == shape
+    assert problem_shapes({"problems": {"a": shape.to_json(), "b": LINE.to_json()}}) == {
+        "a": shape,
+        "b": LINE,
+    }
 
 
 def test_averaged_weights_replace_the_models_own(tmp_path):
@@ -106,7 +119,13 @@ def test_half_a_file_is_refused(tmp_path, kept):
     [
         {"kind": "perceiver"},
         {"latent_dim": 5},
-        {"tokens": [5]},
+        {"problems": {PROBLEM: LINE.to_json() | {"tokens": [5]}}},
+        {"problems": {PROBLEM: LINE.to_json() | {"scalars": 3}}},
+        {"problems": {PROBLEM: SQUARE.to_json()}},
+        {"problems": {PROBLEM: LINE.to_json() | {"viscosity": 1}}},
+        {"problems": {"advection1d": LINE.to_json()}},
+        {"problems": {PROBLEM: LINE.to_json(), "darcy2d": SQUARE.to_json()}},
+        {"problems": [PROBLEM]},
         {"network": NETWORK | {"depth": 2}},
         {"network": NETWORK | {"dropout": 0.1}},
     ],

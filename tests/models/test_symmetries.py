@@ -3,13 +3,14 @@
 All weights are random. Tolerances are those of float32 after a few hundred additions: 1e-5.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import GRID, LATENT_DIM, NETWORK, TOKENS, build, fresh, random_batch, waves
+from tiny import GRID, LATENT_DIM, LINE, PROBLEM, TOKENS, build, fresh, random_batch, waves
 from torch import Tensor
 
 from ups.models.autoencoder import Autoencoder
-from ups.models.build import build_model
 from ups.models.codec import Codec
 from ups.models.rotary import integer_frequencies, rotate, rotation
 from ups.models.token_grid import cell_centres
@@ -40,22 +41,22 @@ def spread(values: Tensor) -> float:
 @pytest.mark.parametrize("patches", [1, 3, -2])
 def test_the_encoder_commutes_with_shifts_by_patches(patches):
     encoder = autoencoder().encoder
-    tokens = encoder(fields())
+    tokens = encoder(fields(), PROBLEM)
     assert spread(tokens) > 0.1
     torch.testing.assert_close(
-        encoder(fields().roll(patches * PATCH, dims=1)), tokens.roll(patches, dims=1), **CLOSE
+        encoder(fields().roll(patches * PATCH, dims=1), PROBLEM), tokens.roll(patches, dims=1), **CLOSE
     )
-    unaligned = encoder(fields().roll(1, dims=1))
+    unaligned = encoder(fields().roll(1, dims=1), PROBLEM)
     assert all((unaligned - tokens.roll(n, dims=1)).abs().max() > 1e-2 for n in range(TOKENS))
 
 
 @pytest.mark.parametrize("patches", [1, 3, -2])
 def test_the_decoder_commutes_with_shifts_by_patches(patches):
     decoder = autoencoder().decoder
-    values = decoder(latents(), cell_centres([GRID]))
+    values = decoder(latents(), cell_centres([GRID]), PROBLEM)
     assert spread(values) > 0.05
     torch.testing.assert_close(
-        decoder(latents().roll(patches, dims=1), cell_centres([GRID])),
+        decoder(latents().roll(patches, dims=1), cell_centres([GRID]), PROBLEM),
         values.roll(patches * PATCH, dims=1),
         **CLOSE,
     )
@@ -70,8 +71,8 @@ def test_the_latent_networks_commute_with_shifts_of_tokens(kind):
     def apply(shift: int) -> Tensor:
         x, prediction, state = (tokens.roll(shift, dims=1) for tokens in states)
         if kind == "operator":
-            return model(x, scalars)
-        return model(x, torch.tensor([-1.0, 0.0, 0.5]), prediction, state, scalars)
+            return model(x, scalars, PROBLEM)
+        return model(x, torch.tensor([-1.0, 0.0, 0.5]), prediction, state, scalars, PROBLEM)
 
     assert spread(apply(0)) > 0.1
     torch.testing.assert_close(apply(3), apply(0).roll(3, dims=1), **CLOSE)
@@ -81,30 +82,34 @@ def test_tokens_are_told_apart_by_their_distance():
     model = build("operator").requires_grad_(False)
     scalars = random_batch(3).scalars
     permutation = torch.tensor([0, 2, 1, *range(3, TOKENS)])
-    permuted = model(latents()[:, permutation], scalars)
-    assert (permuted - model(latents(), scalars)[:, permutation]).abs().max() > 1e-2
+    permuted = model(latents()[:, permutation], scalars, PROBLEM)
+    assert (permuted - model(latents(), scalars, PROBLEM)[:, permutation]).abs().max() > 1e-2
 
 
 def test_the_decoder_reads_each_query_on_its_own():
     decoder = autoencoder().decoder
     queries = torch.rand(50, 1, generator=torch.Generator().manual_seed(0))
-    values = decoder(latents(), queries)
+    values = decoder(latents(), queries, PROBLEM)
     permutation = torch.randperm(50, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(decoder(latents(), queries[permutation]), values[:, permutation], **CLOSE)
-    torch.testing.assert_close(decoder(latents(), queries[:7]), values[:, :7], **CLOSE)
+    torch.testing.assert_close(
+        decoder(latents(), queries[permutation], PROBLEM), values[:, permutation], **CLOSE
+    )
+    torch.testing.assert_close(decoder(latents(), queries[:7], PROBLEM), values[:, :7], **CLOSE)
 
 
 @pytest.mark.parametrize("shift", [1.0, -1.0, 3.0])
 def test_decoding_is_periodic(shift):
     decoder = autoencoder().decoder
     queries = torch.rand(50, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(decoder(latents(), queries + shift), decoder(latents(), queries), **CLOSE)
+    torch.testing.assert_close(
+        decoder(latents(), queries + shift, PROBLEM), decoder(latents(), queries, PROBLEM), **CLOSE
+    )
 
 
 def test_decoding_is_continuous_across_patches_and_the_seam():
     decoder = autoencoder().decoder
     edges = torch.arange(TOKENS, dtype=torch.float64)[:, None] / TOKENS
-    left, right = decoder(latents(), edges - 1e-7), decoder(latents(), edges + 1e-7)
+    left, right = decoder(latents(), edges - 1e-7, PROBLEM), decoder(latents(), edges + 1e-7, PROBLEM)
     torch.testing.assert_close(left, right, rtol=0, atol=1e-4)
 
 
@@ -113,9 +118,9 @@ def test_a_fresh_network_says_nothing(kind):
     model = fresh(kind)
     scalars = random_batch(3).scalars
     if kind == "operator":
-        assert torch.equal(model(latents(), scalars), latents()), "a fresh operator is persistence"
+        assert torch.equal(model(latents(), scalars, PROBLEM), latents()), "a fresh operator is persistence"
     else:
-        raw = model(latents(), torch.zeros(3), latents(1), latents(2), scalars)
+        raw = model(latents(), torch.zeros(3), latents(1), latents(2), scalars, PROBLEM)
         assert torch.equal(raw, torch.zeros_like(raw))
 
 
@@ -123,42 +128,41 @@ def test_the_networks_depend_on_their_scalars_and_each_sample_on_its_own():
     model = build("operator").requires_grad_(False)
     scalars = torch.tensor([[-3.0, -4.6], [-3.0, -2.3], [-3.0, -4.6]])
     same_state = latents()[:1].expand(3, -1, -1)
-    first, second, third = model(same_state, scalars)
+    first, second, third = model(same_state, scalars, PROBLEM)
     torch.testing.assert_close(first, third, **CLOSE)
     assert (first - second).abs().max() > 1e-2
 
 
 def test_a_codec_normalises_there_and_back():
-    codec = build("codec")
-    assert isinstance(codec, Codec)
+    frozen = build("codec")
+    assert isinstance(frozen, Codec)
+    codec = frozen.of(PROBLEM)
+    told = codec.statistics
     torch.testing.assert_close(codec.denormalise(codec.normalise(fields())), fields(), **CLOSE)
     z = codec.encode(fields())
-    raw = codec.autoencoder.encoder((fields() - codec.field_mean) / codec.field_deviation)
-    torch.testing.assert_close(z * codec.latent_deviation + codec.latent_mean, raw, **CLOSE)
+    raw = frozen.autoencoder.encoder((fields() - told.field_mean) / told.field_deviation, PROBLEM)
+    torch.testing.assert_close(z * told.latent_deviation + told.latent_mean, raw, **CLOSE)
     coordinates = cell_centres([GRID])
-    expected = codec.autoencoder.decoder(raw, coordinates) * codec.field_deviation + codec.field_mean
+    expected = frozen.autoencoder.decoder(raw, coordinates, PROBLEM) * told.field_deviation + told.field_mean
     torch.testing.assert_close(codec.decode(z, coordinates), expected, **CLOSE)
-    assert not any(parameter.requires_grad for parameter in codec.parameters())
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
 def test_two_axes_commute_with_shifts_along_either():
-    wide = NETWORK | {"width": 16, "heads": 2}
-    torch.manual_seed(0)
-    model = build_model(
-        {"kind": "autoencoder", "grid": [8, 12], "tokens": [4, 4], "latent_dim": 3, "channels": 2}
-        | {"encoder": wide, "decoder": wide}
-    ).requires_grad_(False)
+    sheet = replace(LINE, grid=(8, 12), tokens=(4, 4), channels=2, scored=(0, 1))
+    model = build("autoencoder", shapes={"sheet": sheet}).requires_grad_(False)
     assert isinstance(model, Autoencoder)
-    for parameter in model.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
+    torch.manual_seed(0)
     u = torch.randn(2, 8, 12, 2)
-    tokens = model.encoder(u).view(2, 4, 4, 3)
-    shifted = model.encoder(u.roll((2, -3), dims=(1, 2))).view(2, 4, 4, 3)
-    torch.testing.assert_close(shifted, tokens.roll((1, -1), dims=(1, 2)), **CLOSE)
+    tokens = model.encoder(u, "sheet").view(2, 4, 4, LATENT_DIM)
     centres = cell_centres([8, 12])
-    values = model.decoder(tokens.flatten(1, 2), centres).view(2, 8, 12, 2)
-    moved = model.decoder(shifted.flatten(1, 2), centres).view(2, 8, 12, 2)
-    torch.testing.assert_close(moved, values.roll((2, -3), dims=(1, 2)), **CLOSE)
+    values = model.decoder(tokens.flatten(1, 2), centres, "sheet").view(2, 8, 12, 2)
+    assert tokens.std(dim=(1, 2)).min() > 0.05
+    for shift, patches in [((2, 0), (1, 0)), ((0, -3), (0, -1)), ((2, -3), (1, -1))]:
+        shifted = model.encoder(u.roll(shift, dims=(1, 2)), "sheet").view(2, 4, 4, LATENT_DIM)
+        torch.testing.assert_close(shifted, tokens.roll(patches, dims=(1, 2)), **CLOSE)
+        moved = model.decoder(shifted.flatten(1, 2), centres, "sheet").view(2, 8, 12, 2)
+        torch.testing.assert_close(moved, values.roll(shift, dims=(1, 2)), **CLOSE)
 
 
 def test_rotary_scores_depend_on_the_difference_of_positions():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from gaussian import Gaussian, RawNetwork
+from tiny import PROBLEM
 from torch import nn
 
 from ups.diffusion.edm import noise_levels
@@ -62,13 +63,13 @@ def test_an_error_of_the_raw_network_costs_its_square_at_every_noise_level(error
 
 def test_a_residual_is_measured_in_its_own_deviation():
     model = RawNetwork(Gaussian(0.0, 1.0))
-    model.residual_deviation.copy_(torch.tensor([0.1, 1.0, 2.0, 4.0]))
+    deviation = model.deviation(PROBLEM).copy_(torch.tensor([0.1, 1.0, 2.0, 4.0]))
     batch = Gaussian(0.0, 1.0).batch(5)
     assert batch.latents is not None
     assert batch.predictions is not None
     state, prediction, residual = residual_example(model, batch)
     assert torch.equal(state, batch.latents[:, 0])
-    torch.testing.assert_close(prediction + residual * model.residual_deviation, batch.latents[:, 1])
+    torch.testing.assert_close(prediction + residual * deviation, batch.latents[:, 1])
 
 
 def distillation(gaussian: Gaussian, intervals: int) -> ConsistencyDistillation:

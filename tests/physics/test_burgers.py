@@ -2,13 +2,14 @@
 
 import math
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ups.data.pdebench import read_trajectories
+from ups.benchmarks.explicit_burgers import solve_burgers_explicit
 from ups.errors import NotFiniteError
 from ups.physics.burgers import solve_burgers
 from ups.physics.initial_conditions import sinusoidal_initial_conditions
@@ -48,11 +49,13 @@ def scheme_written_out(u: np.ndarray, *, duration: float, cfl: float) -> np.ndar
         )
         return -(flux - np.roll(flux, 1)) / dx
 
-    time = 0.0
-    while time < duration * (1 - 1e-12):
-        step = min(cfl * dx / abs(u).max(), duration - time)
-        u = u + step * rate(u + step / 2 * rate(u))
-        time += step
+    steps = max(1, math.ceil(duration * abs(u).max() / (cfl * dx)))
+    half = duration / steps / 2
+    for _ in range(steps):
+        second = u + half * rate(u)
+        third = second + half * rate(second)
+        fourth = 2 / 3 * u + 1 / 3 * (third + half * rate(third))
+        u = fourth + half * rate(fourth)
     return u
 
 
@@ -67,12 +70,12 @@ def relative_error(value: torch.Tensor, reference: torch.Tensor) -> torch.Tensor
 
 @pytest.mark.parametrize("nu", [0.001, 0.01])
 def test_reproduces_genuine_rows(genuine_data, nu):
-    # 2e-4 is what an independent float64 implementation of the same scheme reaches. At nu = 0.01 nearly all of
+    # 2e-4 is what an independent float64 implementation of PDEBench's scheme reaches. At nu = 0.01 nearly all of
     # it is the float32 drift of the reference, whose row 0 loses 7e-5 of its mean over 50,000 steps.
-    genuine = read_trajectories(genuine_data / f"1D_Burgers_Sols_Nu{nu}.rows4.hdf5", np.arange(4))
-    reference = torch.from_numpy(genuine.fields).double()
+    with h5py.File(genuine_data / f"1D_Burgers_Sols_Nu{nu}.rows4.hdf5", "r") as file:
+        reference = torch.from_numpy(file["tensor"][:]).double()
     assert reference.shape == (4, 201, 1024)
-    solved = solve_burgers(reference[:, 0], nu=genuine.parameters["nu"], frame_interval=0.01, frames=201)
+    solved = solve_burgers(reference[:, 0], nu=nu, frame_interval=0.01, frames=201)
     assert relative_error(solved[:, 1:], reference[:, 1:]).mean() <= 2e-4
 
 
@@ -101,7 +104,7 @@ def test_equals_the_scheme_written_out():
     for row in range(len(initial)):
         state = initial[row].numpy()
         for frame in range(1, frames):
-            state = scheme_written_out(state, duration=interval, cfl=0.25)
+            state = scheme_written_out(state, duration=interval, cfl=0.75)
             np.testing.assert_allclose(solved[row, frame].numpy(), state, rtol=0, atol=1e-11)
 
 
@@ -188,16 +191,27 @@ def test_a_row_at_rest_stays_at_rest_beside_a_moving_one():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), shift=st.integers(1, 47), cells=st.sampled_from([48, 49, 64]))
 def test_symmetries_of_the_equation(seed, shift, cells):
-    """Translation; the reflection u(x) -> -u(-x); no new extrema; less energy with every frame."""
+    """Translation; the reflection u(x) -> -u(-x); less energy with every frame."""
     initial = initial_states(1, cells, seed=seed)
     images = torch.cat([initial, initial.roll(shift, dims=1), -initial.flip(1)])
     original, moved, mirrored = solve_burgers(images, nu=0.01, frame_interval=0.1, frames=4)
     torch.testing.assert_close(moved, original.roll(shift, dims=1), rtol=0, atol=1e-11)
     torch.testing.assert_close(mirrored, -original.flip(1), rtol=0, atol=1e-11)
-    assert (torch.diff(original.amax(dim=1)) <= 1e-3).all()
-    assert (torch.diff(original.amin(dim=1)) >= -1e-3).all()
     energy = original.square().mean(dim=1)
     assert (torch.diff(energy) < 1e-12).all()
+
+
+@pytest.mark.parametrize("nu", [0.0, 0.001, 0.1])
+@pytest.mark.parametrize("cells", [32, 129])
+def test_the_range_of_a_row_never_grows(nu, cells):
+    # Strong stability up to a Courant number of 1; the equal steps between frames rest on it. Shocks of every
+    # size, on grids that do not resolve them, and square waves.
+    smooth = initial_states(40, cells, seed=5)
+    initial = torch.cat([smooth, smooth.sign()])
+    solved = solve_burgers(initial, nu=nu, frame_interval=0.03, frames=20, cfl=1.0)
+    assert solved.std(dim=2)[:40, 0].min() > 0.05
+    assert torch.diff(solved.amax(dim=2)).max() <= 1e-13
+    assert torch.diff(solved.amin(dim=2)).min() >= -1e-13
 
 
 def test_progress_counts_to_the_total(monkeypatch):
@@ -229,7 +243,7 @@ def test_no_rows_and_no_steps():
         ({"frame_interval": 0.0}, "frame_interval must be"),
         ({"frames": 0}, "frames must be"),
         ({"cfl": 0.0}, "cfl must be"),
-        ({"cfl": 0.6}, "cfl must be"),
+        ({"cfl": 1.1}, "cfl must be"),
         ({"initial": torch.zeros(64)}, "initial must be"),
         ({"initial": torch.zeros(2, 3)}, "initial must be"),
         ({"initial": torch.zeros(2, 64, dtype=torch.int64)}, "initial must be"),
@@ -249,6 +263,19 @@ def test_a_state_that_is_not_finite_names_its_rows(value):
     initial[3, 10] = value
     with pytest.raises(NotFiniteError, match=r"rows \[3\] .* frame 0"):
         solve_burgers(initial, nu=0.01, frame_interval=0.01, frames=2)
+
+
+@pytest.mark.parametrize("nu", [0.0, 0.001, 0.1])
+def test_the_explicit_reference_solves_the_same_discrete_equation(nu):
+    # At its stability limit neither scheme's time step is felt beside the grid's; a second thread changes no bit.
+    initial = initial_states(5, 128, seed=7).numpy()
+    arguments = {"nu": nu, "frame_interval": 0.05, "frames": 5}
+    explicit = solve_burgers_explicit(initial, **arguments)
+    assert np.array_equal(explicit[:, 0], initial)
+    assert np.array_equal(explicit, solve_burgers_explicit(initial, threads=2, **arguments))
+    solved = solve_burgers(torch.from_numpy(initial), **arguments)
+    assert relative_error(torch.from_numpy(explicit), solved).max() < (2e-4 if nu > 0.01 else 5e-3)
+    assert (solved[:, -1] - solved[:, 0]).abs().max() > 0.1
 
 
 @pytest.mark.gpu

@@ -14,7 +14,9 @@ import ups
 from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
-from ups.config.schema import BurgersFile, Configuration, GeneratedBurgers, Section, Training, Transformer
+from ups.config.data import TAGGED, Mix, PublishedData, Rows
+from ups.config.schema import Configuration, Training, Transformer
+from ups.config.section import Section
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.plan import make_recipes
 
@@ -67,6 +69,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     **of_training("operator", OPERATOR),
     "training.operator.rollout_steps": (3, OPERATOR),
     "training.operator.field_weight": (0.5, OPERATOR),
+    "training.operator.query_points": (16, OPERATOR),
     "training.operator.residual_fraction": (0.25, OPERATOR),
     **of_training("diffusion", DIFFUSION),
     "training.diffusion.noise.sigma_min": (0.01, DIFFUSION),
@@ -81,6 +84,9 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "training.consistency.intervals": (8, CONSISTENCY),
     "training.consistency.second_sigma": (0.5, EVALUATE),
     "cache_encode.trajectories_per_chunk": (5, CACHE),
+    "loading.mode": ("encode", CACHE),
+    "loading.order": ("permutation", AUTOENCODER),
+    "loading.read_ahead": (2, NONE),
     "evaluation.members": (8, EVALUATE),
     "evaluation.batch_size": (32, EVALUATE),
     "evaluation.seed": (1, EVALUATE),
@@ -88,34 +94,94 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),
 }
-GENERATED: dict[str, tuple[Any, set[str]]] = {
-    "data.nu": (0.02, ALL),
+# A solver computes with these; a copy does not depend on the machine.
+SOLVING: dict[str, tuple[Any, set[str]]] = {"execution.threads": (2, ALL), "execution.device": ("cuda", ALL)}
+COPYING = {"execution.threads": (2, AUTOENCODER), "execution.device": ("cuda", AUTOENCODER)}
+SPLITS = {
     "data.trajectories.train": (17, ALL),
     "data.trajectories.validation": (5, ALL),
     "data.trajectories.test": (5, ALL),
+}
+GENERATED = {
+    **SPLITS,
     "data.resolution": (16, ALL),
     "data.solver_resolution": (64, ALL),
-    "data.frames": (10, ALL),
-    "data.frame_interval": (0.1, ALL),
     "data.seed": (1, ALL),
-    "execution.threads": (2, ALL),
-    "execution.device": ("cuda", ALL),
+    **SOLVING,
 }
-FROM_FILE: dict[str, tuple[Any, set[str]]] = {
+EVOLVING = GENERATED | {"data.frames": (10, ALL), "data.frame_interval": (0.1, ALL)}
+FILE = {
     "data.path": ("elsewhere.hdf5", NONE),
-    "data.trajectories.train": (17, ALL),
-    "data.trajectories.validation": (5, ALL),
-    "data.trajectories.test": (5, ALL),
+    **SPLITS,
+    "data.space_stride": (2, ALL),
+    "data.test_first": (100, ALL),
+    "data.seed": (1, ALL),
+    **COPYING,
+}
+PUBLISHED = {
+    "data.address": ("file:///data/{name}", NONE),
+    "data.deadline_hours": (1.0, NONE),
     "data.space_stride": (2, ALL),
     "data.time_stride": (1, ALL),
     "data.frames": (10, ALL),
-    "data.test_first": (100, ALL),
+    "data.variables": ("conserved", ALL),
     "data.seed": (1, ALL),
-    # A copy does not depend on the machine.
-    "execution.threads": (2, AUTOENCODER),
-    "execution.device": ("cuda", AUTOENCODER),
+    **COPYING,
 }
-CHOICES_OF_ONE = {"data.source", "data.equation"}
+
+COUNTS = dict.fromkeys(("train", "validation", "test"), 9)
+SOLVED = {"source": "generated", "trajectories": COUNTS, "resolution": 32, "solver_resolution": 32}
+TRAJECTORIES = SOLVED | {"frames": 9, "frame_interval": 0.05}
+READ = {"source": "file", "path": "data.hdf5", "trajectories": COUNTS}
+CFD = "1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train"
+BASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, set[str]]]]] = {
+    "generated burgers1d": (TRAJECTORIES | {"nu": 0.01}, EVOLVING | {"data.nu": (0.02, ALL)}),
+    "generated advection1d": (
+        TRAJECTORIES | {"equation": "advection1d", "beta": 0.1},
+        EVOLVING | {"data.beta": (0.2, ALL), "data.scheme": ("pdebench", ALL)},
+    ),
+    "generated darcy2d": (
+        SOLVED | {"equation": "darcy2d", "beta": 0.1},
+        GENERATED | {"data.beta": (0.2, ALL)},
+    ),
+    "generated compressible1d": (
+        TRAJECTORIES | {"equation": "compressible1d", "eta": 0.1},
+        EVOLVING
+        | {
+            "data.eta": (0.2, ALL),
+            "data.boundary": ("outflow", ALL),
+            "data.variables": ("conserved", ALL),
+        },
+    ),
+    "file": (
+        READ | {"equation": "compressible1d"},
+        FILE
+        | {
+            "data.time_stride": (1, ALL),
+            "data.frames": (10, ALL),
+            "data.boundary": ("outflow", ALL),
+            "data.variables": ("conserved", ALL),
+        },
+    ),
+    "file darcy2d": (READ | {"equation": "darcy2d"}, FILE),
+    "pdebench": (
+        {"source": "pdebench", "dataset": CFD, "trajectories": COUNTS},
+        PUBLISHED | SPLITS | {"data.dataset": (CFD.replace("0.1", "0.01"), ALL)},
+    ),
+    "pdebench rows": (
+        {"source": "pdebench", "dataset": CFD, "rows": {"test": [0, 9], "train": [1000, 1020]}},
+        PUBLISHED
+        | {
+            "data.dataset": (CFD.replace("0.1", "0.01"), ALL),
+            "data.rows.test": ([0, 10], ALL),
+            "data.rows.train": ([1000, 1021], ALL),
+            "data.rows.validation": ([1020, 1025], ALL),
+        },
+    ),
+}
+"""For each section of data: a base, and what a change of each of its keys changes."""
+
+CHOICES = {"data.source", "data.equation"}
 
 
 @pytest.fixture
@@ -137,32 +203,115 @@ def changes(folder: Path, base: dict[str, Any], key: str, value: Any) -> set[str
     return {name for name in GRAPH if before[name] != after[name]}
 
 
-FILE = {
-    "data": {
-        "source": "file",
-        "path": "data.hdf5",
-        "trajectories": dict.fromkeys(("train", "validation", "test"), 9),
-    }
-}
+def base(tag: str) -> dict[str, Any]:
+    """Overrides of the tiny configuration. Two axes need a finer head than one; 32 divides all grids."""
+    return {"data": BASES[tag][0]}
 
 
-@pytest.mark.parametrize(("key", "row"), [*(SHARED | GENERATED).items()], ids=str)
-def test_a_setting_of_a_generated_run_changes_exactly_these_stages(folder, key, row):
+@pytest.mark.parametrize(("key", "row"), [*SHARED.items()], ids=str)
+@pytest.mark.parametrize("data", [{}, base("file darcy2d")], ids=["generated", "file"])
+def test_a_setting_that_all_runs_have_changes_exactly_these_stages(folder, key, row, data):
     value, expected = row
-    assert changes(folder, {}, key, value) == expected
+    assert changes(folder, data, key, value) == expected
 
 
-@pytest.mark.parametrize(("key", "row"), [*FROM_FILE.items()], ids=str)
-def test_a_setting_of_a_run_on_a_file_changes_exactly_these_stages(folder, key, row):
-    value, expected = row
-    assert changes(folder, FILE, key, value) == expected
+@pytest.mark.parametrize(
+    ("tag", "key"), [(tag, key) for tag, (_, rows) in BASES.items() for key in rows], ids=str
+)
+def test_a_setting_of_the_data_changes_exactly_these_stages(folder, tag, key):
+    value, expected = BASES[tag][1][key]
+    assert changes(folder, base(tag), key, value) == expected
 
 
-def test_other_bytes_in_the_file_change_all_stages(folder):
-    before = digests(folder, FILE)
+@pytest.mark.parametrize("tag", ["file", "file darcy2d"])
+def test_other_bytes_in_the_file_change_all_stages(folder, tag):
+    before = digests(folder, base(tag))
     (folder / "data.hdf5").write_bytes(b"other bytes!!!")
-    after = digests(folder, FILE)
+    after = digests(folder, base(tag))
     assert {name for name in GRAPH if before[name] != after[name]} == ALL
+
+
+def test_rows_that_mean_the_same_are_the_same(folder):
+    """The rule that the last tenth validates is the configuration's business; what counts is who validates."""
+    data = BASES["pdebench rows"][0]
+    spelled_out = {"test": [0, 9], "train": [1000, 1018], "validation": [1018, 1020]}
+    assert digests(folder, {"data": data}) == digests(folder, {"data": data | {"rows": spelled_out}})
+
+
+# --- several problems, and ways of loading --------------------------------------------------------
+
+PROBLEMS = {"flow": BASES["generated burgers1d"][0], "map": BASES["file darcy2d"][0]}
+MIX = {"data": {"source": "mix", "problems": PROBLEMS}}
+TRAININGS = {"autoencoder", "operator", "diffusion", "consistency"}
+
+
+def settings_changed(folder: Path, first: dict[str, Any], second: dict[str, Any]) -> set[str]:
+    """Stages whose own settings differ, whatever their inputs are."""
+    recipes = []
+    for overrides in (first, second):
+        read = load_configuration(folder / "config.yaml", {"execution.device": "cpu"} | overrides)
+        recipes.append(make_recipes(read, Store(folder)))
+    return {name for name in GRAPH if recipes[0][name]["settings"] != recipes[1][name]["settings"]}
+
+
+@pytest.mark.parametrize("sampling", ["proportional", "difficulty_weighted"])
+def test_sampling_counts_for_trainings_only(folder, sampling):
+    changed = MIX | {"data.sampling": sampling}
+    assert settings_changed(folder, MIX, changed) == TRAININGS
+    assert changes(folder, MIX, "data.sampling", sampling) == AUTOENCODER
+
+
+def test_validations_count_where_the_weights_of_the_problems_follow_them(folder):
+    following = MIX | {"data.sampling": "difficulty_weighted"}
+    for stage in TRAININGS:
+        key = f"training.{stage}.validate_every"
+        assert changes(folder, MIX, key, 7) == NONE
+        assert settings_changed(folder, following, following | {key: 7}) == {stage}
+
+
+def test_an_order_counts_where_windows_are_drawn(folder):
+    changed = {"loading.order": "permutation"}
+    assert settings_changed(folder, {}, changed) == {"autoencoder", "operator"}
+
+
+def test_ways_of_loading_that_give_the_same_bits_do_not_count(folder):
+    for mode in ("device", "memory", "stream"):
+        assert changes(folder, MIX, "loading.mode", mode) == NONE
+    changed = {"loading.mode": "encode"}
+    assert settings_changed(folder, {}, changed) == {"cache_encode", "operator", "diffusion", "consistency"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("data.problems.flow.nu", 0.02, ALL),
+        ("data.problems.map.space_stride", 2, ALL),
+        ("data.problems.map.path", "elsewhere.hdf5", NONE),
+        ("model.latent.tokens", {"flow": 8, "map": 4}, AUTOENCODER),
+        ("execution.threads", 2, ALL),  # one of the problems is solved here
+    ],
+)
+def test_a_setting_of_one_of_several_problems_counts_like_that_of_one(folder, key, value, expected):
+    assert changes(folder, MIX, key, value) == expected
+
+
+def test_the_order_of_problems_does_not_count_and_their_names_do(folder):
+    turned = {"data": MIX["data"] | {"problems": dict(reversed(PROBLEMS.items()))}}
+    assert digests(folder, turned) == digests(folder, MIX)
+    renamed = {"data": MIX["data"] | {"problems": {"stream": PROBLEMS["flow"], "map": PROBLEMS["map"]}}}
+    before, after = digests(folder, MIX), digests(folder, renamed)
+    assert {name for name in GRAPH if before[name] != after[name]} == ALL
+
+
+def test_each_file_of_a_mix_counts(folder):
+    several = {"data": MIX["data"] | {"problems": {"a": BASES["file"][0], "b": PROBLEMS["map"]}}}
+    two = several | {"data.problems.b.path": "elsewhere.hdf5"}
+    before = digests(folder, two)
+    (folder / "elsewhere.hdf5").write_bytes(b"other bytes!!!")
+    assert digests(folder, two)["download"] != before["download"]
+
+
+# --- no key is forgotten --------------------------------------------------------------------------
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
@@ -177,20 +326,30 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 def test_the_table_has_every_key_of_the_schema():
-    assert set(SHARED | GENERATED) == (
-        leaves(Configuration) | leaves(GeneratedBurgers, "data.") - CHOICES_OF_ONE
-    )
-    assert set(SHARED | FROM_FILE) == leaves(Configuration) | leaves(BurgersFile, "data.") - CHOICES_OF_ONE
+    assert set(SHARED) | set(SOLVING) == leaves(Configuration)
+    assert {tag.removesuffix(" rows") for tag in BASES} == TAGGED.keys() - {"mix"}
+    for tag, (_, rows) in BASES.items():
+        section = TAGGED[tag.removesuffix(" rows")]
+        expected = leaves(section, "data.") - CHOICES
+        if section is PublishedData:  # either of two ways to select
+            selections = {"data.rows", "data.trajectories"}
+            assert selections <= expected
+            expected -= selections
+        found = {key for key in rows if key.startswith("data.")}
+        if section is PublishedData:
+            found = {key for key in found if not key.startswith(tuple(selections))}
+        assert found == expected, tag
+    rows_table = {key for key in BASES["pdebench rows"][1] if key.startswith("data.rows.")}
+    assert rows_table == leaves(Rows, "data.rows.")
+    assert leaves(Mix, "data.") == {"data.source", "data.problems", "data.sampling"}
 
 
-def sections(model: type[BaseModel] = Configuration) -> set[type[BaseModel]]:
-    found = {model}
-    for field in model.model_fields.values():
-        inner = [field.annotation, *typing.get_args(field.annotation)]
-        for part in inner:
-            if isinstance(part, type) and issubclass(part, Section):
-                found |= sections(part)
-    return found
+def sections(annotation: Any = Configuration) -> set[type[BaseModel]]:
+    """All sections that an annotation leads to, through unions, dictionaries and tags."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        inner = [sections(field.annotation) for field in annotation.model_fields.values()]
+        return {annotation}.union(*inner)
+    return set().union(*map(sections, typing.get_args(annotation)))
 
 
 def names_read() -> set[str]:
@@ -205,6 +364,8 @@ def names_read() -> set[str]:
                 read.add(node.attr)
             elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
                 read.add(node.slice.value)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+                read |= {argument.value for argument in node.args[1:2] if isinstance(argument, ast.Constant)}
     return read
 
 
@@ -214,7 +375,8 @@ def test_no_key_is_dead():
     from ups.models.encoder import GridEncoder
     from ups.models.latent_transformer import LatentTransformer
 
-    assert len(sections()) > 12
+    assert set(TAGGED.values()) < sections()
+    assert len(sections()) > 24
     read = names_read()
     dead = {
         f"{section.__name__}.{name}"

@@ -44,7 +44,7 @@ class Stage:
     def seal_input(self, content: bytes) -> Artifact:
         digest = digest_of(self.recipes["download"])
         shutil.rmtree(self.store.path("download", digest), ignore_errors=True)
-        summary = {"frames": 9, "resolution": 32}
+        summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
         return sealed(Store(self.store.root), "download", digest, {"x": content}, summary=summary)
 
     def launch(self, module, arguments, *, work, **options) -> int:

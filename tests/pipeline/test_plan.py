@@ -11,9 +11,10 @@ from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
 from ups.errors import ConfigurationError
 from ups.pipeline.graph import GRAPH
-from ups.pipeline.plan import kept_shape, make_plan, make_recipes
+from ups.pipeline.plan import kept_shapes, make_plan, make_recipes
+from ups.pipeline.prediction import KeptShape
 
-SHAPE = {"frames": 9, "resolution": 32}
+KEPT = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
 CONFIGURATION = load_configuration(TINY, {"execution.device": "cpu"})
 
 
@@ -27,7 +28,7 @@ class Chain:
 
     def seal(self, name: str, content: bytes = b"weights") -> Artifact:
         inputs = {i: self.store.find(i, self.digests[i]) for i in GRAPH[name].inputs}
-        summary = SHAPE if name == "download" else {}
+        summary = KEPT if name == "download" else {}
         return sealed(self.store, name, self.digests[name], FILES | {"model.bin": content}, inputs, summary)
 
     def rebuild(self, name: str, content: bytes) -> Artifact:
@@ -127,18 +128,85 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
         )
 
     configuration = configured()
-    assert kept_shape(configuration, None) == (41, 256)
+    assert kept_shapes(configuration, None) == {"burgers1d": KeptShape(41, (256,))}
     sealed(
         store, "download", digest_of(make_recipes(configuration, store)["download"]),
-        summary={"frames": 6, "resolution": 30},
+        summary={"problems": {"burgers1d": {"frames": 6, "grid": [30]}}},
     )  # fmt: skip
     with pytest.raises(
-        ConfigurationError, match=r"model\.latent\.tokens: 8 tokens do not divide the 30 grid points"
+        ConfigurationError,
+        match=r"model\.latent\.tokens: 8 tokens do not divide the 30 grid points of burgers1d",
     ):
         make_plan(configuration, store)
     with pytest.raises(
-        ConfigurationError, match=r"diffusion\.rollout_steps: 5 steps need 7 frames, and a trajectory has 6"
+        ConfigurationError,
+        match=r"diffusion\.rollout_steps: 5 steps need 7 frames, and a trajectory of burgers1d has 6",
     ):
         make_plan(configured(**{"model.latent.tokens": 10, "training.diffusion.rollout_steps": 5}), store)
     plan = make_plan(configured(**{"model.latent.tokens": 10}), store)
     assert [stage.verdict for stage in plan[:2]] == ["HIT", "MISS"]
+
+
+COUNTS = {"train": 16, "validation": 4, "test": 4}
+GENERATED = {"source": "generated", "trajectories": COUNTS, "resolution": 32, "solver_resolution": 64}
+FILE = {"source": "file", "path": "data.hdf5", "trajectories": COUNTS}
+
+
+@pytest.mark.parametrize(
+    ("data", "frames", "grid"),
+    [
+        (GENERATED | {"nu": 0.1, "frames": 9, "frame_interval": 0.1}, 9, (32,)),
+        (GENERATED | {"equation": "darcy2d", "beta": 0.1}, 2, (32, 32)),
+        # Where only a file knows, it is expected to be like PDEBench's.
+        (FILE, 41, (256,)),
+        (FILE | {"time_stride": 10, "space_stride": 1}, 21, (1024,)),
+        (FILE | {"frames": 7}, 7, (256,)),
+        (FILE | {"equation": "darcy2d"}, 2, (32, 32)),
+        (FILE | {"equation": "darcy2d", "space_stride": 1}, 2, (128, 128)),
+        (
+            {"source": "pdebench", "dataset": "2D_DarcyFlow_beta1.0_Train", "trajectories": COUNTS},
+            2,
+            (32, 32),
+        ),
+        (
+            {
+                "source": "pdebench",
+                "dataset": "1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train",
+                "trajectories": COUNTS,
+            },
+            21,
+            (256,),
+        ),
+    ],
+)
+def test_what_is_kept_is_expected_before_it_is_known(tmp_path, data, frames, grid):
+    (tmp_path / "data.hdf5").write_bytes(b"content")
+    (tmp_path / "config.yaml").write_bytes(TINY.read_bytes())
+    configuration = load_configuration(tmp_path / "config.yaml", {"data": data, "execution.device": "cpu"})
+    assert list(kept_shapes(configuration, None).values()) == [KeptShape(frames, grid)]
+    plan = make_plan(configuration, Store(tmp_path))
+    assert all(stage.predicted_bytes > 0 for stage in plan)
+
+
+def test_every_problem_of_a_mix_is_told_and_must_fit(tmp_path):
+    (tmp_path / "data.hdf5").write_bytes(b"content")
+    (tmp_path / "config.yaml").write_bytes(TINY.read_bytes())
+    problems = {
+        "square": FILE | {"equation": "darcy2d"},
+        "line": GENERATED | {"nu": 0.1, "frames": 9, "frame_interval": 0.1},
+    }
+    store = Store(tmp_path)
+    configuration = load_configuration(
+        tmp_path / "config.yaml",
+        {"data": {"source": "mix", "problems": problems}, "execution.device": "cpu"},
+    )
+    assert kept_shapes(configuration, None) == {"line": KeptShape(9, (32,)), "square": KeptShape(2, (32, 32))}
+    digest = digest_of(make_recipes(configuration, store)["download"])
+    told = {"line": {"frames": 9, "grid": [32]}, "square": {"frames": 2, "grid": [32, 30]}}
+    artifact = sealed(store, "download", digest, summary={"problems": told})
+    assert kept_shapes(configuration, artifact)["square"] == KeptShape(2, (32, 30))
+    with pytest.raises(
+        ConfigurationError,
+        match=r"8 tokens do not divide the 30 grid points of square: choose one of 1, 2, 3",
+    ):
+        make_plan(configuration, store)

@@ -1,60 +1,118 @@
-"""The numbers of a small made-up run: five trajectories of seven frames and 32 points."""
+"""The numbers of small made-up runs: five trajectories each of a wave, a gas flow and a map on a square."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-POINTS, STEPS, TRAJECTORIES, MEMBERS = 32, 6, 5, 4
+TRAJECTORIES, MEMBERS = 5, 4
 ENSEMBLES = ("diffusion", "consistency_1", "consistency_2")
-ERRORS = {
-    "persistence": 1.2,
-    "spatial_mean": 0.6,
+TRAINED = {
     "operator": 0.05,
     "diffusion": 0.0505,
     "diffusion_zero_noise": 0.061,
     "consistency_1": 0.04,
     "consistency_2": 0.07,
 }
+ERRORS = {"persistence": 1.2, "spatial_mean": 0.6} | TRAINED
 COVERAGE = {"diffusion": 0.91, "consistency_1": 0.7, "consistency_2": 0.98}
 STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
 
 
-def make_curves() -> dict[str, Any]:
-    wavenumber = np.arange(POINTS // 2 + 1)
-    growth = np.linspace(0.5, 1.5, STEPS)
+@dataclass(frozen=True)
+class Small:
+    """One made-up problem."""
+
+    dataset: str
+    grid: tuple[int, ...]
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    steps: int = 6
+    is_map: bool = False
+    boundary: str = "periodic"
+
+    @property
+    def scored(self) -> list[int]:
+        return [place for place, name in enumerate(self.fields) if name not in self.given]
+
+    @property
+    def errors(self) -> dict[str, float]:
+        return {"train_mean": 0.6} | TRAINED if self.is_map else ERRORS
+
+    @property
+    def bins(self) -> int:
+        return self.grid[0] // 2 + (len(self.grid) == 1)
+
+
+WAVE = Small("burgers1d nu=0.01", (32,), ("u",), ("length/time",))
+FLOW = Small(
+    "compressible1d eta=0.1",
+    (32,),
+    ("density", "velocity", "pressure"),
+    ("mass/length", "length/time", "mass length/time^2"),
+)
+MAP = Small(
+    "darcy2d beta=1",
+    (16, 16),
+    ("a", "u"),
+    ("length^2/time", "1"),
+    given=("a",),
+    steps=1,
+    is_map=True,
+    boundary="dirichlet",
+)
+
+
+def make_curves(small: Small = WAVE) -> dict[str, Any]:
+    """What curves.json holds of one problem."""
+    wavenumber = np.arange(small.bins)
+    growth = np.linspace(0.5, 1.5, small.steps)
     models = {}
-    for name, error in ERRORS.items():
+    for name, error in small.errors.items():
         flat = name == "spatial_mean"
+        spectrum = np.where(flat & (wavenumber > 0), 0, np.exp(-0.5 * wavenumber) * (1 + error)).tolist()
         models[name] = {
             "error": (error * growth).tolist(),
             "error_10": (0.3 * error * growth).tolist(),
             "error_90": (2 * error * growth).tolist(),
-            "spectrum": np.where(
-                flat & (wavenumber > 0), 0, np.exp(-0.5 * wavenumber) * (1 + error)
-            ).tolist(),
+            "spectrum": [spectrum for _ in small.scored],
             "trajectory": (error * np.linspace(0.8, 1.2, TRAJECTORIES)).tolist(),
             "members": MEMBERS if name in ENSEMBLES else 1,
         }
         if name in ENSEMBLES:
-            models[name] |= {"coverage": [COVERAGE[name]] * STEPS, "ranks": [50, 30, 30, 30, 50]}
+            models[name] |= {"coverage": [COVERAGE[name]] * small.steps, "ranks": [50, 30, 30, 30, 50]}
     return {
-        "truth_spectrum": np.exp(-0.5 * wavenumber).tolist(),
+        "title": small.dataset,
+        "is_map": small.is_map,
+        "boundary": small.boundary,
+        "fields": [
+            {"name": name, "unit": unit, "given": name in small.given}
+            for name, unit in zip(small.fields, small.units, strict=True)
+        ],
+        "axes": ["x", "y"][: len(small.grid)],
+        "coordinates": [((np.arange(points) + 0.5) / points).tolist() for points in small.grid],
+        "times": np.linspace(0, 0.3, small.steps + 1).tolist(),
+        "truth_spectrum": [np.exp(-0.5 * wavenumber).tolist() for _ in small.scored],
         "models": models,
-        "times": np.linspace(0, 0.3, STEPS + 1).tolist(),
-        "coordinates": ((np.arange(POINTS) + 0.5) / POINTS)[:, None].tolist(),
         "examples": [
             {"label": label, "trajectory": index, "error": 0.01 * (index + 1)}
             for index, label in enumerate(("good", "median", "worst"))
         ],
-        "names": ["u"],
     }
 
 
-def make_examples() -> dict[str, np.ndarray]:
-    x = (np.arange(POINTS) + 0.5) / POINTS
-    t = np.linspace(0, 0.3, STEPS + 1)[:, None]
-    truth = np.stack([np.sin(2 * np.pi * (x - k * t)) for k in range(3)])[..., None].astype(np.float32)
-    operator = truth[:, 1:] + (0.02 * np.cos(2 * np.pi * x) + 0.01)[:, None].astype(np.float32)
+def make_examples(small: Small = WAVE) -> dict[str, np.ndarray]:
+    """Example trajectories of one problem."""
+    axes = [(np.arange(points) + 0.5) / points for points in small.grid]
+    place = sum(
+        weight * axis for weight, axis in zip((1, 2), np.meshgrid(*axes, indexing="ij"), strict=False)
+    )
+    x = np.asarray(place).flatten()[:, None] + 0.1 * np.arange(len(small.fields))
+    t = np.linspace(0, 0.3, small.steps + 1)[:, None, None]
+    truth = np.stack([np.sin(2 * np.pi * (x - k * t) + k) for k in range(3)]).astype(np.float32)
+    truth *= 10.0 ** np.arange(len(small.fields))  # of different size, as different units are
+    operator = truth[:, 1:] * 1.02 + 0.01
     return {
         "truth": truth,
         "operator": operator,
@@ -65,10 +123,17 @@ def make_examples() -> dict[str, np.ndarray]:
     }
 
 
-def make_training() -> dict[str, list[dict[str, Any]]]:
+def make_training(problems: tuple[str, ...] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Training records; with the validation score of each of several problems."""
+
     def records(term: str, score: str) -> list[dict[str, Any]]:
         steps = [{"step": s, "steps": 40, "loss": 1 / s, term: 0.5 / s} for s in (1, 10, 20, 30, 40)]
-        return [*steps, {"step": 20, "steps": 40, score: 0.3}, {"step": 40, "steps": 40, score: None}]
+        each = {f"{score}/{problem}": 0.1 * (place + 1) for place, problem in enumerate(problems)}
+        return [
+            *steps,
+            {"step": 20, "steps": 40, score: 0.3} | each,
+            {"step": 40, "steps": 40, score: None} | each,
+        ]
 
     return {
         "autoencoder": records("L_reconstruction", "validation_relative_l2"),
@@ -78,43 +143,54 @@ def make_training() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def make_records() -> list[dict[str, Any]]:
+def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[str, Any]]:
+    """The records of metrics.json of one problem."""
+    scored = [(small.fields[place], small.units[place]) for place in small.scored]
     table = []
-    for place, (model, error) in enumerate(ERRORS.items()):
-        values = {
-            "trajectory_relative_l2": (error, 0.0123 * error),
-            "trajectory_relative_l2_median": (0.913 * error, None),
-            "pdebench_nrmse": (1.17 * error, 0.02 * error),
-            "final_relative_l2": (1.41 * error, 0.02 * error),
-            "mass_drift": (1.234e-8 * (place + 1), 0.0),
-            "spectral_rmse_low": (0.11 * error, None),
-            "spectral_rmse_mid": (0.012 * error, None),
-            "spectral_rmse_high": (0.0013 * error, None),
-            "seconds_per_trajectory": (0.00321 * (place + 1), None),
-        }
+    for place, (model, error) in enumerate(small.errors.items()):
+        values: list[tuple[str, str | None, float, float | None, str]] = [
+            ("trajectory_relative_l2", None, error, 0.0123 * error, "1"),
+            ("trajectory_relative_l2_median", None, 0.913 * error, None, "1"),
+            ("pdebench_nrmse", None, 1.17 * error, 0.02 * error, "1"),
+            ("seconds_per_trajectory", None, 0.00321 * (place + 1), None, "s"),
+        ]
+        if not small.is_map:
+            values.append(("final_relative_l2", None, 1.41 * error, 0.02 * error, "1"))
+            values.append(("mass_drift", None, 1.234e-8 * (place + 1), 0.0, "1"))
         if model in ENSEMBLES:
-            values |= {"crps": (0.31 * error, 0.001), "coverage_90": (COVERAGE[model], 0.004)}
-        for metric, (value, standard_error) in values.items():
-            table.append(
-                {
-                    "model": model,
-                    "dataset": "burgers1d nu=0.01",
-                    "data_version": "generated, 64 cells, seed 3",
-                    "split": "test",
-                    "metric": metric,
-                    "value": value,
-                    "standard_error": standard_error,
-                    "unit": "1",
-                    "n_trajectories": TRAJECTORIES,
-                    "frames": STEPS + 1,
-                    "frames_skipped": 1,
-                    "resolution": [POINTS],
-                    "seed": 7,
-                    "n_members": MEMBERS if model in ENSEMBLES else 1,
-                    "calls_per_step": place,
-                    "device": "cpu",
-                    "threads": 2,
-                    "batch": 64,
-                }
-            )
+            values.append(("coverage_90", None, COVERAGE[model], 0.004, "1"))
+        for number, (field, unit) in enumerate(scored):
+            own, factor = (None, 1.0) if len(scored) == 1 else (field, 0.5 + 0.5 * number)
+            if own is not None:
+                values.append(("trajectory_relative_l2", own, factor * error, 0.0123 * error, "1"))
+            for band, size in (("low", 0.11), ("mid", 0.012), ("high", 0.0013)):
+                values.append((f"spectral_rmse_{band}", own, size * factor * error, None, unit))
+            if model in ENSEMBLES:
+                values.append(("crps", own, 0.31 * factor * error, 0.001, unit))
+        table += [
+            {
+                "problem": problem,
+                "model": model,
+                "dataset": small.dataset,
+                "data_version": "generated, 64 cells, seed 3",
+                "split": "test",
+                "metric": metric,
+                "field": field,
+                "value": value,
+                "standard_error": standard_error,
+                "unit": unit,
+                "n_trajectories": TRAJECTORIES,
+                "frames": small.steps + 1,
+                "frames_skipped": 1,
+                "resolution": list(small.grid),
+                "fields_scored": [name for name, _ in scored],
+                "seed": 7,
+                "n_members": MEMBERS if model in ENSEMBLES else 1,
+                "calls_per_step": place,
+                "device": "cpu",
+                "threads": 2,
+                "batch": 64,
+            }
+            for metric, field, value, standard_error, unit in values
+        ]
     return table

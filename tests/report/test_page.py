@@ -147,7 +147,7 @@ def test_null_is_a_dash_and_never_best(make_run: MakeRun) -> None:
         change(
             contents["records"], "consistency_1", "trajectory_relative_l2", value=None, standard_error=None
         )
-        contents["curves"]["models"]["consistency_1"]["trajectory"][1] = None
+        contents["curves"]["burgers1d"]["models"]["consistency_1"]["trajectory"][1] = None
 
     run = make_run(edit)
     parsed = Elements(page.html(run))
@@ -160,7 +160,7 @@ def test_null_is_a_dash_and_never_best(make_run: MakeRun) -> None:
 
 
 def test_the_verdict_says_better_and_calibrated(make_run: MakeRun) -> None:
-    operator, diffusion, first, second = verdict(RunDirectory.read(make_run()))
+    operator, diffusion, first, second = verdict(RunDirectory.read(make_run()).problems[0])
     assert operator.status == "good"
     assert (
         "24.0 times smaller than that of persistence and 12.0 times smaller than that of the spatial mean"
@@ -183,7 +183,7 @@ def test_the_verdict_says_worse_when_it_is_worse(make_run: MakeRun) -> None:
         change(contents["records"], "operator", "trajectory_relative_l2", value=0.9)
 
     run = make_run(edit)
-    (first, *_) = verdict(RunDirectory.read(run))
+    (first, *_) = verdict(RunDirectory.read(run).problems[0])
     assert first.status == "bad"
     assert first.text == (
         "The operator’s error is 1.33 times smaller than that of persistence. "
@@ -196,7 +196,7 @@ def test_the_verdict_says_worse_when_it_is_worse(make_run: MakeRun) -> None:
 def test_the_verdict_says_when_the_operator_blew_up(make_run: MakeRun) -> None:
     def edit(contents: Contents) -> None:
         change(contents["records"], "operator", "trajectory_relative_l2", value=None, standard_error=None)
-        contents["curves"]["models"]["operator"]["trajectory"] = [None] * 5
+        contents["curves"]["burgers1d"]["models"]["operator"]["trajectory"] = [None] * 5
 
     text = Elements(page.html(make_run(edit))).text
     assert "The operator’s error is not finite: its forecasts blew up." in text
@@ -205,10 +205,10 @@ def test_the_verdict_says_when_the_operator_blew_up(make_run: MakeRun) -> None:
 def test_the_comparison_is_paired_by_trajectory(make_run: MakeRun) -> None:
     # Errors that differ by a constant have a difference without any spread.
     def edit(contents: Contents) -> None:
-        models = contents["curves"]["models"]
+        models = contents["curves"]["burgers1d"]["models"]
         models["diffusion"]["trajectory"] = [e + 0.0005 for e in models["operator"]["trajectory"]]
 
-    assert re.search(r"\+1\.0\s% ±\s0\.0\s%", verdict(RunDirectory.read(make_run(edit)))[1].text)
+    assert re.search(r"\+1\.0\s% ±\s0\.0\s%", verdict(RunDirectory.read(make_run(edit)).problems[0])[1].text)
 
 
 def test_everything_is_escaped(make_run: MakeRun) -> None:
@@ -221,7 +221,7 @@ def test_everything_is_escaped(make_run: MakeRun) -> None:
         for record in contents["records"]:
             record |= {"dataset": evil, "data_version": evil, "device": evil}
         contents["artifacts"]["cache_encode"]["summary"]["float16_round_trip"] = {
-            evil: {"relative_l2": 0.1, "largest": 0.2}
+            "wave": {evil: {"relative_l2": 0.1, "largest": 0.2}}
         }
 
     run = make_run(edit)
@@ -269,12 +269,12 @@ def test_shows_environment_configuration_and_what_compression_costs(make_run: Ma
 
 
 @pytest.mark.parametrize(
-    "name", ["space_time_u.png", "final_frame_u.svg", "error_over_time.svg", "spectrum.svg", "calibration.svg",
+    "name", ["space_time.png", "final_frame.svg", "error_over_time.svg", "spectrum.svg", "calibration.svg",
              "training.svg"]
 )  # fmt: skip
 def test_a_missing_figure_is_an_error_that_names_it(make_run: MakeRun, name: str) -> None:
     run = make_run()
-    (file,) = run.parents[1].glob(f"artifacts/evaluate/*/figures/{name}")
+    (file,) = run.parents[1].glob(f"artifacts/evaluate/*/figures/**/{name}")
     file.unlink()
     with pytest.raises(IntegrityError, match=re.escape(name)):
         page.html(run)
@@ -295,8 +295,11 @@ def test_a_missing_file_is_an_error_that_names_it(make_run: MakeRun, name: str) 
         (("artifacts", "autoencoder", "summary", "validation_relative_l2"), "validation_relative_l2"),
         (("artifacts", "cache_encode", "summary", "float16_round_trip"), "float16_round_trip"),
         (("artifacts", "operator"), "operator"),
-        (("curves", "models", "diffusion", "trajectory"), "trajectory"),
-        (("curves", "names"), "names"),
+        (("curves", "burgers1d", "models", "diffusion", "trajectory"), "trajectory"),
+        (("curves", "burgers1d", "boundary"), "boundary"),
+        (("curves", "burgers1d"), "burgers1d"),
+        (("records", 0, "problem"), "problem"),
+        (("records", 0, "fields_scored"), "fields_scored"),
         (("configuration", "name"), "name"),
         (("records", 0, "frames_skipped"), "frames_skipped"),
         (("plan", 2, "verdict"), "verdict"),
@@ -408,3 +411,101 @@ def test_numbers_have_three_digits(value: float | None, shown: str) -> None:
 )
 def test_durations_have_fitting_units(seconds: float, shown: str) -> None:
     assert plain(duration(seconds)) == shown
+
+
+def test_a_mix_has_a_section_per_problem(
+    make_mixed_run: MakeRun, drawn_mix: dict[str, dict[str, bytes]]
+) -> None:
+    run = make_mixed_run()
+    parsed = Elements(page.html(run))
+    assert (
+        "One model for 3 problems: burgers1d nu=0.01, compressible1d eta=0.1, darcy2d beta=1" in parsed.text
+    )
+    anchors = [a["href"] for tag, a in parsed.elements if tag == "a"]
+    assert set(anchors) == {"#wave", "#gas", "#porous"}
+    assert {a["id"] for tag, a in parsed.elements if "id" in a} == {"wave", "gas", "porous"}
+    images = [a["src"] for tag, a in parsed.elements if tag == "img"]
+    embedded = {base64.b64decode((source or "").partition("base64,")[2]) for source in images}
+    assert all(content in embedded for drawn in drawn_mix.values() for content in drawn.values())
+    assert len(images) == sum(map(len, drawn_mix.values())) + 1
+    for record in json.loads((run / "metrics.json").read_text()):
+        kinds = {metric.name: metric.kind for metric in METRICS}
+        assert write_value(record["value"], kinds[record["metric"]]) in parsed.texts, record
+
+
+def test_a_map_is_told_as_a_map(make_mixed_run: MakeRun) -> None:
+    content = page.html(make_mixed_run())
+    section = content[content.index('id="porous"') :]
+    text = Elements(section[: section.index("How it was trained")]).text
+    for expected in (
+        "12.0 × smaller error than train mean", "median 0.0457", "How errors are spread", "the map from a to u at 16 × 16 points",
+        "Given fields are not scored", "a few samples with little signal",
+    ):  # fmt: skip
+        assert expected in text, expected
+    for absent in (
+        "Error over time",
+        "Space and time",
+        "persistence",
+        "Last frame, relative L2",
+        "Mass drift",
+    ):
+        assert absent not in text, absent
+
+
+def test_several_fields_have_rows_of_their_own(make_mixed_run: MakeRun) -> None:
+    text = Elements(page.html(make_mixed_run())).text
+    for field in ("density", "velocity", "pressure"):
+        for metric in ("Trajectory relative L2", "CRPS", "Spectral RMSE, k = 0 to 3"):
+            assert f"{metric}: {field}" in text
+    assert "Fields have different units, which are never added" in text
+
+
+def test_the_worst_verdict_is_the_mixs(make_mixed_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        for record in contents["records"]:
+            if record["problem"] == "porous" and record["model"] == "operator" and record["field"] is None:
+                record["value"] = 0.9
+
+    content = page.html(make_mixed_run(edit))
+    assert 'class="card verdict bad" aria-label="Verdicts"' in content
+    assert content.count('class="card verdict good"') == 2
+    assert "worse than the train mean (1.50 times its error)" in content
+
+
+def test_a_mix_in_markdown_has_a_table_per_problem(make_mixed_run: MakeRun) -> None:
+    text = page.markdown(make_mixed_run())
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## wave: burgers1d nu=0.01",
+        "## gas: compressible1d eta=0.1",
+        "## porous: darcy2d beta=1",
+    ]
+    assert text.count("| Trajectory relative L2 |") == 3
+    assert text.count("| train mean |") == 1
+
+
+def test_costs_of_compression_are_told_for_each_problem(make_mixed_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        contents["artifacts"]["autoencoder"]["summary"] |= {
+            "validation_relative_l2/wave": 0.00123,
+            "validation_relative_l2/gas": 0.00456,
+        }
+        contents["artifacts"]["cache_encode"]["summary"] = {
+            "stored": True,
+            "float16_round_trip": {
+                "wave": {"fields/u": {"relative_l2": 0.000111, "largest": 0.1}},
+                "gas": {"fields/density": {"relative_l2": 0.000222, "largest": 0.2}},
+            },
+            "trajectories": {"wave": {"train": 10, "test": 2}, "gas": {"train": 20, "test": 3}},
+        }
+
+    text = Elements(page.html(make_mixed_run(edit))).text
+    for expected in ("Encode and decode, wave 0.00123", "Encode and decode, gas 0.00456", "Cache in float16: wave, fields/u",
+                     "gas, fields/density", "35 trajectories"):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_a_run_that_stored_no_latents_says_so(make_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        contents["artifacts"]["cache_encode"]["summary"] = {"stored": False, "trajectories": {"wave": 24}}
+
+    assert "latents were encoded batch by batch" in Elements(page.html(make_run(edit))).text

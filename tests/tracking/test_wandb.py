@@ -108,10 +108,10 @@ def test_names_and_values_of_a_finished_run(finished_root, tmp_path):
     trainings = ("autoencoder", "operator", "diffusion", "consistency")
     assert steps == {f"training/{stage}/*": f"training/{stage}/step" for stage in trainings}
     results = {
-        f"evaluation/{r['model']}/{r['metric']}": r["value"]
+        f"evaluation/{r['problem']}/{r['model']}/{r['metric']}": r["value"]
         for r in json.loads((run / "metrics.json").read_text())
     }
-    assert "evaluation/operator/trajectory_relative_l2" in results
+    assert "evaluation/burgers1d/operator/trajectory_relative_l2" in results
     assert {name: summary.get(name) for name in results} == results
 
 

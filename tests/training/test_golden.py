@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import alone, build, random_batch
+from tiny import LINE, PROBLEM, FixedBatches, alone, build
 from torch import nn
 
 from ups.diffusion.edm import noise_levels
 from ups.models.codec import Codec
-from ups.models.token_grid import cell_centres
 from ups.objectives import Objective
 from ups.objectives.autoencoder import Reconstruction
 from ups.objectives.consistency import ConsistencyDistillation
@@ -35,14 +34,16 @@ STEPS = 10
 
 
 def stage(name: str) -> tuple[nn.Module, Objective]:
-    centres = cell_centres([32])
+    shapes, device = {PROBLEM: LINE}, torch.device("cpu")
     match name:
         case "autoencoder":
-            return build(name), Reconstruction(centres, query_points=16)
+            return build(name), Reconstruction(shapes, query_points=16, device=device)
         case "operator":
             codec = build("codec", seed=1).requires_grad_(False)
             assert isinstance(codec, Codec)
-            return build(name, scale=0.05), LatentForecast(codec, centres, field_weight=1.0)
+            return build(name, scale=0.05), LatentForecast(
+                codec, shapes, field_weight=1.0, query_points=None, device=device
+            )
         case "diffusion":
             return build(name), ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2)
     teacher = build("diffusion", seed=1).requires_grad_(False)
@@ -53,13 +54,13 @@ def stage(name: str) -> tuple[nn.Module, Objective]:
 def losses(name: str) -> list[float]:
     model, objective = stage(name)
     optimizer = build_adamw(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
-    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99))
+    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), FixedBatches(8, 3))
     trace = []
     for step in range(STEPS):
         logged = training_step(
             state,
             objective,
-            random_batch(8, 3, seed=step),
+            state.source.batch(step),
             torch_generator(0, name, "noise", step, 0),
             alone(),
             learning_rate=learning_rate(step, steps=STEPS, warmup=3, peak=1e-3, final=1e-5),

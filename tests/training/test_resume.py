@@ -4,30 +4,34 @@ import json
 import os
 import shutil
 import signal
+import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ranked import run_ranks
-from tiny import alone, fresh, random_batch, waves
+from safetensors import safe_open
+from tiny import LINE, PROBLEM, SQUARE, FixedBatches, alone, fresh, problem_windows, random_batch, waves
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
-from ups.errors import IntegrityError, Interrupted, PreflightError, ProcessKilled
+from ups.errors import IntegrityError, Interrupted, NotFiniteError, PreflightError, ProcessKilled
 from ups.models.token_grid import cell_centres
 from ups.objectives import Objective
-from ups.objectives.autoencoder import Reconstruction
+from ups.objectives.autoencoder import Reconstruction, reconstruction_errors
 from ups.objectives.diffusion import ResidualDenoising
 from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import read_records
-from ups.training.loop import LoopSettings, train
-from ups.training.step import TrainingState
+from ups.training.loop import LoopSettings, Validation, train
+from ups.training.step import BatchSource, TrainingState
 
 STEPS = 8
 SETTINGS = LoopSettings(
@@ -54,22 +58,41 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
+MIX = {PROBLEM: LINE, "square": SQUARE}
+
+
+def random_square(count: int, frames: int, *, seed: int = 0) -> Tensor:
+    return torch.randn(count, frames, 16, 16, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def windows_of(kind: str, ranks: Ranks, seed: int) -> BatchSource:
+    problems = {PROBLEM: problem_windows(length=1, fields=waves(10, 5))}
+    if kind == "mix":
+        known = np.array([[True, False], [True, True]])
+        problems["square"] = problem_windows(
+            length=1, fields=random_square(7, 2), scalars=[-1.0], known=known
+        )
+    return WindowSource(
+        problems,
+        seed=seed,
+        purpose="autoencoder",
+        batch_size=6,
+        sampling="difficulty_weighted",
+        order="permutation" if kind == "mix" else "independent",
+        device=ranks.device,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+
+
 class Source:
     """Batches of one stage; notes which steps were asked for, and can die or stop at one of them."""
 
-    def __init__(self, kind: str, ranks: Ranks, *, die_at: int = -1, stop_at: int = -1) -> None:
-        self.kind, self.ranks, self.die_at, self.stop_at = kind, ranks, die_at, stop_at
+    def __init__(self, kind: str, ranks: Ranks, seed: int, *, die_at: int = -1, stop_at: int = -1) -> None:
+        self.ranks, self.die_at, self.stop_at = ranks, die_at, stop_at
         self.steps: list[int] = []
-        self.windows = WindowSource(
-            seed=5,
-            batch_size=6,
-            window=1,
-            scalars=[-3.0, -4.6],
-            device=ranks.device,
-            fields=waves(10, 5).numpy(),
-            rank=ranks.rank,
-            world=ranks.world,
-        )
+        self.problems: list[str] = []
+        self.source = FixedBatches(6) if kind == "diffusion" else windows_of(kind, ranks, seed)
 
     def batch(self, step: int) -> Batch:
         if step == self.die_at:
@@ -77,30 +100,61 @@ class Source:
         if step == self.stop_at:
             self.ranks.stop_requested = True
         self.steps.append(step)
-        if self.kind == "autoencoder":
-            return self.windows.batch(step)
-        return random_batch(6, seed=step)
+        batch = self.source.batch(step)
+        self.problems.append(batch.problem)
+        return batch
+
+    def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
+        self.source.reweigh(step, errors)
+
+    def state(self) -> dict[str, Any]:
+        return self.source.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.source.restore(state)
+
+
+def validation_of(kind: str, ranks: Ranks, objective: Objective) -> Validation:
+    """Reconstruction errors of held-out frames of each problem, shared out over ranks."""
+
+    def losses(model: nn.Module) -> dict[str, Tensor]:
+        assert not model.training
+        generator = torch.Generator().manual_seed(0)
+        return {PROBLEM: objective(model, random_batch(4, seed=99), generator).total.expand(4)}
+
+    def errors(model: nn.Module) -> dict[str, Tensor]:
+        assert not model.training
+        found = {}
+        for name, fields in ((PROBLEM, waves(5, 1, seed=9)), ("square", random_square(3, 1, seed=9))):
+            share = fields[ranks.rank :: ranks.world, 0]
+            if len(share) == 0:
+                found[name] = torch.zeros(0)
+                continue
+            decoded = model(share, cell_centres(share.shape[1:-1]), name)
+            found[name] = reconstruction_errors(decoded, share.flatten(1, -2), None)
+        return found
+
+    return Validation("validation_error", errors if kind == "mix" else losses)
 
 
 def run_training(
-    work: Path, ranks: Ranks, *, kind: str = "autoencoder", settings: LoopSettings = SETTINGS, **fate: int
-) -> tuple[dict[str, Tensor], list[int]]:
-    """Train in `work`; all tensors of the final state, and the steps that were taken."""
-    model = fresh(kind)
-    objective: Objective = Reconstruction(cell_centres([32]), query_points=16)
+    work: Path,
+    ranks: Ranks,
+    *,
+    kind: str = "autoencoder",
+    settings: LoopSettings = SETTINGS,
+    seed: int = 5,
+    **fate: int,
+) -> tuple[dict[str, Tensor], Source]:
+    """Train in `work`; all tensors of the final state, and the source with the steps that were taken."""
+    shapes = MIX if kind == "mix" else {PROBLEM: LINE}
+    model = fresh("diffusion" if kind == "diffusion" else "autoencoder", shapes=shapes)
+    objective: Objective = Reconstruction(shapes, query_points=16, device=ranks.device)
     if kind == "diffusion":
         objective = ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2)
-    source = Source(kind, ranks, **fate)
-    held_out = random_batch(4, seed=99)
-
-    def validate(averaged: nn.Module) -> dict[str, float]:
-        assert not averaged.training
-        return {
-            "validation_loss": objective(averaged, held_out, torch.Generator().manual_seed(0)).total.item()
-        }
-
-    state = train(model, objective, source, validate, settings, ranks, work)
-    return everything(state), source.steps
+    source = Source(kind, ranks, seed, **fate)
+    state = train(model, objective, source, validation_of(kind, ranks, objective), settings, ranks, work)
+    return everything(state), source
 
 
 def everything(state: TrainingState) -> dict[str, Tensor]:
@@ -131,15 +185,15 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "diffusion"])
+@pytest.mark.parametrize("kind", ["autoencoder", "diffusion", "mix"])
 def test_killed_at_any_step_it_ends_the_same(tmp_path, kind):
     reference, _ = run_training(tmp_path / "reference", alone(), kind=kind)
     for step in range(STEPS):
         work = tmp_path / f"killed-{step}"
         with pytest.raises(Killed):
             run_training(work, alone(), kind=kind, die_at=step)
-        resumed, steps = run_training(work, alone(), kind=kind)
-        assert steps[0] == step // 3 * 3, "it goes on from the newest checkpoint"
+        resumed, source = run_training(work, alone(), kind=kind)
+        assert source.steps[0] == step // 3 * 3, "it goes on from the newest checkpoint"
         expect_same(resumed, reference)
         assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
 
@@ -150,16 +204,16 @@ def test_killed_at_every_step_it_ends_the_same(tmp_path):
     for step in range(1, STEPS):
         with pytest.raises(Killed):
             run_training(tmp_path / "killed", alone(), settings=settings, die_at=step)
-    resumed, steps = run_training(tmp_path / "killed", alone(), settings=settings)
-    assert steps == [STEPS - 1]
+    resumed, source = run_training(tmp_path / "killed", alone(), settings=settings)
+    assert source.steps == [STEPS - 1]
     expect_same(resumed, reference)
 
 
 def test_a_finished_training_is_found_finished(tmp_path):
     reference, _ = run_training(tmp_path, alone())
     before = records_without_timings(tmp_path)
-    again, steps = run_training(tmp_path, alone())
-    assert steps == []
+    again, source = run_training(tmp_path, alone())
+    assert source.steps == []
     expect_same(again, reference)
     assert records_without_timings(tmp_path) == before
 
@@ -168,12 +222,11 @@ def test_a_finished_training_is_found_finished(tmp_path):
 def test_stopped_at_any_step_it_loses_none(tmp_path, step):
     reference, _ = run_training(tmp_path / "reference", alone())
     work = tmp_path / "stopped"
-    source_steps: list[int] = []
     with pytest.raises(Interrupted, match=f"at step {step + 1} of {STEPS}"):
         run_training(work, alone(), stop_at=step)
     assert json.loads((work / "interrupted.json").read_text()) == {"step": step + 1}
-    resumed, source_steps = run_training(work, alone())
-    assert source_steps == list(range(step + 1, STEPS))
+    resumed, source = run_training(work, alone())
+    assert source.steps == list(range(step + 1, STEPS))
     expect_same(resumed, reference)
     assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
 
@@ -194,8 +247,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, how, c
         damage(newest)
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    resumed, steps = run_training(work, alone())
-    assert steps[0] == 3
+    resumed, source = run_training(work, alone())
+    assert source.steps[0] == 3
     assert newest.name in caplog.text
     expect_same(resumed, reference)
     assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
@@ -213,8 +266,8 @@ def test_damaged_checkpoints_never_push_out_the_intact_one(tmp_path):
         damage(path)
     with pytest.raises(Interrupted):
         run_training(tmp_path, alone(), settings=settings, stop_at=2)
-    _, steps = run_training(tmp_path, alone(), settings=settings)
-    assert steps[0] == 3
+    _, source = run_training(tmp_path, alone(), settings=settings)
+    assert source.steps[0] == 3
 
 
 def test_without_an_intact_checkpoint_it_says_so_and_does_not_start_anew(tmp_path):
@@ -232,8 +285,8 @@ def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path):
     with pytest.raises(Killed):
         run_training(work, alone(), die_at=4)
     (work / "checkpoints" / ".partial").write_bytes(checkpoints(work)[-1].read_bytes()[:1000])
-    resumed, steps = run_training(work, alone())
-    assert steps[0] == 3
+    resumed, source = run_training(work, alone())
+    assert source.steps[0] == 3
     expect_same(resumed, reference)
     assert [path.name[:13] for path in checkpoints(work)] == ["step-00000006", "step-00000008"]
 
@@ -254,26 +307,160 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         run_training(tmp_path, alone(), kind="diffusion")
 
 
-def train_with_peers(ranks: Ranks, work: str, fates: list[dict[str, int]]) -> dict[str, Tensor]:
+def test_a_checkpoint_of_other_problems_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        run_training(tmp_path, alone(), die_at=4)
+    with pytest.raises(IntegrityError, match="does not fit"):
+        run_training(tmp_path, alone(), kind="mix")
+
+
+# --- several problems -----------------------------------------------------------------------------
+
+# No two of these fall on the same steps: what a record or a validation sums up began before the checkpoint.
+LONGER = replace(SETTINGS, steps=22, validate_every=5, checkpoint_every=4, log_every=3)
+
+
+@pytest.mark.parametrize("step", [4, 6, 8, 9, 13, 17, 20, 21])
+def test_a_mix_that_was_killed_between_validations_goes_on_with_its_weights(tmp_path, step):
+    """The weights at the kill come from a validation whose step is not a checkpoint's."""
+    reference, source = run_training(tmp_path / "reference", alone(), kind="mix", settings=LONGER)
+    final = source.state()
+    assert final["weights"] != [0.5, 0.5]
+    assert final["since"] == LONGER.steps
+    work = tmp_path / "killed"
+    with pytest.raises(Killed):
+        run_training(work, alone(), kind="mix", settings=LONGER, die_at=step)
+    resumed, again = run_training(work, alone(), kind="mix", settings=LONGER)
+    assert again.steps[0] == step // 4 * 4
+    assert again.problems == source.problems[again.steps[0] :]
+    assert again.state() == final
+    expect_same(resumed, reference)
+    assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
+
+
+def test_a_problem_that_had_no_turn_before_the_checkpoint_begins_after_it(tmp_path):
+    """Adam has no state of its weights then, and the checkpoint none to hold."""
+    late = next(
+        seed
+        for seed in range(1000)
+        if all(windows_of("mix", alone(), seed).batch(n).problem == PROBLEM for n in range(4))
+    )
+    reference, source = run_training(tmp_path / "reference", alone(), kind="mix", seed=late)
+    assert "square" in source.problems
+    work = tmp_path / "killed"
+    with pytest.raises(Killed):
+        run_training(work, alone(), kind="mix", seed=late, die_at=4)
+    (held,) = checkpoints(work)
+    with safe_open(held, framework="pt") as file:
+        names = list(file.keys())
+    weights = [name for name in names if name.startswith("ema/")]
+    moments = [name for name in names if name.endswith("/exp_avg")]
+    of_square = [name for name in weights if ".problem_square." in name]
+    assert len(moments) == len(weights) - len(of_square)
+    resumed, _ = run_training(work, alone(), kind="mix", seed=late)
+    expect_same(resumed, reference)
+
+
+def test_records_name_what_belongs_to_a_problem(tmp_path):
+    run_training(tmp_path, alone(), kind="mix", settings=LONGER)
+    records = records_without_timings(tmp_path)
+    validations = [record for record in records if "validation_error" in record]
+    assert [record["step"] for record in validations] == [5, 10, 15, 20, 22]
+    for record in validations:
+        of_problem = [record[f"validation_error/{name}"] for name in MIX]
+        assert record["validation_error"] == pytest.approx(sum(of_problem) / 2)
+        assert of_problem[0] != of_problem[1]
+    trained = [record for record in records if "loss" in record]
+    assert [record["step"] for record in trained] == [1, *range(3, 22, 3), 22]
+    both = [record for record in trained if f"loss/{PROBLEM}" in record]
+    assert both
+    for record in both:
+        assert record["loss"] == pytest.approx((record[f"loss/{PROBLEM}"] + record["loss/square"]) / 2)
+
+
+def test_records_of_one_problem_have_plain_names(tmp_path):
+    run_training(tmp_path, alone())
+    assert not [name for record in records_without_timings(tmp_path) for name in record if "/" in name]
+
+
+def test_an_error_that_is_not_finite_stops_a_training_whose_weights_follow_it(tmp_path):
+    class Diverged(Source):
+        def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
+            super().reweigh(step, dict(errors) | {"square": float("nan")})
+
+    source = Diverged("mix", alone(), 5)
+    objective = Reconstruction(MIX, query_points=16, device=torch.device("cpu"))
+    model, checked = fresh("autoencoder", shapes=MIX), validation_of("mix", alone(), objective)
+    with pytest.raises(NotFiniteError, match="validation error of square is nan at step 4"):
+        train(model, objective, source, checked, SETTINGS, alone(), tmp_path)
+    assert [path.name[:13] for path in checkpoints(tmp_path)] == ["step-00000003"]
+
+
+# --- several ranks --------------------------------------------------------------------------------
+
+
+def train_with_peers(
+    ranks: Ranks, work: str, fates: list[dict[str, int]], kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     result: dict[str, Tensor] = {}
+    weights: dict[str, Any] = {}
     for fate in fates:
         ranks.stop_requested = False
         if fate.get("stop_at") is not None and ranks.rank != 1:
             fate = {}  # one rank alone gets the signal
         with suppress(Killed, Interrupted):
-            result, _ = run_training(Path(work), ranks, **fate)
+            result, source = run_training(Path(work), ranks, kind=kind, **fate)
+            weights = source.state()
         ranks.barrier()
-    return result
+    return result, weights
 
 
-def test_three_ranks_add_in_the_same_order_after_a_resume(tmp_path):
-    reference = run_ranks(train_with_peers, 3, str(tmp_path / "reference"), [{}])
+@pytest.mark.parametrize(("world", "kind"), [(3, "autoencoder"), (2, "mix")])
+def test_ranks_add_in_the_same_order_after_a_resume(tmp_path, world, kind):
+    """And agree on the weights of a mix, though each has seen other validation examples."""
+    reference = run_ranks(train_with_peers, world, str(tmp_path / "reference"), [{}], kind)
     fates = [{"die_at": 2}, {"stop_at": 4}, {"die_at": 7}, {}]
-    resumed = run_ranks(train_with_peers, 3, str(tmp_path / "resumed"), fates)
-    for left, right in zip(resumed, reference, strict=True):
+    resumed = run_ranks(train_with_peers, world, str(tmp_path / "resumed"), fates, kind)
+    for (left, weights), (right, others) in zip(resumed, reference, strict=True):
         expect_same(left, right)
-        expect_same(left, reference[0])
+        expect_same(left, reference[0][0])
+        assert weights == others == reference[0][1]
     assert records_without_timings(tmp_path / "resumed") == records_without_timings(tmp_path / "reference")
+    if kind == "mix":
+        assert reference[0][1]["weights"][0] != reference[0][1]["weights"][1]
+
+
+def validated_with_peers(ranks: Ranks) -> list[dict[str, Any]]:
+    """A validation of a mix, as every rank was told it; the step before it changes no weight."""
+    told = []
+
+    class Telling(Source):
+        def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
+            told.append(dict(errors))
+            super().reweigh(step, errors)
+
+    objective = Reconstruction(MIX, query_points=16, device=ranks.device)
+    with tempfile.TemporaryDirectory() as work:
+        train(
+            fresh("autoencoder", shapes=MIX),
+            objective,
+            Telling("mix", ranks, 5),
+            validation_of("mix", ranks, objective),
+            replace(SETTINGS, steps=1, warmup_steps=0, learning_rate=1e-30, final_learning_rate=0.0),
+            ranks,
+            Path(work),
+        )
+    return told
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_shares_of_a_validation_add_up_to_the_validation(world):
+    """Five and three examples for two or four ranks: shares differ in size, and one is empty."""
+    (alone_told,) = validated_with_peers(alone())
+    results = [told for (told,) in run_ranks(validated_with_peers, world)]
+    assert all(result == results[0] for result in results), "the same on all ranks, to the bit"
+    for name, value in alone_told.items():
+        assert results[0][name] == pytest.approx(value, rel=1e-5)
 
 
 CONFIGURATION = Path(__file__).parents[2] / "configs" / "burgers_tiny.yaml"
@@ -286,11 +473,35 @@ LONG = {
 }
 
 
+TWO_PROBLEMS = {
+    "data": {
+        "source": "mix",
+        "sampling": "difficulty_weighted",
+        "problems": {
+            "slow": {
+                "source": "generated", "equation": "advection1d", "beta": 0.1, "resolution": 32,
+                "solver_resolution": 32, "frames": 9, "frame_interval": 0.05,
+                "trajectories": {"train": 16, "validation": 4, "test": 4},
+            },
+            "fast": {
+                "source": "generated", "equation": "advection1d", "beta": 1.0, "resolution": 16,
+                "solver_resolution": 32, "frames": 5, "frame_interval": 0.05,
+                "trajectories": {"train": 8, "validation": 1, "test": 4},
+            },
+        },
+    },
+    "model.latent.tokens": {"slow": 8, "fast": 4},
+    "training.autoencoder.validate_every": 11,
+}  # fmt: skip
+
+
 class Launched:
     """The chain up to the autoencoder, through launcher and torchrun, with a signal on the way."""
 
-    def __init__(self, root: Path, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.processes = root, processes
+    def __init__(
+        self, root: Path, processes: int, overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.root, self.processes, self.overrides = root, processes, overrides
         self.returncodes: list[int] = []
         self.lines: list[str] = []
         launch = execute_module.launch
@@ -305,7 +516,7 @@ class Launched:
         """The artifact's directory. Sends `number` to the process `to` once a step is logged."""
         run = Run.start(
             CONFIGURATION,
-            LONG | {"execution.processes": self.processes},
+            LONG | self.overrides | {"execution.processes": self.processes},
             root=self.root,
             until="autoencoder",
         )
@@ -347,13 +558,15 @@ class Launched:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_stopped_under_the_launcher_it_seals_the_same_weights(tmp_path, monkeypatch, processes):
-    reference = Launched(tmp_path / "reference", processes, monkeypatch).train()
+@pytest.mark.parametrize(("processes", "overrides"), [(1, {}), (2, {}), (2, TWO_PROBLEMS)])
+def test_killed_and_stopped_under_the_launcher_it_seals_the_same_weights(
+    tmp_path, monkeypatch, processes, overrides
+):
+    reference = Launched(tmp_path / "reference", processes, overrides, monkeypatch).train()
     shutil.copytree(
         tmp_path / "reference" / "artifacts" / "download", tmp_path / "hit" / "artifacts" / "download"
     )
-    hit = Launched(tmp_path / "hit", processes, monkeypatch)
+    hit = Launched(tmp_path / "hit", processes, overrides, monkeypatch)
 
     with pytest.raises(ProcessKilled, match="SIGKILL"):
         hit.train(signal_after=10, number=signal.SIGKILL, to=str(processes - 1))

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from ranked import run_ranks
-from tiny import alone, build, fresh, random_batch
+from tiny import LINE, PROBLEM, SQUARE, FixedBatches, alone, build, fresh, problem_windows, random_batch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
 from ups.errors import NotFiniteError
-from ups.models.token_grid import cell_centres
+from ups.models.codec import Codec
+from ups.models.embedding import module_key
 from ups.objectives import Loss
 from ups.objectives.diffusion import ResidualDenoising
 from ups.objectives.operator import LatentForecast
@@ -28,9 +29,8 @@ UNLIMITED = 1e9
 
 def gradient_descent(model: nn.Module) -> TrainingState:
     """With rate 1 a step changes the weights by the gradient, so that it can be seen."""
-    return TrainingState(
-        model, torch.optim.SGD(model.parameters(), lr=1.0), ExponentialMovingAverage(model, 0.9)
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    return TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
 
 
 def step(state: TrainingState, objective, batch: Batch, ranks: Ranks | None = None, **options) -> dict:
@@ -44,34 +44,40 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def forecast_step(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+SHAPES = {PROBLEM: LINE, "square": SQUARE}
+
+
+def forecast_step(ranks: Ranks, problem: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and record after one step on this rank's share of a batch of twelve."""
-    fields = random_batch(5, 9).fields
-    latents = random_batch(5, 9, seed=1).latents
-    assert fields is not None
-    assert latents is not None
+    shape, frames = SHAPES[problem], 9 if problem == PROBLEM else 2
+    generator = torch.Generator().manual_seed(0)
+    windows = problem_windows(
+        length=min(3, frames),
+        fields=torch.randn(5, frames, *shape.grid, shape.channels, generator=generator),
+        latents=torch.randn(5, frames, shape.layout.token_count, 4, generator=generator),
+        scalars=[-3.0] * shape.scalars,
+    )
     source = WindowSource(
+        {problem: windows},
         seed=3,
+        purpose="operator",
         batch_size=12,
-        window=3,
-        scalars=[-3.0, -4.6],
         device=ranks.device,
-        fields=fields.numpy(),
-        latents=latents.numpy(),
         rank=ranks.rank,
         world=ranks.world,
     )
-    codec = build("codec").requires_grad_(False)
-    model = build("operator")
-    objective = LatentForecast(codec, cell_centres([32]), field_weight=1.0)
+    codec = build("codec", shapes=SHAPES).requires_grad_(False)
+    assert isinstance(codec, Codec)
+    model = build("operator", shapes=SHAPES)
+    objective = LatentForecast(codec, SHAPES, field_weight=1.0, query_points=None, device=ranks.device)
     logged = step(gradient_descent(model), objective, source.batch(4), ranks)
     return snapshot(model), logged
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world):
-    weights, logged = forecast_step(alone())
-    results = run_ranks(forecast_step, world)
+@pytest.mark.parametrize(("world", "problem"), [(2, PROBLEM), (3, PROBLEM), (2, "square")])
+def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, problem):
+    weights, logged = forecast_step(alone(), problem)
+    results = run_ranks(forecast_step, world, problem)
     for shared, told in results:
         assert told.keys() == logged.keys()
         for name, value in logged.items():
@@ -80,9 +86,13 @@ def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world):
             torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6)
     first = results[0][0]
     assert all(torch.equal(first[name], other[name]) for other, _ in results for name in first)
-    initial = build("operator").state_dict()
+    initial = build("operator", shapes=SHAPES).state_dict()
     moved = max((weights[name] - initial[name]).abs().max().item() for name in initial)
     assert moved > 1e-2, "the comparison means nothing if the gradient is as small as its tolerance"
+    (other,) = SHAPES.keys() - {problem}
+    untouched = [name for name in initial if f".{module_key(other)}." in name]
+    assert untouched
+    assert all(torch.equal(weights[name], initial[name]) for name in untouched), "a batch holds one problem"
 
 
 class Broken:
@@ -105,6 +115,7 @@ def test_what_is_not_finite_stops_before_any_weight_has_changed(kind):
         model,
         build_adamw(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
         ExponentialMovingAverage(model, 0.9),
+        FixedBatches(2),
         step=7,
     )
     before, average = snapshot(model), {name: value.clone() for name, value in state.ema.weights.items()}
@@ -146,12 +157,16 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
     for autocast in (False, True):
         model = fresh(kind)
         codec = build("codec").requires_grad_(False)
+        assert isinstance(codec, Codec)
+        shapes = {PROBLEM: LINE}
         objective = {
-            "operator": LatentForecast(codec, cell_centres([32]), field_weight=1.0),
+            "operator": LatentForecast(
+                codec, shapes, field_weight=1.0, query_points=None, device=torch.device("cpu")
+            ),
             "diffusion": ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2),
         }[kind]
         optimizer = build_adamw(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
-        state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9))
+        state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8, 3))
         traces[autocast] = torch.stack(
             [
                 step(state, objective, random_batch(8, 3), learning_rate=1e-2, autocast=autocast)["loss"]

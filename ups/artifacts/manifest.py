@@ -20,7 +20,7 @@ class File:
     path: str
     bytes: int
     sha256: str
-    crc32c: str
+    xxh3: str
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class Store:
         return Artifact(path, manifest)
 
     def verify(self, artifact: Artifact, *, deep: bool = False) -> None:
-        """Check every file of an artifact: size and crc32c, or sha256 if `deep`.
+        """Check every file of an artifact: size and xxh3, or sha256 if `deep`.
 
         The fast check is done once per process and artifact.
 
@@ -196,7 +196,7 @@ class Store:
                     continue
                 sync_file(path)
                 sums = file_sums(path)
-                files.append(File(name, path.stat().st_size, sums.sha256, sums.crc32c))
+                files.append(File(name, path.stat().st_size, sums.sha256, sums.xxh3))
             if not files:
                 raise StageError("the stage wrote no files", where=str(output))
             for directory, _, _ in os.walk(output, topdown=False, onerror=_refuse):
@@ -272,7 +272,7 @@ def _problem(path: Path, file: File, *, deep: bool) -> str | None:
         size = path.stat().st_size
         if size != file.bytes:
             return f"has {size} bytes, sealed with {file.bytes}"
-        same = file_sums(path).sha256 == file.sha256 if deep else fast_sum(path) == file.crc32c
+        same = file_sums(path).sha256 == file.sha256 if deep else fast_sum(path) == file.xxh3
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return "is missing"
     return None if same else "has other content than was sealed"

@@ -1,6 +1,7 @@
 """Content sums of large input files, remembered under device, inode, size and modification time."""
 
 import hashlib
+import os
 import stat
 import time
 from pathlib import Path
@@ -32,8 +33,7 @@ def content_of_file(path: Path, root: Path) -> str:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path), fix="check data.path") from None
     if not stat.S_ISREG(status.st_mode):
         raise DataError("is not a regular file", where=str(path), fix="check data.path")
-    key = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
-    memory = root / "artifacts" / ".sums.json"
+    key, memory = _key(status), _memory(root)
     known = _recall(memory)
     if key not in known:
         try:
@@ -46,6 +46,25 @@ def content_of_file(path: Path, root: Path) -> str:
         if time.time_ns() - status.st_mtime_ns > _SETTLED_NANOSECONDS:
             write_json(memory, {"known": known, "sum": _sum(known)})
     return known[key]
+
+
+def recorded_content(path: Path, root: Path) -> str | None:
+    """The sha256 that was recorded when a file was first used, if it was and has not been written to since.
+
+    Bits that flip on a disk change no time of modification: only this sum tells.
+    """
+    try:
+        return _recall(_memory(root)).get(_key(path.stat()))
+    except OSError:
+        return None
+
+
+def _memory(root: Path) -> Path:
+    return root / "artifacts" / ".sums.json"
+
+
+def _key(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def _recall(memory: Path) -> dict[str, str]:

@@ -23,7 +23,9 @@ _COMMANDS = {
     "stage": "run one stage, and what it needs",
     "evaluate": "score a finished run on any file in PDEBench layout",
     "report": "write report.html of a run again",
-    "cache": "list, verify and clean up artifacts",
+    "data": "list, fetch, generate and check trajectories",
+    "cache": "look after artifacts: list, show, verify, explain, pin, clean up",
+    "bench": "measure data generation and the cache on this machine",
 }
 
 

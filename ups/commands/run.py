@@ -5,7 +5,7 @@ import time
 
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root
-from ups.commands.tables import console, plan_table, result_table, show
+from ups.commands.tables import console, plan_table, result_tables, show
 from ups.config.load import parse_overrides
 from ups.config.schema import STAGES, StageName
 from ups.pipeline.execute import Built
@@ -47,7 +47,8 @@ def follow(run: Run, until: StageName) -> None:
         until=until,
     )
     if until == "evaluate":
-        show(result_table(read_json(run.directory / "metrics.json")))
+        for table in result_tables(read_json(run.directory / "metrics.json")):
+            show(table)
         terminal.print(f"report: {run.directory / 'report.html'}", markup=False, soft_wrap=True)
     seconds = time.monotonic() - started
     terminal.print(f"run: {run.directory}  ({seconds:.1f} s)", markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from ups.pipeline.plan import PlannedStage
 
 METRICS = {
     "trajectory_relative_l2": "trajectory rel. L2",
+    "trajectory_relative_l2_median": "median",
     "pdebench_nrmse": "PDEBench nRMSE",
     "final_relative_l2": "final rel. L2",
     "mass_drift": "mass drift",
@@ -59,20 +60,45 @@ def plan_table(plan: list[PlannedStage]) -> Table:
     return table
 
 
+def result_tables(records: list[dict[str, Any]]) -> list[Table]:
+    """One table per problem, in the order of the records."""
+    problems = dict.fromkeys(record["problem"] for record in records)
+    return [result_table([record for record in records if record["problem"] == name]) for name in problems]
+
+
 def result_table(records: list[dict[str, Any]]) -> Table:
-    """One row per model, one column per metric; the conventions in the title."""
+    """The records of one problem: a row per model, a column per metric; the conventions in the title.
+
+    Columns are the metrics that the problem has; with several fields, also those of each field.
+
+    Raises:
+        ValueError: the records are of several problems.
+    """
     first = records[0]
+    if any(record["problem"] != first["problem"] for record in records):
+        raise ValueError("the records are of several problems: make a table of each")
+    steps, points = first["frames"] - 1, " x ".join(map(str, first["resolution"]))
     title = (
         f"{first['dataset']}, {first['split']} split: {first['n_trajectories']} trajectories, "
-        f"{first['frames'] - 1} steps, {first['resolution'][0]} points, seed {first['seed']}; "
+        f"{steps} {'step' if steps == 1 else 'steps'}, {points} points, "
+        f"{', '.join(first['fields_scored'])} scored, seed {first['seed']}; "
         "decoded fields, first frame not counted"
     )
-    table = _table(
-        _narrow("model"), *(_narrow(name, "right") for name in METRICS.values()), title=Text(title)
-    )
-    values = {(record["model"], record["metric"]): record["value"] for record in records}
+    values = {(record["model"], record["metric"], record["field"]): record["value"] for record in records}
+    measured = {(metric, field) for _, metric, field in values}
+    columns = [
+        (metric, field)
+        for metric in METRICS
+        for field in (None, *first["fields_scored"])
+        if (metric, field) in measured
+    ]
+    headers = [
+        METRICS[metric] if field is None else f"{METRICS[metric].removeprefix('trajectory ')} {field}"
+        for metric, field in columns
+    ]
+    table = _table(_narrow("model"), *(_narrow(name, "right") for name in headers), title=Text(title))
     for model in dict.fromkeys(record["model"] for record in records):
-        cells = [values.get((model, metric)) for metric in METRICS]
+        cells = [values.get((model, metric, field)) for metric, field in columns]
         table.add_row(model, *("" if cell is None else f"{cell:.3g}" for cell in cells))
     return table
 

@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ups.config.data import TAGGED, DataFile, Mix, ProblemData
 from ups.config.numbers import parse_yaml
-from ups.config.schema import Configuration
+from ups.config.schema import ONE_NUMBER, PER_PROBLEM, Configuration
 from ups.errors import ConfigurationError
+from ups.problems import PROBLEMS
 
 _START = "start from a file in configs/"
+_SOURCES = ("generated", "file", "pdebench", "mix")
 
 
 def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Configuration:
@@ -49,11 +52,7 @@ def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = N
         _set(values, key, _parse_value(key, value))
     where = f"{path} with --set {', '.join(overrides)}" if overrides else str(path)
     configuration = validate(values, where=where)
-    if configuration.data.source == "file" and not Path(configuration.data.path).is_absolute():
-        absolute = str((path.parent / configuration.data.path).resolve())
-        data = configuration.data.model_copy(update={"path": absolute})
-        configuration = configuration.model_copy(update={"data": data})
-    return configuration
+    return configuration.model_copy(update={"data": _absolute(configuration.data, path.parent)})
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -82,10 +81,25 @@ def validate(values: Mapping[str, Any], *, where: str) -> Configuration:
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors(include_url=False)]
+        problems = describe_problems(error)
         raise ConfigurationError(
             "\n  ".join(["configuration is not valid", *problems]), where=where
         ) from None
+
+
+def _absolute(data: ProblemData | Mix, directory: Path) -> ProblemData | Mix:
+    """Data whose file paths start at a directory, not at where somebody stands."""
+    if isinstance(data, Mix):
+        problems = {name: _absolute(problem, directory) for name, problem in data.problems.items()}
+        return data.model_copy(update={"problems": problems})
+    if isinstance(data, DataFile):
+        return data.model_copy(update={"path": str((directory / data.path).resolve())})
+    return data
+
+
+def describe_problems(error: ValidationError) -> list[str]:
+    """What is wrong, one sentence per key, with its fix."""
+    return [_describe(problem) for problem in error.errors(include_url=False)]
 
 
 def _parse_value(key: str, value: Any) -> Any:
@@ -129,16 +143,11 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _describe(problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    # A discriminated union adds its tag to the location; the user's file has no such level.
-    if location[:1] == ["data"] and len(location) > 1 and location[1] in {"generated", "file"}:
-        tag = location.pop(1)
-    else:
-        tag = None
+    location, section = _follow([str(part) for part in problem["loc"] if part != "[key]"])
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
     match problem["type"]:
         case "extra_forbidden":
-            names = _names_at(location[:-1], tag)
+            names = list(section.model_fields)
             near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(names))}"
             message = f"unknown key; {hint}"
@@ -146,13 +155,17 @@ def _describe(problem: Any) -> str:
             message = "required key is missing; add it"
         case "invalid_key":
             message = "a key must be a word"
-            location = [part for part in location if part != "[key]"]
+        case "union_tag_not_found" if not isinstance(problem["input"], dict):
+            message = f"must be a section with keys (got {_shown(problem['input'])})"
         case "union_tag_not_found":
-            location.append(problem["ctx"]["discriminator"].strip("'"))
-            message = "required key is missing; add it"
-        case "union_tag_invalid":
-            location.append(problem["ctx"]["discriminator"].strip("'"))
-            message = f"must be one of {problem['ctx']['expected_tags']} (got {_shown(problem['input'].get('source'))})"
+            sources = _SOURCES[:-1] if location[1:] else _SOURCES  # a mix holds none
+            known = problem["input"].get("source") in sources
+            key, choices = ("equation", PROBLEMS) if known else ("source", sources)
+            location.append(key)
+            if key in problem["input"]:
+                message = f"must be one of {', '.join(choices)} (got {_shown(problem['input'][key])})"
+            else:
+                message = f"required key is missing; add it: one of {', '.join(choices)}"
         case "model_type" | "model_attributes_type":
             message = f"must be a section with keys (got {_shown(problem['input'])})"
         case "string_type":
@@ -171,20 +184,30 @@ def _shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
-def _names_at(location: list[str], tag: str | None) -> list[str]:
-    """Names of the keys that the schema has at a location."""
-    model: type[BaseModel] = Configuration
-    for part in location:
-        candidates = _models_in(model.model_fields[part].annotation)
-        model = next(
-            (c for c in candidates if tag is None or tag in typing.get_args(_source(c))), candidates[0]
-        )
-    return list(model.model_fields)
+def _follow(parts: list[str]) -> tuple[list[str], type[BaseModel]]:
+    """A validation error's location as the user's file has it, and the section that its last key is in.
 
-
-def _source(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("source")
-    return None if field is None else field.annotation
+    A discriminated union adds its tags to the location; the file has no such level.
+    """
+    section: type[BaseModel] = Configuration
+    inner: type[BaseModel] | None = Configuration
+    location: list[str] = []
+    named = False  # the next part is a name of the user's, whatever it looks like
+    for part in parts:
+        if not named and location[:1] == ["data"] and (part in TAGGED or part == "one"):
+            inner = TAGGED.get(part, inner)
+            continue
+        if part in {ONE_NUMBER, PER_PROBLEM}:
+            continue
+        location.append(part)
+        if named:
+            named = False
+            continue
+        section = inner or section
+        field = section.model_fields.get(part)
+        inner = None if field is None else next(iter(_models_in(field.annotation)), None)
+        named = section is Mix and part == "problems"
+    return location, section
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

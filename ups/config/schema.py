@@ -4,118 +4,31 @@ All models are frozen and forbid unknown keys. Which keys count for the digest o
 here but written down once, in `ups.pipeline.graph`.
 """
 
-import re
-import reprlib
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ups.config.data import Data, Mix, ProblemData, Sampling
+from ups.config.section import (
+    Count,
+    Decay,
+    Integer,
+    Name,
+    NonNegative,
+    Parallel,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    Share,
+)
 
 STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
 StageName = Literal[
     "download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate"
 ]
 TRAINING_STAGES = ("autoencoder", "operator", "diffusion", "consistency")
-
-
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):  # to Python, and so to pydantic, `true` is 1
-        raise ValueError(f"must be a number (got {str(value).lower()})")
-    return value
-
-
-def _a_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
-        raise ValueError(
-            f"must be 1 to 64 letters, digits, _ or -, a letter or digit first (got {reprlib.repr(value)})"
-        )
-    return value
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("holds a NUL character, which no path has")
-    return value
-
-
-# Limits far above any use: what is beyond is a slip, and would be found only when memory or patience ends.
-Name = Annotated[str, AfterValidator(_a_name)]
-Integer = Annotated[int, BeforeValidator(_no_boolean)]
-Real = Annotated[float, BeforeValidator(_no_boolean)]
-Count = Annotated[Integer, Field(ge=1, le=10**9)]
-Seed = Annotated[Integer, Field(ge=0, lt=2**53)]
-Parallel = Annotated[Integer, Field(ge=1, le=1024)]
-Positive = Annotated[Real, Field(gt=0, le=1e9)]
-NonNegative = Annotated[Real, Field(ge=0, le=1e9)]
-Share = Annotated[Real, Field(gt=0, lt=1)]
-Decay = Annotated[Real, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Splits(Section):
-    """Number of trajectories per split. Splits are by trajectory and disjoint."""
-
-    train: Count
-    validation: Count
-    test: Count
-
-
-class GeneratedBurgers(Section):
-    """Solve 1D Burgers on this machine: PDEBench's equation, scheme and distribution of initial states."""
-
-    source: Literal["generated"]
-    equation: Literal["burgers1d"] = "burgers1d"
-    nu: Positive = Field(description="PDEBench's nu; the viscosity is nu / pi")
-    trajectories: Splits
-    resolution: Count = Field(ge=8, description="grid points kept per trajectory")
-    solver_resolution: Count = Field(ge=8, description="grid cells of the solver")
-    frames: Count = Field(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
-    seed: Seed = Field(default=0, description="seed of the initial states")
-
-    @model_validator(mode="after")
-    def _solver_grid_is_a_multiple(self) -> Self:
-        if self.solver_resolution % self.resolution:
-            raise ValueError(
-                f"solver_resolution {self.solver_resolution} must be a multiple of resolution "
-                f"{self.resolution}: the fields are the solver's, strided"
-            )
-        return self
-
-
-class BurgersFile(Section):
-    """Read 1D Burgers from a file in PDEBench's layout."""
-
-    source: Literal["file"]
-    equation: Literal["burgers1d"] = "burgers1d"
-    path: Annotated[str, AfterValidator(_no_nul)] = Field(
-        min_length=1, description="HDF5 file; relative paths start at the configuration file"
-    )
-    trajectories: Splits
-    space_stride: Count = Field(default=4, description="keep every n-th grid point")
-    time_stride: Count = Field(default=5, description="keep every n-th frame")
-    frames: Count | None = Field(default=None, ge=2, description="frames kept after striding; null: all")
-    test_first: Count | None = Field(
-        default=1000,
-        description="test rows come from this many first rows and others never do; null: any row",
-    )
-    seed: Seed = Field(default=0, description="seed of the choice of rows")
-
-    @model_validator(mode="after")
-    def _test_rows_are_reserved(self) -> Self:
-        if self.test_first is not None and self.trajectories.test > self.test_first:
-            raise ValueError(
-                f"trajectories.test {self.trajectories.test} is above test_first {self.test_first}, the rows "
-                "that test rows come from: lower it, or raise test_first"
-            )
-        return self
-
-
-Data = Annotated[GeneratedBurgers | BurgersFile, Field(discriminator="source")]
 
 
 class Transformer(Section):
@@ -140,11 +53,24 @@ class Transformer(Section):
         return self
 
 
+def _one_or_several(value: object) -> str:
+    return PER_PROBLEM if isinstance(value, dict) else ONE_NUMBER
+
+
+ONE_NUMBER, PER_PROBLEM = "one number", "one per problem"
+"""Tags of the two ways to write tokens; validation errors name the tags that they passed."""
+
+
 class Latent(Section):
     """Shape of the latent state."""
 
-    tokens: Count = Field(description="tokens per space axis; must divide the resolution")
-    dim: Count = Field(description="channels per token")
+    tokens: Annotated[
+        Annotated[Count, Tag(ONE_NUMBER)] | Annotated[dict[Name, Count], Tag(PER_PROBLEM)],
+        Discriminator(_one_or_several),
+    ] = Field(
+        description="tokens per space axis; must divide the resolution. One number, or one per problem of a mix"
+    )
+    dim: Count = Field(description="channels per token, the same for all problems of a mix")
 
 
 class Model(Section):
@@ -212,6 +138,9 @@ class OperatorTraining(Training):
 
     rollout_steps: Count = Field(default=2, description="autoregressive steps in the loss, gradients through")
     field_weight: NonNegative = Field(default=1.0, description="weight of the decoded-field term")
+    query_points: Count | None = Field(
+        default=None, description="points decoded per sample for that term; null: the grid"
+    )
     residual_fraction: Share = Field(
         default=0.125,
         description="part of the train trajectories that the operator does not fit, kept for the diffusion model",
@@ -277,6 +206,25 @@ class CacheEncode(Section):
     trajectories_per_chunk: Count = Field(default=128, description="trajectories in one slab file")
 
 
+LoadingMode = Literal["auto", "device", "memory", "stream", "encode"]
+
+
+class Loading(Section):
+    """How training reads the cache. All modes but `encode` give the same bits."""
+
+    mode: LoadingMode = Field(
+        default="auto",
+        description="device: all on the training device; memory: in RAM; stream: from the cache's slabs with "
+        "read-ahead; encode: no cached latents, raw fields are encoded batch by batch; auto: the first of the "
+        "first three that fits",
+    )
+    read_ahead: Count = Field(default=4, description="batches that `stream` prepares in advance")
+    order: Literal["independent", "permutation"] = Field(
+        default="independent",
+        description="independent: every draw is uniform over all windows; permutation: every window once per epoch",
+    )
+
+
 class Tracking(Section):
     """Mirror of metrics.jsonl. Never part of a digest."""
 
@@ -295,14 +243,57 @@ class Configuration(Section):
     execution: Execution = Execution()
     training: Stages
     cache_encode: CacheEncode = CacheEncode()
+    loading: Loading = Loading()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
 
+    @property
+    def problems(self) -> dict[str, ProblemData]:
+        """Data of each problem by its name; a run of one problem calls it by its equation.
+
+        In order of the names: random numbers are dealt out in this order, and a digest does not know another.
+        """
+        if isinstance(self.data, Mix):
+            return dict(sorted(self.data.problems.items()))
+        return {self.data.problem.name: self.data}
+
+    @property
+    def sampling(self) -> Sampling:
+        """How problems take turns; of one problem, every way is the same."""
+        return self.data.sampling if isinstance(self.data, Mix) else "balanced"
+
+    def tokens(self, problem: str) -> int:
+        """Tokens per space axis of a problem."""
+        tokens = self.model.latent.tokens
+        return tokens[problem] if isinstance(tokens, dict) else tokens
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        resolution = self.data.resolution if self.data.source == "generated" else None
-        if problem := self.misfit(resolution, self.data.frames):
-            raise ValueError(problem)
+        tokens, names = self.model.latent.tokens, list(self.problems)
+        if isinstance(tokens, dict) and set(tokens) != set(names):
+            raise ValueError(
+                f"model.latent.tokens: names {', '.join(sorted(tokens))}, and the problems are "
+                f"{', '.join(sorted(names))}: give one number per problem"
+            )
+        axes = max(len(data.problem.axes) for data in self.problems.values())
+        for network in ("encoder", "decoder", "operator", "denoiser"):
+            size = getattr(self.model, network)
+            if (size.width // size.heads) % (2 * axes):
+                raise ValueError(
+                    f"model.{network}: width / heads = {size.width // size.heads} is no multiple of {2 * axes}; "
+                    f"rotary positions share the pairs of channels among {axes} axes: choose another width or heads"
+                )
+        for name, data in self.problems.items():
+            if problem := self.misfit(name, data.kept_grid, data.kept_frames):
+                raise ValueError(problem)
+            operator = self.training.operator
+            held_out = round(data.counts.train * operator.residual_fraction)
+            if not 0 < held_out < data.counts.train:
+                raise ValueError(
+                    f"training.operator.residual_fraction: {operator.residual_fraction} of "
+                    f"{data.counts.train} train trajectories leaves none for the operator or none for the "
+                    f"diffusion model: raise the train trajectories of {name} or change the fraction"
+                )
         for stage in TRAINING_STAGES:
             batch = getattr(self.training, stage).batch_size
             if batch % self.execution.processes:
@@ -310,14 +301,6 @@ class Configuration(Section):
                     f"training.{stage}.batch_size: {batch} is not a multiple of execution.processes "
                     f"{self.execution.processes}: every rank takes an equal share"
                 )
-        operator = self.training.operator
-        held_out = round(self.data.trajectories.train * operator.residual_fraction)
-        if not 0 < held_out < self.data.trajectories.train:
-            raise ValueError(
-                f"training.operator.residual_fraction: {operator.residual_fraction} of "
-                f"{self.data.trajectories.train} train trajectories leaves none for the operator or none for "
-                "the diffusion model: raise data.trajectories.train or change the fraction"
-            )
         sigma, noise = self.training.consistency.second_sigma, self.training.diffusion.noise
         if not noise.sigma_min < sigma < noise.sigma_max:
             raise ValueError(
@@ -326,34 +309,38 @@ class Configuration(Section):
             )
         return self
 
-    def misfit(self, resolution: int | None, frames: int | None) -> str | None:
-        """Why models of this configuration cannot work on trajectories of a shape; None if they can.
+    def misfit(self, name: str, grid: tuple[int, ...] | None, frames: int | None) -> str | None:
+        """Why models of this configuration cannot work on a problem's trajectories; None if they can.
 
         Args:
-            resolution: grid points kept per space axis; None as long as only a file knows.
+            name: of the problem.
+            grid: grid points kept per space axis; None as long as only a file knows.
             frames: frames kept, likewise.
         """
-        if resolution is not None:
-            tokens, points = self.model.latent.tokens, self.training.autoencoder.query_points
-            if resolution % tokens:
-                return (
-                    f"model.latent.tokens: {tokens} tokens do not divide the {resolution} grid points: "
-                    f"choose one of {', '.join(str(n) for n in _divisors(resolution))}"
-                )
-            if points is not None and points > resolution:
-                return (
-                    f"training.autoencoder.query_points: {points} are more than the {resolution} grid points: "
-                    "lower it, or write null for all"
-                )
-        if frames is not None:
+        if grid is not None:
+            tokens = self.tokens(name)
+            for resolution in grid:
+                if resolution % tokens:
+                    return (
+                        f"model.latent.tokens: {tokens} tokens do not divide the {resolution} grid points of "
+                        f"{name}: choose one of {', '.join(str(n) for n in _divisors(resolution))}"
+                    )
+            for stage in ("autoencoder", "operator"):
+                points = getattr(self.training, stage).query_points
+                if points is not None and points > math.prod(grid):
+                    return (
+                        f"training.{stage}.query_points: {points} are more than the {math.prod(grid)} grid "
+                        f"points of {name}: lower it, or write null for all"
+                    )
+        if frames is not None and not self.problems[name].problem.is_map:
             # The operator's window holds the state it starts from; the diffusion model also the state after
-            # its longest rollout.
+            # its longest rollout. A map takes its one step, whatever the rollouts of the others.
             for stage, further in (("operator", 1), ("diffusion", 2)):
                 steps = getattr(self.training, stage).rollout_steps
                 if steps + further > frames:
                     return (
                         f"training.{stage}.rollout_steps: {steps} steps need {steps + further} frames, and a "
-                        f"trajectory has {frames}: lower rollout_steps, or keep more frames"
+                        f"trajectory of {name} has {frames}: lower rollout_steps, or keep more frames"
                     )
         return None
 

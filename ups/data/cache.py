@@ -1,178 +1,226 @@
-"""The zarr cache of standardised latents and physical fields.
+"""The zarr cache of standardised latents and physical fields, read back.
 
-One zarr v3 group: `latents[n, t, k, d]` and `fields/<name>[n, t, *grid]`, float16; `coordinates`, `times`,
-`rows`; statistics, splits and provenance in the attributes. A chunk is a slab of whole trajectories,
-uncompressed C order followed by its crc32c (the `crc32c` codec): any zarr reader verifies it, and the bytes
-before the sum can be memory-mapped as they are. Measured alternatives (one trajectory per chunk, shards,
-compression) read 30 to 100 times slower at random.
+One zarr v3 group per problem: `<problem>/latents [n, t, K, d]` and `<problem>/fields/<name> [n, t, *grid]`,
+float16, unknown values 0. The group's attributes hold everything else: names, splits, original row numbers,
+times, coordinates, parameters, statistics, what the latents were encoded by, and the crc32c of every slab.
+
+Layout. A chunk is a slab of whole trajectories, uncompressed, followed by its crc32c: a file to be mapped.
+Random batches of 32 trajectories (201 frames x 32 tokens x 16 channels, 6.6 MB) of 512, two busy cores, files in
+the page cache (`ups.benchmarks.cache`, which also gives the ratios elsewhere):
+
+    slabs of 128, mapped                     0.7 ms
+    the same slabs through zarr              134 ms   190 times as long
+    one trajectory per chunk, zarr            91 ms   130
+    one trajectory per chunk, zstd, zarr      51 ms    73
+    slabs of 128, zstd, zarr                 200 ms   285
+
+Per chunk, zarr's event loop costs more than the bytes do; shards are slower still, and what cannot be mapped must
+be read whole. Compression would save a quarter to a half of the bytes, at these prices. Long slabs keep the number
+of files low (some ten per gigabyte), and a batch costs the same whatever their length.
+
+What belongs together is found together or refused. The attributes carry a sum over themselves and the sha256 of
+`codec.safetensors`, the frozen encoder with the statistics that give the latents their meaning; they are written
+last, so that a cache without them is unfinished. Slabs must exist with their exact size when a cache is opened;
+their crc32c is compared with the attributes' when each is first read.
 
 float16 holds 11 bits: a relative error of 4.9e-4 (2^-11) at most per value, and below 6.1e-5 an absolute one
 of 3.0e-8 (2^-25). The writer measures and reports it.
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec
 
-from ups.artifacts.files import read_json, sync_file, write_json
-from ups.errors import DataError
+from ups.artifacts.files import canonical_json, file_sums
+from ups.data.slabs import REBUILD, SlabArray, read_layout, read_metadata
+from ups.errors import IntegrityError
 
 GROUP = "cache.zarr"
-_LARGEST = float(np.finfo(np.float16).max)
+FORMAT = "universal-physics-stack latent cache 2"
+LATENTS = "latents"
 
 
-@dataclass
-class RoundTrip:
-    """Error of storing as float16: squared error and squared values, summed, and the largest error."""
-
-    squared_error: float = 0.0
-    squared_value: float = 0.0
-    largest: float = 0.0
-
-    def add(self, exact: NDArray[np.float32], stored: NDArray[np.float16]) -> None:
-        error = stored.astype(np.float64) - exact
-        self.squared_error += float(np.square(error).sum())
-        self.squared_value += float(np.square(exact.astype(np.float64)).sum())
-        self.largest = max(self.largest, float(np.abs(error).max(initial=0)))
-
-    def to_json(self) -> dict[str, float]:
-        relative = (self.squared_error / self.squared_value) ** 0.5 if self.squared_value else 0.0
-        return {"relative_l2": relative, "largest": self.largest}
+def field_array(name: str) -> str:
+    """Name of the array of a field within a problem's group."""
+    return f"fields/{name}"
 
 
-class CacheWriter:
-    """Writes slab after slab and can go on after being killed.
-
-    A slab counts when all its chunks are on the disk and `progress.json` says so; what a killed process
-    left of the next one is written over.
-    """
-
-    def __init__(
-        self,
-        output: Path,
-        progress: Path,
-        *,
-        rows: int,
-        frames: int,
-        latent_shape: tuple[int, int],
-        grid: tuple[int, ...],
-        names: tuple[str, ...],
-        slab: int,
-        attributes: dict[str, Any],
-    ) -> None:
-        """latent_shape: (tokens, dim); slab: trajectories per chunk; attributes: JSON for the group."""
-        self.path = output / GROUP
-        self.progress = progress
-        self.slab = slab
-        self.rows = rows
-        self.round_trip = {name: RoundTrip() for name in ("latents", *(f"fields/{n}" for n in names))}
-        self.names = names
-        self.done = 0
-        if progress.exists():
-            state = read_json(progress)
-            self.done = state["slabs"]
-            self.round_trip = {name: RoundTrip(**values) for name, values in state["round_trip"].items()}
-            self.group = zarr.open_group(self.path, mode="r+")
-            for unfinished in self.path.rglob("*.partial"):  # zarr renames a chunk once it is whole
-                unfinished.unlink()
-            return
-        self.group = zarr.open_group(self.path, mode="w", attributes=attributes)
-        self._create("latents", (rows, frames, *latent_shape), ("trajectory", "time", "token", "channel"))
-        axes = ("x", "y", "z")[: len(grid)]
-        for name in names:
-            self._create(f"fields/{name}", (rows, frames, *grid), ("trajectory", "time", *axes))
-
-    @property
-    def slabs(self) -> int:
-        return -(-self.rows // self.slab)
-
-    def rows_of(self, slab: int) -> slice:
-        return slice(slab * self.slab, min(self.rows, (slab + 1) * self.slab))
-
-    def write_slab(self, slab: int, latents: NDArray[np.float32], fields: NDArray[np.float32]) -> None:
-        """Latents [n, t, k, d] and physical fields [n, t, *grid, C] of the slab's rows.
-
-        Raises:
-            DataError: a value does not fit float16.
-        """
-        values = {"latents": latents} | {
-            f"fields/{name}": fields[..., channel] for channel, name in enumerate(self.names)
-        }
-        for name, exact in values.items():
-            largest = float(np.abs(exact).max(initial=0))
-            if not largest <= _LARGEST:
-                raise DataError(
-                    f"value {largest:g} does not fit float16 (largest {_LARGEST:g})",
-                    where=f"{name}, trajectories {self.rows_of(slab)}",
-                    fix="rescale the field's units in the source file",
-                )
-            stored = exact.astype(np.float16)
-            self.round_trip[name].add(exact, stored)
-            # A chunk of zeros is not written otherwise, and could not be told from one that was lost. The
-            # setting belongs to the opened array, not to the stored one.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                array = self.group[name]
-            assert isinstance(array, zarr.Array)
-            array[self.rows_of(slab)] = stored
-            for chunk in (self.path / name / "c" / str(slab)).rglob("*"):
-                if chunk.is_file():
-                    sync_file(chunk)
-        self.done = slab + 1
-        round_trip = {name: vars(error) for name, error in self.round_trip.items()}
-        write_json(self.progress, {"slabs": self.done, "round_trip": round_trip})
-
-    def _create(self, name: str, shape: tuple[int, ...], dimensions: tuple[str, ...]) -> None:
-        self.group.create_array(
-            name,
-            shape=shape,
-            chunks=(min(self.slab, shape[0]), *shape[1:]),
-            dtype="float16",
-            serializer=BytesCodec(),
-            compressors=[Crc32cCodec()],
-            dimension_names=dimensions,
-        )
+def attributes_sum(attributes: Mapping[str, Any]) -> str:
+    """sha256 over all attributes but the sum itself."""
+    return hashlib.sha256(canonical_json({k: v for k, v in attributes.items() if k != "sum"})).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
 class LatentCache:
-    """A cache in memory.
+    """The cached trajectories of one problem. Values stay in the page cache until they are asked for.
 
     Attributes:
-        latents: [n, t, K, d] float16, standardised.
-        fields: [n, t, *grid, C] float16, physical units.
-        attributes: splits, scalars, names, provenance.
+        attributes: see the module.
+        names: of the C fields.
+        known: [t, C] which fields are known in which frame.
+        scored: channels that a forecast is scored on.
+        scalars: [S] conditioning.
+        shape: `ups.models.shape.ProblemShape` as JSON.
+        stored: whether there are arrays; with `loading.mode: encode` a cache holds the attributes alone.
     """
 
-    latents: NDArray[np.float16]
-    fields: NDArray[np.float16]
-    attributes: dict[str, Any]
+    def __init__(self, directory: Path, attributes: dict[str, Any], *, verify: bool) -> None:
+        """Use `open_caches`, which checks the attributes.
+
+        Raises:
+            IntegrityError: an array or a slab is missing or has another shape or size than it should.
+        """
+        self.directory = directory
+        self.attributes = attributes
+        self.names = tuple(attributes["names"])
+        self.known = np.array(attributes["known"], dtype=bool)
+        self.scored: list[int] = attributes["scored"]
+        self.scalars: list[float] = attributes["scalars"]
+        self.shape: dict[str, Any] = attributes["shape"]
+        self.stored: bool = attributes["stored"]
+        self._latents: SlabArray | None = None
+        self._fields: list[SlabArray] = []
+        if self.stored:
+            extent = (self.trajectories, self.frames)
+            self._latents = self._open(LATENTS, (*extent, *attributes["latent_shape"]), verify)
+            grid = self.shape["grid"]
+            self._fields = [self._open(field_array(name), (*extent, *grid), verify) for name in self.names]
+
+    @property
+    def trajectories(self) -> int:
+        return len(self.attributes["rows"])
+
+    @property
+    def frames(self) -> int:
+        return len(self.known)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """[t, K, d] of one trajectory."""
+        return (self.frames, *self.attributes["latent_shape"])
+
+    @property
+    def field_shape(self) -> tuple[int, ...]:
+        """[t, *grid, C] of one trajectory."""
+        return (self.frames, *self.shape["grid"], len(self.names))
+
+    @property
+    def bytes(self) -> int:
+        """Size of all stored values."""
+        return self.trajectories * self.row_bytes(fields=True) if self.stored else 0
+
+    def row_bytes(self, *, fields: bool) -> int:
+        """Size of one trajectory's latents, and its fields if they are wanted."""
+        latents = int(np.prod(self.latent_shape))
+        return 2 * (latents + (int(np.prod(self.field_shape)) if fields else 0))
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows of a split."""
         return np.asarray(self.attributes["splits"][split], dtype=np.int64)
 
-    def fitted_and_held_out(self, residual_fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Train rows that the operator fits, and those kept for the model of its residual.
+    def latents(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Standardised latents [n, t, K, d] of some rows.
 
-        Residuals on fitted trajectories are smaller than on new ones; a model of them is over-confident.
+        Raises:
+            IntegrityError: a slab is not what was written; see `open_caches`.
         """
-        train = self.rows("train")
-        held_out = round(len(train) * residual_fraction)
-        return train[: len(train) - held_out], train[len(train) - held_out :]
+        values = np.empty((len(rows), *self.latent_shape), dtype=np.float16)
+        self.read_latents(rows, values)
+        return values
+
+    def fields(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Physical fields [n, t, *grid, C] of some rows; raises as `latents`."""
+        values = np.empty((len(rows), *self.field_shape), dtype=np.float16)
+        self.read_fields(rows, values)
+        return values
+
+    def read_latents(self, rows: NDArray[np.int64], out: NDArray[np.float16]) -> None:
+        """As `latents`, into memory of the caller."""
+        self._latent_array().read(rows, out)
+
+    def read_fields(self, rows: NDArray[np.int64], out: NDArray[np.float16]) -> None:
+        """As `fields`, into memory of the caller."""
+        for channel, array in enumerate(self._field_arrays()):
+            array.read(rows, out[..., channel])
+
+    def read_latent_windows(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64], out: NDArray[np.float16]
+    ) -> None:
+        """Frames starts[i] onwards of row rows[i], out [B, T, K, d]."""
+        self._latent_array().read_windows(rows, starts, out)
+
+    def read_field_windows(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64], out: NDArray[np.float16]
+    ) -> None:
+        """Frames starts[i] onwards of row rows[i], out [B, T, *grid, C]."""
+        for channel, array in enumerate(self._field_arrays()):
+            array.read_windows(rows, starts, out[..., channel])
+
+    def _latent_array(self) -> SlabArray:
+        if self._latents is None:
+            raise ValueError(f"{self.directory} holds no values: it was built with loading.mode encode")
+        return self._latents
+
+    def _field_arrays(self) -> list[SlabArray]:
+        self._latent_array()
+        return self._fields
+
+    def _open(self, name: str, shape: tuple[int, ...], verify: bool) -> SlabArray:
+        layout = read_layout(self.directory / name)
+        if layout.shape != shape:
+            raise IntegrityError(
+                f"has shape {layout.shape}, its group says {shape}", where=str(layout.directory), fix=REBUILD
+            )
+        return SlabArray(layout, self.attributes["crc32c"][name], verify=verify)
 
 
-def open_cache(artifact: Path) -> LatentCache:
-    """Read a cache artifact to memory; zarr checks the crc32c of every chunk.
+def open_caches(artifact: Path, *, verify: bool = True) -> dict[str, LatentCache]:
+    """Open the cache of every problem, in the order of the configuration. Reads attributes, no values.
 
-    Presence of all chunks is the artifact's verification, which has a list of them: to zarr a missing chunk
-    is a chunk of zeros.
+    Args:
+        artifact: directory of the artifact of `cache_encode`.
+        verify: compare the crc32c of each slab when it is first read in this process. Without it a cache is
+            trusted as it lies there, for measurements.
+
+    Raises:
+        IntegrityError: a file is missing or short, the attributes were changed, or the cache was not written
+            with the codec beside it. Later, a slab is not what was written.
+        StorageError: something cannot be read.
     """
-    group = zarr.open_group(artifact / GROUP, mode="r")
-    attributes: dict[str, Any] = dict(group.attrs)
-    fields = [np.asarray(group[f"fields/{name}"]) for name in attributes["names"]]
-    return LatentCache(np.asarray(group["latents"]), np.stack(fields, axis=-1), attributes)
+    root = artifact / GROUP
+    about = _attributes(root)
+    caches = {}
+    for name in about["problems"]:
+        attributes = _attributes(root / name)
+        if attributes["codec"] != about["codec"]:
+            raise _not_together(root / name, "was encoded by another codec than its neighbours")
+        caches[name] = LatentCache(root / name, attributes, verify=verify)
+    codec = artifact / about["codec"]["file"]
+    try:
+        found = file_sums(codec).sha256
+    except FileNotFoundError:
+        raise IntegrityError("is missing", where=str(codec), fix=REBUILD) from None
+    if found != about["codec"]["sha256"]:
+        raise _not_together(codec, "is not the codec that this cache was encoded by")
+    return caches
+
+
+def _attributes(directory: Path) -> dict[str, Any]:
+    """Attributes of a group that vouch for themselves."""
+    attributes = read_metadata(directory).get("attributes") or {}
+    if attributes.get("format") != FORMAT:
+        raise IntegrityError(
+            f"is no cache of this version: format {attributes.get('format')!r}, expected {FORMAT!r}",
+            where=str(directory),
+            fix=REBUILD,
+        )
+    if attributes.get("sum") != attributes_sum(attributes):
+        raise _not_together(directory, "has attributes that were changed after they were written")
+    return attributes
+
+
+def _not_together(path: Path, what: str) -> IntegrityError:
+    return IntegrityError(f"{what}: its latents have another meaning", where=str(path), fix=REBUILD)

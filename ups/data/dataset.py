@@ -1,48 +1,61 @@
 """The trajectories of a run: the artifact of the download stage, read back.
 
-The artifact is an HDF5 file in PDEBench's layout on its own grid, and `splits.json`, which says which rows
-serve which split and how to stride. Everything else in the chain reads through here, so a genuine file and
-a generated one differ in nothing.
+The artifact holds, for every problem of the run, an HDF5 file in PDEBench's layout on its own grid, and
+`splits.json`, which says for each problem which rows serve which split and how to stride. Everything else in
+the chain reads through here, so a genuine file and a generated one differ in nothing.
 """
 
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ups.data.pdebench import read_trajectories
+from ups.data.splits import SPLITS
+from ups.problems import PROBLEMS, Boundary, Problem
 
-TRAJECTORIES = "trajectories.hdf5"
-SPLITS = "splits.json"
+DESCRIPTION = "splits.json"
+
+
+def trajectory_file(artifact: Path, name: str) -> Path:
+    """Where a download artifact holds the trajectories of a problem."""
+    return artifact / name / "trajectories.hdf5"
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Trajectories of some splits.
+    """Trajectories of some splits of one problem.
 
     Attributes:
-        fields: [n, t, *grid, C] float32, physical units.
+        problem: its declaration.
+        fields: [n, t, *grid, C] float32, physical units; what is not known is 0.
         names: of the C fields.
+        known: [t, C] which fields are known in which frame. All, but in the first frame of a map.
         times: [t] float64.
-        coordinates: [*grid points, axes] float64, as stored in the file.
+        coordinates: [points] float64 per space axis, as stored in the file.
         parameters: PDE parameters by name.
+        boundary: of the domain.
         splits: rows of `fields` per split.
         rows: [n] numbers of these trajectories in the original file.
-        name: for records, e.g. "burgers1d nu=0.01".
+        title: for records, e.g. "burgers1d nu=0.01".
         version: which data these are, for records.
     """
 
+    problem: Problem
     fields: NDArray[np.float32]
     names: tuple[str, ...]
+    known: NDArray[np.bool_]
     times: NDArray[np.float64]
-    coordinates: NDArray[np.float64]
+    coordinates: tuple[NDArray[np.float64], ...]
     parameters: dict[str, float]
+    boundary: Boundary
     splits: dict[str, NDArray[np.int64]]
     rows: NDArray[np.int64]
-    name: str
+    title: str
     version: str
 
     @property
@@ -50,38 +63,76 @@ class Dataset:
         return self.fields.shape[2:-1]
 
     @property
+    def scored(self) -> list[int]:
+        """Channels that a forecast is scored on: all that are not given."""
+        return scored_channels(self.problem)
+
+    @property
     def scalars(self) -> list[float]:
-        """What the models are conditioned on: logarithms of the time step and of each PDE parameter."""
-        return conditioning_scalars(float(self.times[1] - self.times[0]), self.parameters)
+        """What the models are conditioned on; see `conditioning_scalars`."""
+        return conditioning_scalars(self.problem, self.times, self.parameters)
 
     def split(self, name: str) -> NDArray[np.float32]:
         """Fields [n, t, *grid, C] of one split."""
         return self.fields[self.splits[name]]
 
 
-def conditioning_scalars(time_step: float, parameters: dict[str, float]) -> list[float]:
-    """Natural logarithms of the time step and of the PDE parameters in order of their names."""
-    return [math.log(time_step), *(math.log(parameters[name]) for name in sorted(parameters))]
+def scored_channels(problem: Problem) -> list[int]:
+    """Channels of a problem that are not given."""
+    return [channel for channel, field in enumerate(problem.fields) if not field.given]
 
 
-def load_dataset(artifact: Path, splits: tuple[str, ...] = ("train", "validation", "test")) -> Dataset:
-    """Read the trajectories of the given splits from a download artifact."""
-    described = json.loads((artifact / SPLITS).read_text())
+def conditioning_scalars(
+    problem: Problem, times: NDArray[np.float64], parameters: dict[str, float]
+) -> list[float]:
+    """Natural logarithms of the time step (a map has none) and of the PDE parameters in order of their names.
+
+    The interval is taken from the first and last stamp: float32 stamps one step apart are off by 1e-5.
+    """
+    scalars = [math.log(parameters[name]) for name in sorted(parameters)]
+    if problem.is_map:
+        return scalars
+    return [math.log(float(times[-1] - times[0]) / (len(times) - 1)), *scalars]
+
+
+def read_description(artifact: Path) -> dict[str, dict[str, Any]]:
+    """What a download artifact says of each problem, in alphabetical order."""
+    return json.loads((artifact / DESCRIPTION).read_text())
+
+
+def load_datasets(artifact: Path, splits: tuple[str, ...] = SPLITS) -> dict[str, Dataset]:
+    """Read the trajectories of the given splits of every problem from a download artifact."""
+    return {
+        name: _load(trajectory_file(artifact, name), described, splits)
+        for name, described in read_description(artifact).items()
+    }
+
+
+def _load(path: Path, described: dict[str, Any], splits: tuple[str, ...]) -> Dataset:
     wanted = np.concatenate([np.asarray(described["rows"][name], dtype=np.int64) for name in splits])
-    read = read_trajectories(artifact / TRAJECTORIES, wanted, space_stride=described["space_stride"])
+    read = read_trajectories(
+        path,
+        wanted,
+        problem=described["problem"],
+        variables=described["variables"],
+        space_stride=described["space_stride"],
+    )
     original = np.asarray(described["original_rows"], dtype=np.int64)
     ends = np.cumsum([len(described["rows"][name]) for name in splits])
     starts = np.concatenate([[0], ends[:-1]])
     return Dataset(
-        fields=read.fields[..., None],
-        names=("u",),
+        problem=PROBLEMS[described["problem"]],
+        fields=read.fields,
+        names=read.names,
+        known=read.known,
         times=read.times,
-        coordinates=read.coordinates[:, None],
+        coordinates=read.coordinates,
         parameters=read.parameters,
+        boundary=read.boundary,
         splits={
             name: np.arange(a, b) for name, a, b in zip(splits, starts.tolist(), ends.tolist(), strict=True)
         },
         rows=original[wanted],
-        name=described["name"],
+        title=described["title"],
         version=described["version"],
     )

@@ -15,9 +15,14 @@ SPLITS = ("train", "validation", "test")
 
 
 def split_rows(
-    n_rows: int, counts: Mapping[str, int], *, seed: int, test_first: int | None
+    n_rows: int,
+    counts: Mapping[str, int],
+    *,
+    seed: int,
+    test_first: int | None,
+    original_rows: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
-    """Disjoint row numbers for train, validation and test, each [count] int64 ascending.
+    """Disjoint rows for train, validation and test, each [count] int64 ascending.
 
     `test_first` reserves the first rows of the file for testing, as PDEBench does (1000 of 10,000): train
     and validation never touch them, and the test rows are the first counts["test"] of them *whatever the
@@ -32,6 +37,8 @@ def split_rows(
         counts: how many rows each of "train", "validation" and "test" gets; 0 is allowed.
         seed: of the draw; 0 <= seed < 2**64.
         test_first: number of leading rows reserved for testing, or None.
+        original_rows: [n_rows] for a file of some rows of another: their numbers there, ascending, by which
+            rows are reserved. None: their own numbers.
 
     Raises:
         DataError: the file has fewer rows than asked for.
@@ -55,7 +62,8 @@ def split_rows(
         _require(n_rows, {name: counts[name] for name in SPLITS}, place="the file")
         test, pool = shuffled[: counts["test"]], shuffled[counts["test"] :]
     else:
-        reserved = min(test_first, n_rows)
+        numbers = np.arange(n_rows) if original_rows is None else original_rows
+        reserved = int((numbers < test_first).sum())
         _require(
             reserved,
             {"test": counts["test"]},
@@ -63,11 +71,25 @@ def split_rows(
         )
         learning = {name: counts[name] for name in ("train", "validation")}
         _require(n_rows - reserved, learning, place=f"the part for learning (rows from {test_first} on)")
-        test, pool = np.arange(counts["test"]), shuffled[shuffled >= test_first]
+        test, pool = (
+            np.flatnonzero(numbers < test_first)[: counts["test"]],
+            shuffled[numbers[shuffled] >= test_first],
+        )
 
     validation, rest = pool[: counts["validation"]], pool[counts["validation"] :]
     chosen = {"train": rest[: counts["train"]], "validation": validation, "test": test}
     return {name: np.sort(rows).astype(np.int64) for name, rows in chosen.items()}
+
+
+def fitted_and_held_out(
+    train: NDArray[np.int64], residual_fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Train rows that the operator fits, and those kept for the model of its residual.
+
+    Residuals on fitted trajectories are smaller than on new ones; a model of them is over-confident.
+    """
+    held_out = round(len(train) * residual_fraction)
+    return train[: len(train) - held_out], train[len(train) - held_out :]
 
 
 def _require(available: int, asked: Mapping[str, int], *, place: str) -> None:

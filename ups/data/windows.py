@@ -1,73 +1,152 @@
-"""Device-resident batches of windows, drawn across trajectories. No worker processes, nothing to fork."""
+"""Batches of windows out of the stores of one or several problems. No worker processes, nothing to fork."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups.config.data import Sampling
 from ups.data.batch import Batch
-from ups.data.sampler import draw_windows
+from ups.data.mixture import Mixture
+from ups.data.sampler import draw_windows, permuted_windows
+from ups.data.stores import WindowStore
 from ups.errors import DataError
+
+Order = Literal["independent", "permutation"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProblemWindows:
+    """The windows of one problem.
+
+    Attributes:
+        store: where they are.
+        length: frames of a window.
+        scalars: [S] conditioning.
+        known: [t, C] which fields are known in which frame.
+        mean, deviation: of the fields, [C], physical units.
+    """
+
+    store: WindowStore
+    length: int
+    scalars: list[float]
+    known: NDArray[np.bool_]
+    mean: Tensor
+    deviation: Tensor
+
+    @property
+    def starts(self) -> int:
+        """First frames that a window can have."""
+        return self.store.frames - self.length + 1
 
 
 class WindowSource:
-    """Batches of `window` consecutive frames out of arrays held on the device.
+    """Batches by step. A batch counts windows, not trajectories, and holds one problem.
 
-    A batch counts windows, not trajectories. Raw values are stored, and normalised when they are fed.
+    Values are stored in physical units, and normalised when they are fed.
     """
 
     def __init__(
         self,
+        problems: Mapping[str, ProblemWindows],
         *,
         seed: int,
+        purpose: str,
         batch_size: int,
-        window: int,
-        scalars: list[float],
+        sampling: Sampling = "balanced",
+        order: Order = "independent",
         device: torch.device,
-        fields: NDArray[np.floating] | None = None,
-        latents: NDArray[np.floating] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """fields [n, t, *grid, C] normalised, latents [n, t, K, d] standardised; at least one of them."""
-        self.fields = None if fields is None else torch.from_numpy(fields).to(device)
-        self.latents = None if latents is None else torch.from_numpy(latents).to(device)
-        present = self.fields if self.fields is not None else self.latents
-        if present is None:
-            raise ValueError("a source needs fields or latents")
-        self.trajectories, frames = present.shape[:2]
-        if window > frames:
-            raise DataError(
-                f"trajectories have {frames} frames, and a training window takes {window}",
-                fix="lower rollout_steps, or keep more frames",
-            )
-        self.starts = frames - window + 1
-        self.window = window
-        self.seed, self.batch_size, self.rank, self.world = seed, batch_size, rank, world
-        self.scalars = torch.tensor(scalars, dtype=torch.float32, device=device)
+        """purpose: name of the stage; stages of one seed draw different batches.
+
+        Raises:
+            DataError: a trajectory is shorter than a window.
+        """
+        for name, problem in problems.items():
+            if problem.starts < 1:
+                raise DataError(
+                    f"trajectories have {problem.store.frames} frames, and a training window takes "
+                    f"{problem.length}",
+                    where=name,
+                    fix="lower rollout_steps, or keep more frames",
+                )
+        self.problems = dict(problems)
+        self.mixture = Mixture(
+            list(problems),
+            [problem.store.trajectories * problem.starts for problem in problems.values()],
+            sampling=sampling,
+            seed=seed,
+            purpose=purpose,
+        )
+        self.seed, self.purpose, self.order = seed, purpose, order
+        self.batch_size, self.rank, self.world = batch_size, rank, world
         self.device = device
+        self._scalars = {
+            name: torch.tensor(problem.scalars, dtype=torch.float32, device=device)
+            for name, problem in problems.items()
+        }
+        self._statistics = {
+            name: (problem.mean.to(device), problem.deviation.to(device))
+            for name, problem in problems.items()
+        }
+        self._known = {
+            name: None if problem.known.all() else torch.from_numpy(problem.known).to(device)
+            for name, problem in problems.items()
+        }
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: a function of the seed and the step."""
-        rows, starts = draw_windows(
-            self.seed,
-            step,
-            batch_size=self.batch_size,
-            trajectories=self.trajectories,
-            starts=self.starts,
-            rank=self.rank,
-            world=self.world,
-        )
-        row = torch.from_numpy(rows).to(self.device)[:, None]
-        frame = torch.from_numpy(starts).to(self.device)[:, None] + torch.arange(
-            self.window, device=self.device
-        )
+        """The batch of a step: a function of seed, step and the mixture's weights."""
+        name, count = self.mixture.at(step)
+        problem = self.problems[name]
+        rows, starts = self._draw(name, problem, step, count)
+        windows = problem.store.windows(rows, starts, problem.length)
+        known = self._known[name]
+        if known is not None:
+            frames = starts[:, None] + np.arange(problem.length)
+            known = known[torch.from_numpy(frames).to(known.device)]
         return Batch(
-            scalars=self.scalars.expand(len(rows), -1),
-            fields=None if self.fields is None else _take(self.fields, row, frame),
-            latents=None if self.latents is None else _take(self.latents, row, frame),
+            problem=name,
+            scalars=self._scalars[name].expand(len(rows), -1),
+            fields=None if windows.fields is None else self._normalised(name, windows.fields, known),
+            known=known,
+            latents=windows.latents,
         )
 
+    def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
+        """Validation errors per problem, equal on all ranks: they may change the mixture from `step` on."""
+        self.mixture.reweigh(step, errors)
 
-def _take(values: Tensor, row: Tensor, frame: Tensor) -> Tensor:
-    return values[row, frame].float()
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold, JSON."""
+        return self.mixture.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.mixture.restore(state)
+
+    def _draw(
+        self, name: str, problem: ProblemWindows, step: int, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        shape = {
+            "batch_size": self.batch_size,
+            "trajectories": problem.store.trajectories,
+            "starts": problem.starts,
+            "rank": self.rank,
+            "world": self.world,
+        }
+        if self.order == "permutation":
+            return permuted_windows(self.seed, self.purpose, name, place=count * self.batch_size, **shape)
+        return draw_windows(self.seed, self.purpose, name, step, **shape)
+
+    def _normalised(self, name: str, fields: Tensor, known: Tensor | None) -> Tensor:
+        mean, deviation = self._statistics[name]
+        normalised = (fields - mean) / deviation
+        if known is None:
+            return normalised
+        axes = (1,) * (fields.ndim - 3)
+        return normalised * known.view(*known.shape[:2], *axes, known.shape[-1])

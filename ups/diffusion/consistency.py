@@ -28,6 +28,7 @@ def jump(
     prediction: Tensor,
     state: Tensor,
     scalars: Tensor,
+    problem: str,
     *,
     sigma_min: float,
 ) -> Tensor:
@@ -37,7 +38,7 @@ def jump(
     """
     c_skip, c_out = boundary(sigma, sigma_min)
     _, _, c_in, c_noise = precondition(sigma)
-    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars)
+    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars, problem)
     return c_skip[:, None, None] * x + c_out[:, None, None] * raw
 
 

@@ -35,14 +35,20 @@ def loss_weight(sigma: Tensor) -> Tensor:
 
 
 def denoise(
-    network: nn.Module, x: Tensor, sigma: Tensor, prediction: Tensor, state: Tensor, scalars: Tensor
+    network: nn.Module,
+    x: Tensor,
+    sigma: Tensor,
+    prediction: Tensor,
+    state: Tensor,
+    scalars: Tensor,
+    problem: str,
 ) -> Tensor:
     """D(x; sigma) of eq. 7 from the raw network F: the expected clean residual, [B, K, d].
 
-    x, prediction, state [B, K, d], sigma [B], scalars [B, S].
+    x, prediction, state [B, K, d], sigma [B], scalars [B, S]; problem: its name, for the network.
     """
     c_skip, c_out, c_in, c_noise = precondition(sigma)
-    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars)
+    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars, problem)
     return c_skip[:, None, None] * x + c_out[:, None, None] * raw
 
 

@@ -26,33 +26,53 @@ def pdebench_nrmse(prediction: Tensor, truth: Tensor) -> Tensor:
 def mass_drift(prediction: Tensor, initial: Tensor) -> Tensor:
     """max over t of |mean_x u(t) - mean_x u(0)| / rms_x u(0), worst channel, [n].
 
-    prediction [n, t, x, C], initial [n, x, C]. The mean of the true solution is constant in time.
+    prediction [n, t, x, C], initial [n, x, C], conserved fields on a periodic domain: the mean of their true
+    solution is constant in time.
     """
     drift = (prediction.mean(dim=2) - initial.mean(dim=1, keepdim=True)).abs().amax(dim=1)
     return (drift / initial.square().mean(dim=1).sqrt()).amax(dim=-1)
 
 
-def spectral_square_error(prediction: Tensor, truth: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Squared error of the Fourier coefficients by wavenumber, summed per bin, [n, t, bins, C].
+def power(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Squared Fourier coefficients by wavenumber, summed per bin, [n, t, bins, C]; values [n, t, x, C].
 
-    1D: |rfft(prediction) - rfft(truth)|^2. Always in float32 or better.
+    One axis: |rfft|^2, a bin per wavenumber. More: |fftn|^2 over the wavenumbers from 0 to half of each axis,
+    summed into radial bins floor(|k|); what lies beyond the shortest axis is left out. That is PDEBench's way: it
+    sees one quadrant of the plane (of a real field, half of all coefficients are independent, so it leaves out
+    one of two), hence only comparisons with itself mean anything.
     """
-    if len(grid) != 1:
-        raise NotImplementedError("spectral bins of two axes are radial; they come with the first 2D problem")
-    return torch.fft.rfft(prediction - truth, dim=2).abs().square()
+    if len(grid) == 1:
+        return torch.fft.rfft(values, dim=2).abs().square()
+    axes = tuple(range(2, 2 + len(grid)))
+    coefficients = torch.fft.fftn(values.unflatten(2, grid), dim=axes)
+    wavenumbers = [torch.arange(points // 2, device=values.device) for points in grid]
+    radius = sum(k.square() for k in torch.meshgrid(*wavenumbers, indexing="ij"))
+    assert isinstance(radius, Tensor)
+    bins = radius.double().sqrt().floor().long().flatten()
+    quadrant = coefficients[(slice(None), slice(None), *(slice(points // 2) for points in grid))]
+    squares = quadrant.abs().square().flatten(2, -2)
+    count = min(points // 2 for points in grid)
+    inside = bins < count
+    summed = squares.new_zeros(*values.shape[:2], count, values.shape[-1])
+    return summed.index_add(2, bins[inside], squares[:, :, inside])
 
 
 def spectral_rmse(square_error: Tensor, points: int) -> dict[str, float]:
     """PDEBench's fRMSE per band: sqrt of the mean over samples, over points, then means over k, t and C.
 
-    square_error as from `spectral_square_error`; unit domain length.
+    square_error: `power` of prediction - truth; unit domain length. A band that the grid is too coarse for is
+    left out.
     """
     per_bin = square_error.mean(dim=0).sqrt() / points
-    return {name: per_bin[:, low:high].mean().item() for name, (low, high) in BANDS.items()}
+    return {
+        name: per_bin[:, low:high].mean().item()
+        for name, (low, high) in BANDS.items()
+        if per_bin.shape[1] > low
+    }
 
 
 def crps(members: Tensor, truth: Tensor) -> Tensor:
-    """Continuous ranked probability score, fair estimator, mean over frames, points and channels, [n].
+    """Continuous ranked probability score, fair estimator, mean over frames and points, [n, C].
 
     mean_m |x_m - y| - 1 / (2 M (M - 1)) sum_ij |x_i - x_j|  (Ferro 2014, eq. 8): unbiased in M, so an
     ensemble is neither rewarded nor punished for its size. The double sum is taken over sorted members.
@@ -62,7 +82,7 @@ def crps(members: Tensor, truth: Tensor) -> Tensor:
     ordered = members.sort(dim=1).values
     weights = torch.arange(1 - count, count, 2, dtype=members.dtype, device=members.device)
     spread = torch.einsum("m,nmtxc->ntxc", weights, ordered) / (count * (count - 1))
-    return (skill - spread).mean(dim=(1, 2, 3))
+    return (skill - spread).mean(dim=(1, 2))
 
 
 def coverage(members: Tensor, truth: Tensor, level: float) -> Tensor:

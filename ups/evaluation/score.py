@@ -1,4 +1,10 @@
-"""From forecasts to records: one dictionary per model and metric."""
+"""From forecasts to records: one dictionary per model, metric and, where there are several, field.
+
+Fields of one problem have different units, and numbers of different units are never added. What is relative
+(trajectory relative L2, nRMSE, mass drift, coverage) is averaged over the scored fields, each by itself first;
+where there are several, the trajectory relative L2 of each is a record of its own too. What has a unit (spectral
+RMSE, CRPS) is a record per field and nothing else. Given fields are never scored.
+"""
 
 import math
 import time
@@ -10,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ups.evaluation import metrics
-from ups.losses.relative import relative_l2
+from ups.losses.relative import relative_l2_per_field
+from ups.problems import Boundary, Field
 
 Forecast = Callable[[Tensor], Tensor]
 """Physical first frames [n, *grid, C] to members [n, M, t, x, C]."""
@@ -18,32 +25,58 @@ Forecast = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What every record of an evaluation repeats.
+    """What is scored, and what every record of it repeats.
 
     Attributes:
-        seed: of the run (weights and batches); ensembles have their own, fixed by the configuration.
+        problem: its name in the configuration.
+        dataset: what people call it.
         version: which data were scored.
+        fields: of the state, in the order of the channels.
+        boundary: of the domain.
+        is_map: one application of the operator, from given fields to the others.
+        seed: of the run (weights and batches); ensembles have their own, fixed by the configuration.
+        resolution: of the grid that was scored on.
+        frames: of a trajectory, the given first one included.
     """
 
+    problem: str
     dataset: str
     version: str
     split: str
+    fields: tuple[Field, ...]
+    boundary: Boundary
+    is_map: bool
     seed: int
     resolution: tuple[int, ...]
     frames: int
     device: str
     threads: int
 
+    @property
+    def scored(self) -> list[int]:
+        """Channels that are not given."""
+        return [channel for channel, declared in enumerate(self.fields) if not declared.given]
+
+    @property
+    def conserved(self) -> list[int]:
+        """Channels whose mean the equation keeps: conserved fields of an evolution without walls."""
+        if self.is_map or self.boundary != "periodic":
+            return []
+        return [channel for channel, declared in enumerate(self.fields) if declared.conserved]
+
 
 @dataclass
 class Scores:
-    """Everything kept of one model's forecasts, per trajectory.
+    """Everything kept of one model's forecasts, per trajectory and scored field.
 
     Attributes:
-        trajectory: relative L2 over all frames, [n].
-        frame: relative L2 by frame, mean over channels, [n, t] (PDEBench's per-frame nRMSE).
+        per_field: relative L2 over all frames, [n, C].
+        trajectory: its mean over fields, [n].
+        frame: relative L2 by frame, mean over fields, [n, t] (PDEBench's per-frame nRMSE).
+        drift: of the mass, [n]; empty where nothing is conserved.
         spectral: squared spectral error [n, t, bins, C].
-        spectrum: energy of the prediction at the last frame by wavenumber, [n, bins].
+        spectrum: energy of the prediction at the last frame by wavenumber, [n, bins, C].
+        crps: [n, C], for ensembles.
         coverage: [n, t], for ensembles.
         ranks: [M + 1], for ensembles.
     """
@@ -53,6 +86,7 @@ class Scores:
     calls_per_step: int
     seconds: float = 0.0
     batch: int = 0
+    per_field: list[Tensor] = field(default_factory=list)
     trajectory: list[Tensor] = field(default_factory=list)
     frame: list[Tensor] = field(default_factory=list)
     drift: list[Tensor] = field(default_factory=list)
@@ -71,6 +105,7 @@ def score(
     name: str,
     forecast: Forecast,
     truth: Tensor,
+    setting: Setting,
     *,
     members: int,
     calls_per_step: int,
@@ -82,20 +117,27 @@ def score(
     """
     scores = Scores(name, members, calls_per_step, batch=batch * members)
     grid = tuple(truth.shape[2:-1])
+    scored, conserved = setting.scored, setting.conserved
     for part in truth.split(batch):
         started = time.perf_counter()
         ensemble = forecast(part[:, 0])
         if ensemble.is_cuda:
             torch.cuda.synchronize()
         scores.seconds += time.perf_counter() - started
-        target = part[:, 1:].flatten(2, -2)
+        if conserved:
+            drift = metrics.mass_drift(
+                ensemble[..., conserved].mean(dim=1), part[:, 0].flatten(1, -2)[..., conserved]
+            )
+            scores.drift.append(drift.cpu())
+        ensemble = ensemble[..., scored]
+        target = part[:, 1:].flatten(2, -2)[..., scored]
         prediction = ensemble.mean(dim=1)
-        scores.trajectory.append(relative_l2(prediction, target).cpu())
+        per_field = relative_l2_per_field(prediction, target).cpu()
+        scores.per_field.append(per_field)
+        scores.trajectory.append(per_field.mean(dim=-1))
         scores.frame.append(metrics.pdebench_nrmse(prediction, target).mean(dim=-1).cpu())
-        scores.drift.append(metrics.mass_drift(prediction, part[:, 0].flatten(1, -2)).cpu())
-        scores.spectral.append(metrics.spectral_square_error(prediction, target, grid).cpu())
-        energy = torch.fft.rfft(ensemble[:, 0, -1], dim=1).abs().square().sum(dim=-1)
-        scores.spectrum.append(energy.cpu())
+        scores.spectral.append(metrics.power(prediction - target, grid).cpu())
+        scores.spectrum.append(metrics.power(ensemble[:, 0, -1:], grid)[:, 0].cpu())
         if members > 1:
             scores.crps.append(metrics.crps(ensemble, target).cpu())
             scores.coverage.append(metrics.coverage(ensemble, target, 0.9).cpu())
@@ -103,39 +145,40 @@ def score(
     return scores
 
 
+@dataclass(frozen=True)
+class _Number:
+    """One value of a table; `field` where it is of one field of several."""
+
+    metric: str
+    value: float
+    unit: str = "1"
+    error: float = math.nan
+    field: str | None = None
+
+
 def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
-    """Records {model, dataset, split, metric, value, unit, ...} of one model; null where not finite."""
-    trajectory, frame = scores.get("trajectory"), scores.get("frame")
-    points = math.prod(setting.resolution)
-    values: list[tuple[str, float, str, float]] = [
-        ("trajectory_relative_l2", trajectory.mean().item(), "1", metrics.standard_error(trajectory)),
-        ("trajectory_relative_l2_median", trajectory.median().item(), "1", math.nan),
-        ("pdebench_nrmse", frame.mean().item(), "1", metrics.standard_error(frame.mean(dim=1))),
-        ("final_relative_l2", frame[:, -1].mean().item(), "1", metrics.standard_error(frame[:, -1])),
-        ("mass_drift", scores.get("drift").mean().item(), "1", metrics.standard_error(scores.get("drift"))),
-    ]
-    for band, value in metrics.spectral_rmse(scores.get("spectral"), points).items():
-        values.append((f"spectral_rmse_{band}", value, "field", math.nan))
-    if scores.members > 1:
-        crps, covered = scores.get("crps"), scores.get("coverage").mean(dim=1)
-        values.append(("crps", crps.mean().item(), "field", metrics.standard_error(crps)))
-        values.append(("coverage_90", covered.mean().item(), "1", metrics.standard_error(covered)))
-    count = len(trajectory)
-    values.append(("seconds_per_trajectory", scores.seconds / count, "s", math.nan))
+    """Records {problem, model, dataset, split, metric, field, value, unit, ...} of one model.
+
+    `value` is null where not finite, `field` where it is of all scored fields together.
+    """
+    names = [setting.fields[channel].name for channel in setting.scored]
     return [
         {
+            "problem": setting.problem,
             "model": scores.name,
             "dataset": setting.dataset,
             "data_version": setting.version,
             "split": setting.split,
-            "metric": metric,
-            "value": _finite(value),
-            "standard_error": _finite(error),
-            "unit": unit,
-            "n_trajectories": count,
+            "metric": number.metric,
+            "field": number.field,
+            "value": _finite(number.value),
+            "standard_error": _finite(number.error),
+            "unit": number.unit,
+            "n_trajectories": len(scores.get("trajectory")),
             "frames": setting.frames,
             "frames_skipped": 1,
             "resolution": list(setting.resolution),
+            "fields_scored": names,
             "seed": setting.seed,
             "n_members": scores.members,
             "calls_per_step": scores.calls_per_step,
@@ -143,8 +186,50 @@ def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
             "threads": setting.threads,
             "batch": scores.batch,
         }
-        for metric, value, unit, error in values
+        for number in [*_over_fields(scores, setting), *_by_field(scores, setting)]
     ]
+
+
+def _over_fields(scores: Scores, setting: Setting) -> list[_Number]:
+    trajectory, frame = scores.get("trajectory"), scores.get("frame")
+    numbers = [
+        _mean("trajectory_relative_l2", trajectory),
+        _Number("trajectory_relative_l2_median", trajectory.quantile(0.5).item()),
+        _mean("pdebench_nrmse", frame.mean(dim=1)),
+    ]
+    if not setting.is_map:
+        numbers.append(_mean("final_relative_l2", frame[:, -1]))
+    if scores.drift:
+        numbers.append(_mean("mass_drift", scores.get("drift")))
+    if scores.members > 1:
+        numbers.append(_mean("coverage_90", scores.get("coverage").mean(dim=1)))
+    seconds = scores.seconds / len(trajectory)
+    return [*numbers, _Number("seconds_per_trajectory", seconds, "s")]
+
+
+def _by_field(scores: Scores, setting: Setting) -> list[_Number]:
+    """What has a unit; and, of several fields, the error of each."""
+    points = math.prod(setting.resolution)
+    numbers = []
+    for place, channel in enumerate(setting.scored):
+        declared = setting.fields[channel]
+        name = declared.name if len(setting.scored) > 1 else None
+        if name is not None:
+            errors = scores.get("per_field")[:, place]
+            numbers.append(_mean("trajectory_relative_l2", errors, field=name))
+        bands = metrics.spectral_rmse(scores.get("spectral")[..., place : place + 1], points)
+        numbers += [
+            _Number(f"spectral_rmse_{band}", value, declared.unit, field=name)
+            for band, value in bands.items()
+        ]
+        if scores.members > 1:
+            numbers.append(_mean("crps", scores.get("crps")[:, place], unit=declared.unit, field=name))
+    return numbers
+
+
+def _mean(metric: str, values: Tensor, *, unit: str = "1", field: str | None = None) -> _Number:
+    """The mean over trajectories [n] and its standard error."""
+    return _Number(metric, values.mean().item(), unit, metrics.standard_error(values), field)
 
 
 def _finite(value: float) -> float | None:

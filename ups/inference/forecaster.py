@@ -1,4 +1,7 @@
-"""What evaluation rolls out: the steppers behind the rows of the result table."""
+"""What evaluation rolls out: the steppers behind the rows of the result table, each for one problem.
+
+Of a map (2D Darcy), which goes through the chain as two frames, one step is the whole map.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,14 +33,15 @@ class Forecaster:
     calls_per_step: int
 
 
-def operator_forecaster(operator: LatentOperator) -> Forecaster:
+def operator_forecaster(operator: LatentOperator, problem: str) -> Forecaster:
     """The operator alone."""
-    return Forecaster("operator", lambda z, scalars, _: operator(z, scalars), 1, 1)
+    return Forecaster("operator", lambda z, scalars, _: operator(z, scalars, problem), 1, 1)
 
 
 def diffusion_forecasters(
     operator: LatentOperator,
     network: ResidualNetwork,
+    problem: str,
     *,
     steps: int,
     sigma_min: float,
@@ -49,11 +53,11 @@ def diffusion_forecasters(
     levels = noise_levels(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
 
     def step(z: Tensor, scalars: Tensor, noise: Tensor) -> Tensor:
-        prediction = operator(z, scalars)
+        prediction = operator(z, scalars, problem)
         residual = heun_sample(
-            lambda x, sigma: denoise(network, x, sigma, prediction, z, scalars), noise, levels
+            lambda x, sigma: denoise(network, x, sigma, prediction, z, scalars, problem), noise, levels
         )
-        return network.apply_residual(prediction, residual)
+        return network.apply_residual(prediction, residual, problem)
 
     calls = 1 + 2 * steps - 1
     return [
@@ -65,6 +69,7 @@ def diffusion_forecasters(
 def consistency_forecasters(
     operator: LatentOperator,
     network: ResidualNetwork,
+    problem: str,
     *,
     sigma_min: float,
     sigma_max: float,
@@ -74,14 +79,14 @@ def consistency_forecasters(
     """The consistency student in one and in two calls."""
 
     def step(z: Tensor, scalars: Tensor, generator: torch.Generator, sigmas: list[float]) -> Tensor:
-        prediction = operator(z, scalars)
+        prediction = operator(z, scalars, problem)
         residual = consistency_sample(
-            lambda x, sigma: jump(network, x, sigma, prediction, z, scalars, sigma_min=sigma_min),
+            lambda x, sigma: jump(network, x, sigma, prediction, z, scalars, problem, sigma_min=sigma_min),
             [_noise(z, generator) for _ in sigmas],
             sigmas,
             sigma_min,
         )
-        return network.apply_residual(prediction, residual)
+        return network.apply_residual(prediction, residual, problem)
 
     one, two = [sigma_max], [sigma_max, second_sigma]
     return [

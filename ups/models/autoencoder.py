@@ -14,6 +14,8 @@ class Autoencoder(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
 
-    def forward(self, fields: Tensor, coordinates: Tensor) -> Tensor:
-        """Fields [B, *grid, C] and coordinates [Q, axes] to values [B, Q, C]."""
-        return self.decoder(self.encoder(fields), coordinates)
+    def forward(
+        self, fields: Tensor, coordinates: Tensor, problem: str, known: Tensor | None = None
+    ) -> Tensor:
+        """Fields [B, *grid, C] and coordinates [Q, axes] to values [B, Q, C]; see `GridEncoder.forward`."""
+        return self.decoder(self.encoder(fields, problem, known), coordinates, problem)

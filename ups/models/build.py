@@ -22,7 +22,7 @@ from ups.models.encoder import GridEncoder
 from ups.models.latent_transformer import LatentTransformer
 from ups.models.operator import LatentOperator
 from ups.models.residual import ResidualNetwork
-from ups.models.token_grid import TokenGrid
+from ups.models.shape import ProblemShape
 
 MODEL_FILE = "model.safetensors"
 """Name of the network in the artifact of a training stage."""
@@ -31,40 +31,39 @@ CODEC_FILE = "codec.safetensors"
 
 Kind = Literal["autoencoder", "codec", "operator", "diffusion", "consistency"]
 Description = dict[str, Any]
-"""{"kind": Kind, "grid": [...], "tokens": [...], ...}: see `build_model` for the rest per kind."""
+"""{"kind": Kind, "problems": {...}, "latent_dim": ..., ...}: see `build_model` for the rest per kind."""
 
 
 def build_model(description: Description) -> nn.Module:
     """Build the network of a description, freshly initialised.
 
-    All kinds: grid, tokens (points and tokens per space axis), latent_dim.
-    autoencoder, codec: channels; encoder, decoder (width, depth, heads, ratio).
-    operator, diffusion, consistency: scalars (count); network (width, depth, heads, ratio).
+    All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
+    autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
+    operator, diffusion, consistency: network (width, depth, heads, ratio).
     consistency: sigma_min, which its users need besides the network.
     """
     kind: Kind = description["kind"]
-    layout = TokenGrid(tuple(description["grid"]), tuple(description["tokens"]))
+    shapes = problem_shapes(description)
     dim = description["latent_dim"]
     match kind:
         case "autoencoder" | "codec":
-            shared = {"channels": description["channels"], "latent_dim": dim}
             autoencoder = Autoencoder(
-                GridEncoder(layout, **shared, **description["encoder"]),
-                AnyPointDecoder(layout, **shared, **description["decoder"]),
+                GridEncoder(shapes, latent_dim=dim, **description["encoder"]),
+                AnyPointDecoder(shapes, latent_dim=dim, **description["decoder"]),
             )
-            if kind == "autoencoder":
-                return autoencoder
-            channels = description["channels"]
-            return Codec(
-                autoencoder, torch.zeros(channels), torch.ones(channels), torch.zeros(dim), torch.ones(dim)
-            )
+            return autoencoder if kind == "autoencoder" else Codec(autoencoder, shapes, dim)
         case "operator":
-            return LatentOperator(_network(description, layout, inputs=dim, extra_scalars=0))
+            return LatentOperator(_network(description, shapes, inputs=dim, extra_scalars=0))
         case "diffusion" | "consistency":
-            network = _network(description, layout, inputs=3 * dim, extra_scalars=1)
-            return ResidualNetwork(network, torch.ones(dim))
+            network = _network(description, shapes, inputs=3 * dim, extra_scalars=1)
+            return ResidualNetwork(network, shapes, dim)
         case _:
             assert_never(kind)
+
+
+def problem_shapes(description: Description) -> dict[str, ProblemShape]:
+    """Shapes of the problems that a model was made for."""
+    return {name: ProblemShape.from_json(values) for name, values in description["problems"].items()}
 
 
 def save_model(
@@ -90,18 +89,33 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = build_model(description)
         model.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (
+        SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError
+    ) as error:  # fmt: skip
         raise IntegrityError(f"is not a model of this library: {error}", where=str(path)) from error
     return model.to(device).eval().requires_grad_(False), description
 
 
+def load_codec(artifact: Path, device: torch.device | str = "cpu") -> tuple[Codec, Description]:
+    """The codec of a cache artifact.
+
+    Raises:
+        IntegrityError: the file is damaged or holds another kind of network.
+    """
+    path = artifact / CODEC_FILE
+    codec, description = load_model(path, device)
+    if not isinstance(codec, Codec):
+        raise IntegrityError(f"holds a network of kind {description['kind']}, not a codec", where=str(path))
+    return codec, description
+
+
 def _network(
-    description: Description, layout: TokenGrid, *, inputs: int, extra_scalars: int
+    description: Description, shapes: dict[str, ProblemShape], *, inputs: int, extra_scalars: int
 ) -> LatentTransformer:
     return LatentTransformer(
-        layout,
+        shapes,
         inputs=inputs,
         outputs=description["latent_dim"],
-        scalars=description["scalars"] + extra_scalars,
+        extra_scalars=extra_scalars,
         **description["network"],
     )

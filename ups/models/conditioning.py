@@ -1,7 +1,16 @@
-"""Scalars of a problem (time step, PDE parameters, noise level) to one conditioning vector."""
+"""Problem, boundary and scalars (time step, PDE parameters, noise level) to one conditioning vector."""
+
+from collections.abc import Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
+
+from ups.models.embedding import module_key
+from ups.models.shape import ProblemShape
+from ups.problems import Boundary
+
+_BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
 
 
 class ScalarEmbedding(nn.Module):
@@ -24,3 +33,27 @@ class ScalarEmbedding(nn.Module):
     def forward(self, scalars: Tensor) -> Tensor:
         angles = scalars.unsqueeze(-1) * self.frequencies
         return self.network(torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2))
+
+
+class ProblemConditioning(nn.Module):
+    """What a network is told beside the state: which problem, which boundary, which scalars.
+
+    Every problem has scalars of its own meaning and number, hence an embedding of its own, whose bias tells
+    the problem; what problems with the same boundary have in common is a shared vector (zero at first).
+    """
+
+    def __init__(self, shapes: Mapping[str, ProblemShape], conditioning: int, extra_scalars: int) -> None:
+        """extra_scalars: of every problem (the noise level)."""
+        super().__init__()
+        self.scalars = nn.ModuleDict(
+            {
+                module_key(name): ScalarEmbedding(shape.scalars + extra_scalars, conditioning)
+                for name, shape in shapes.items()
+            }
+        )
+        self.boundary = nn.Parameter(torch.zeros(len(_BOUNDARIES), conditioning))
+        self.boundary_index = {name: _BOUNDARIES.index(shape.boundary) for name, shape in shapes.items()}
+
+    def forward(self, scalars: Tensor, problem: str) -> Tensor:
+        """Scalars [B, S + extra] to [B, conditioning]."""
+        return self.scalars[module_key(problem)](scalars) + self.boundary[self.boundary_index[problem]]

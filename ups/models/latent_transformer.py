@@ -1,10 +1,12 @@
 """The PDE transformer on latent tokens, body of both the operator and the denoiser."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from ups.models.conditioning import ScalarEmbedding
-from ups.models.rotary import rotation
-from ups.models.token_grid import TokenGrid
+from ups.models.conditioning import ProblemConditioning
+from ups.models.embedding import PositionEmbedding, module_key
+from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
 
 
@@ -15,33 +17,37 @@ class LatentTransformer(nn.Module):
     it changes every token by RMS 1 at the start and costs most of the training to undo.)
     """
 
-    table: Tensor
-
     def __init__(
         self,
-        layout: TokenGrid,
+        shapes: Mapping[str, ProblemShape],
         *,
         inputs: int,
         outputs: int,
-        scalars: int,
+        extra_scalars: int,
         width: int,
         depth: int,
         heads: int,
         ratio: int,
     ) -> None:
+        """extra_scalars: conditioning scalars beside those of the problem."""
         super().__init__()
         self.embedding = nn.Linear(inputs, width)
-        self.condition = ScalarEmbedding(scalars, width)
+        self.condition = ProblemConditioning(shapes, width, extra_scalars)
+        self.positions = nn.ModuleDict(
+            {
+                module_key(name): PositionEmbedding(shape.layout, width, heads)
+                for name, shape in shapes.items()
+            }
+        )
         self.blocks = nn.ModuleList(Block(width, heads, ratio, conditioning=width) for _ in range(depth))
         self.output = nn.Linear(width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-        table = rotation(layout.token_positions(), width // heads, max(layout.tokens) // 2)
-        self.register_buffer("table", table, persistent=False)
 
-    def forward(self, tokens: Tensor, scalars: Tensor) -> Tensor:
-        condition = self.condition(scalars)
-        x = self.embedding(tokens)
+    def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        condition = self.condition(scalars, problem)
+        position = self.positions[module_key(problem)]
+        x = position(self.embedding(tokens))
         for block in self.blocks:
-            x = block(x, self.table, condition)
+            x = block(x, position.table, condition)
         return self.output(x)

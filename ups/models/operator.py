@@ -12,6 +12,6 @@ class LatentOperator(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, latents: Tensor, scalars: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, scalars: Tensor, problem: str) -> Tensor:
         """Latents [B, K, d], scalars [B, S] (logarithms of time step and PDE parameters) to [B, K, d]."""
-        return latents + self.network(latents, scalars)
+        return latents + self.network(latents, scalars, problem)

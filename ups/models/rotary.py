@@ -5,10 +5,15 @@ angle proportional to the position, so that a score depends on the difference of
 integer frequencies on the unit domain the difference is taken modulo the period: attention built on it
 commutes with every shift of a periodic domain, a symmetry the PDE has and the network need not learn.
 
+An axis with walls has no period. Its positions are turned half as fast, so that the period is two domain
+lengths and both ends are told apart; where a wall is, tokens learn from `TokenGrid.wall_features`.
+
 Rejected: learned absolute embeddings (break the shift symmetry; the first implementation had none and
 told tokens apart only by a constant offset) and a learned table of relative biases (bound to one token
 grid, where decoder queries need arbitrary coordinates).
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +31,9 @@ def integer_frequencies(count: int, highest: int) -> list[int]:
     return [max(1, round(ratio**index)) for index in range(count)]
 
 
-def rotation(positions: Tensor, head_dim: int, highest: int) -> Tensor:
+def rotation(
+    positions: Tensor, head_dim: int, highest: int, periodic: Sequence[bool] | None = None
+) -> Tensor:
     """Rotation table of positions.
 
     Args:
@@ -34,6 +41,7 @@ def rotation(positions: Tensor, head_dim: int, highest: int) -> Tensor:
         head_dim: channels of one attention head, divisible by 2 * axes; the pairs are shared out evenly
             among the axes.
         highest: largest frequency in periods per domain length.
+        periodic: which axes are; None: all.
 
     Returns:
         [2, n, head_dim / 2]: cosines and sines.
@@ -41,7 +49,14 @@ def rotation(positions: Tensor, head_dim: int, highest: int) -> Tensor:
     axes = positions.shape[-1]
     pairs = head_dim // (2 * axes)
     frequencies = torch.tensor(
-        integer_frequencies(pairs, highest), dtype=torch.float64, device=positions.device
+        [
+            [frequency if wraps else frequency / 2 for frequency in integer_frequencies(pairs, limit)]
+            for wraps, limit in (
+                (wraps, highest if wraps else 2 * highest) for wraps in periodic or (True,) * axes
+            )
+        ],
+        dtype=torch.float64,
+        device=positions.device,
     )
     angles = 2 * torch.pi * positions.double().unsqueeze(-1) * frequencies
     angles = angles.flatten(-2)

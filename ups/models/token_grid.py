@@ -1,4 +1,4 @@
-"""The regular grid of latent tokens over a periodic unit domain, in any number of space axes."""
+"""The regular grid of latent tokens over the unit domain, in any number of space axes."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ups.models.rotary import rotation
+
+_WALL_HARMONICS = 4
+
 
 @dataclass(frozen=True)
 class TokenGrid:
     """`grid` field points per axis, grouped into `tokens` patches per axis.
 
     Points sit at cell centres (i + 1/2) / n, the convention of PDEBench; a token sits at the centre of
-    its patch.
+    its patch. Domains of other lengths are scaled to the unit domain.
+
+    Attributes:
+        periodic: which axes wrap around; the others have walls.
     """
 
     grid: tuple[int, ...]
     tokens: tuple[int, ...]
+    periodic: tuple[bool, ...]
 
     def __post_init__(self) -> None:
-        if len(self.grid) != len(self.tokens) or any(
+        if not len(self.grid) == len(self.tokens) == len(self.periodic) or any(
             g % t for g, t in zip(self.grid, self.tokens, strict=True)
         ):
             raise ValueError(f"token grid {self.tokens} does not divide field grid {self.grid}")
@@ -54,6 +62,30 @@ class TokenGrid:
     def token_positions(self) -> Tensor:
         """[K, axes] in domain lengths."""
         return cell_centres(self.tokens)
+
+    def rotation(self, coordinates: Tensor, head_dim: int, highest: int) -> Tensor:
+        """The rotation table of coordinates [n, axes]; see `ups.models.rotary`."""
+        return rotation(coordinates, head_dim, highest, self.periodic)
+
+    def token_rotation(self, head_dim: int) -> Tensor:
+        """The rotation table of the tokens, up to their Nyquist frequency."""
+        return self.rotation(self.token_positions(), head_dim, max(self.tokens) // 2)
+
+    @property
+    def wall_feature_count(self) -> int:
+        """Width of `wall_features`; 0 if every axis is periodic."""
+        return 2 * _WALL_HARMONICS * self.periodic.count(False)
+
+    def wall_features(self, coordinates: Tensor) -> Tensor:
+        """Where coordinates [n, axes] lie between the walls: sin and cos of pi k x, [n, wall_feature_count].
+
+        Relative positions alone cannot say it. Periodic axes have none: their shift symmetry stays exact.
+        """
+        walled = [axis for axis, wraps in enumerate(self.periodic) if not wraps]
+        harmonics = torch.arange(1, _WALL_HARMONICS + 1, device=coordinates.device)
+        angles = torch.pi * coordinates[:, walled].double().unsqueeze(-1) * harmonics
+        features = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+        return features.to(torch.get_default_dtype())
 
 
 def cell_centres(shape: Sequence[int]) -> Tensor:

@@ -35,7 +35,7 @@ class ConsistencyDistillation:
         noise = torch.randn(state.shape, generator=generator, device=state.device)
         noisy = residual + sigma[:, None, None] * noise
 
-        given = (prediction, state, batch.scalars)
+        given = (prediction, state, batch.scalars, batch.problem)
         with torch.no_grad():
             moved = heun_step(
                 lambda x, level: denoise(self.teacher, x, level, *given), noisy, sigma, following

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.diffusion.edm import denoise, loss_weight
+from ups.models.residual import ResidualNetwork
 from ups.objectives.objective import Loss
 
 
@@ -21,7 +22,7 @@ class ResidualDenoising:
         sigma = torch.exp(self.mean_log_sigma + self.std_log_sigma * normal)
         noise = torch.randn(state.shape, generator=generator, device=state.device)
         noisy = residual + sigma[:, None, None] * noise
-        denoised = denoise(model, noisy, sigma, prediction, state, batch.scalars)
+        denoised = denoise(model, noisy, sigma, prediction, state, batch.scalars, batch.problem)
         errors = (denoised.float() - residual).square().mean(dim=(1, 2))
         return Loss((loss_weight(sigma) * errors).mean(), {"L_denoise": errors.mean()})
 
@@ -30,6 +31,12 @@ def residual_example(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Te
     """State, prediction and residual in its own units, each [B, K, d]."""
     if batch.latents is None or batch.predictions is None:
         raise ValueError("this objective reads latents and the operator's predictions of them")
-    deviation = model.get_buffer("residual_deviation")
     state, target = batch.latents[:, 0], batch.latents[:, 1]
-    return state, batch.predictions, (target - batch.predictions) / deviation
+    return state, batch.predictions, (target - batch.predictions) / network_of(model).deviation(batch.problem)
+
+
+def network_of(model: nn.Module) -> ResidualNetwork:
+    """The model as what this objective trains."""
+    if not isinstance(model, ResidualNetwork):
+        raise TypeError(f"this objective trains a ResidualNetwork, not a {type(model).__name__}")
+    return model

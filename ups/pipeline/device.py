@@ -5,9 +5,12 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from ups.config import Configuration
 from ups.errors import PreflightError
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def resolve(configuration: Configuration) -> Configuration:
@@ -17,16 +20,30 @@ def resolve(configuration: Configuration) -> Configuration:
         PreflightError: CUDA is asked for and there is none.
     """
     execution = configuration.execution
-    if execution.device == "cuda" and not _cuda_available():
+    device = resolve_device(execution.device, where="execution.device")
+    if device == execution.device:
+        return configuration
+    return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
+
+
+def resolve_device(device: Device, *, where: str) -> Literal["cpu", "cuda"]:
+    """What a device stands for here.
+
+    Args:
+        where: the key or option it was given by, for the message.
+
+    Raises:
+        PreflightError: CUDA is asked for and there is none.
+    """
+    if device == "cuda" and not _cuda_available():
         raise PreflightError(
             "no CUDA device, or this torch is built without CUDA",
-            where="execution.device",
-            fix="set execution.device to cpu or auto",
+            where=where,
+            fix=f"set {where} to cpu or auto",
         )
-    if execution.device != "auto":
-        return configuration
-    device = "cuda" if _cuda_available() else "cpu"
-    return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
+    if device != "auto":
+        return device
+    return "cuda" if _cuda_available() else "cpu"
 
 
 @cache

@@ -21,7 +21,7 @@ from ups.errors import DataError, IntegrityError, PreflightError, ProcessKilled,
 from ups.pipeline.graph import GRAPH
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
-from ups.pipeline.plan import check, kept_shape
+from ups.pipeline.plan import check, kept_shapes
 from ups.pipeline.prediction import predicted_bytes
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
@@ -94,7 +94,7 @@ def execute(
                 require_space(
                     work, remaining_bytes(work, name, configuration, inputs.get("download")), f"stage {name}"
                 )
-                _request(work, name, recipe, configuration, inputs)
+                _request(work, name, recipe, configuration, inputs, store)
                 _launch(work, name, configuration, listener, log_file)
             outcome = _read_outcome(work)
             if outcome is None:
@@ -139,7 +139,7 @@ def remaining_bytes(
     work: Path, name: StageName, configuration: Configuration, download: Artifact | None
 ) -> int:
     """What a stage will still write, by prediction less what an earlier launch wrote."""
-    needed = predicted_bytes(name, configuration, *kept_shape(configuration, download))
+    needed = predicted_bytes(name, configuration, kept_shapes(configuration, download))
     return max(0, needed - sum(path.stat().st_size for path in work.rglob("*") if path.is_file()))
 
 
@@ -213,11 +213,13 @@ def _request(
     recipe: dict[str, Any],
     configuration: Configuration,
     inputs: dict[StageName, Artifact],
+    store: Store,
 ) -> None:
     write_json(
         work / "request.json",
         {
             "stage": name,
+            "root": str(store.root),
             "digest": digest_of(recipe),
             "code": recipe["code"],
             "configuration": configuration.model_dump(mode="json"),

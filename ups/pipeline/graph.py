@@ -7,6 +7,7 @@ from typing import Any
 
 from ups.artifacts.sums import content_of_file
 from ups.config import Configuration
+from ups.config.data import DataFile, ProblemData, PublishedData
 from ups.config.schema import StageName
 
 # When and how often a training tells about itself does not change what it learns; nor does the way in which
@@ -35,12 +36,28 @@ class Stage:
 
 
 def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
-    data = configuration.data.model_dump()
-    if configuration.data.source == "file":
+    settings: dict[str, Any] = {
+        "data": {name: _source(data, root) for name, data in configuration.problems.items()}
+    }
+    if any(data["source"] == "generated" for data in settings["data"].values()):
+        settings |= _machine(configuration)
+    return settings
+
+
+def _source(data: ProblemData, root: Path) -> dict[str, Any]:
+    """What the trajectories of a problem are a function of."""
+    settings = data.model_dump()
+    if isinstance(data, DataFile):
         # A file is what it holds, wherever it lies.
-        data["sha256"] = content_of_file(Path(data.pop("path")), root)
-        return {"data": data}
-    return {"data": data} | _machine(configuration)
+        settings["sha256"] = content_of_file(Path(settings.pop("path")), root)
+    if isinstance(data, PublishedData):
+        # A published file is its sum, wherever it comes from and however long that may take.
+        settings = {key: value for key, value in settings.items() if key not in {"address", "deadline_hours"}}
+        settings["md5"] = data.published.md5
+        if data.rows is not None:
+            train, validation = data.rows.split_train()
+            settings["rows"] = {"train": train, "validation": validation, "test": data.rows.test}
+    return settings
 
 
 def _machine(configuration: Configuration) -> dict[str, Any]:
@@ -50,11 +67,27 @@ def _machine(configuration: Configuration) -> dict[str, Any]:
 
 def _training(configuration: Configuration, stage: str, *networks: str) -> dict[str, Any]:
     training = getattr(configuration.training, stage).model_dump()
+    not_learnt = _NOT_LEARNT
+    if configuration.sampling == "difficulty_weighted":
+        not_learnt = _NOT_LEARNT - {"validate_every"}  # the weights of the problems change at validations
     return {
-        "training": {key: value for key, value in training.items() if key not in _NOT_LEARNT},
+        "training": {key: value for key, value in training.items() if key not in not_learnt},
         "model": {name: getattr(configuration.model, name).model_dump() for name in networks},
         "execution": configuration.execution.model_dump(),
         "seed": configuration.seed,
+        "sampling": configuration.sampling,
+    }
+
+
+def _encoded_on_the_fly(configuration: Configuration) -> bool:
+    return configuration.loading.mode == "encode"
+
+
+def _on_latents(configuration: Configuration, stage: str, *networks: str) -> dict[str, Any]:
+    """Of a training behind the cache. The other ways of loading give the same bits, and do not count."""
+    return _training(configuration, stage, *networks) | {
+        "encoded_on_the_fly": _encoded_on_the_fly(configuration),
+        "residual_fraction": configuration.training.operator.residual_fraction,
     }
 
 
@@ -65,30 +98,36 @@ GRAPH: dict[StageName, Stage] = {
         Stage(
             "autoencoder",
             ("download",),
-            lambda c, _: _training(c, "autoencoder", "latent", "encoder", "decoder"),
+            lambda c, _: (
+                _training(c, "autoencoder", "latent", "encoder", "decoder") | {"order": c.loading.order}
+            ),
         ),
         Stage(
             "cache_encode",
             ("download", "autoencoder"),
-            lambda c, _: {"cache_encode": c.cache_encode.model_dump()} | _machine(c),
-            parallel=False,
+            # The encoder's latents are the same for any number of ranks and threads.
+            lambda c, _: {
+                "cache_encode": c.cache_encode.model_dump(),
+                "encoded_on_the_fly": _encoded_on_the_fly(c),
+                "device": c.execution.device,
+            },
         ),
-        Stage("operator", ("cache_encode",), lambda c, _: _training(c, "operator", "operator")),
+        Stage(
+            "operator",
+            ("download", "cache_encode"),
+            lambda c, _: _on_latents(c, "operator", "operator") | {"order": c.loading.order},
+        ),
         Stage(
             "diffusion",
-            ("cache_encode", "operator"),
-            lambda c, _: (
-                _training(c, "diffusion", "denoiser")
-                | {"residual_fraction": c.training.operator.residual_fraction}
-            ),
+            ("download", "cache_encode", "operator"),
+            lambda c, _: _on_latents(c, "diffusion", "denoiser"),
         ),
         Stage(
             "consistency",
-            ("cache_encode", "operator", "diffusion"),
+            ("download", "cache_encode", "operator", "diffusion"),
             lambda c, _: (
-                _training(c, "consistency")
+                _on_latents(c, "consistency")
                 | {
-                    "residual_fraction": c.training.operator.residual_fraction,
                     "noise": c.training.diffusion.noise.model_dump(),
                     "rollout": [c.training.diffusion.rollout_fraction, c.training.diffusion.rollout_steps],
                 }

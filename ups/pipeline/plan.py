@@ -6,10 +6,11 @@ from typing import Any, Literal
 from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
+from ups.config.data import ProblemData
 from ups.config.schema import StageName
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import GRAPH, chain_to
-from ups.pipeline.prediction import predicted_bytes
+from ups.pipeline.prediction import KeptShape, predicted_bytes
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def make_plan(
         digest = digest_of(recipe)
         artifact, reason = check(store, name, digest, {i: hits.get(i) for i in GRAPH[name].inputs})
         if artifact is None:
-            size = predicted_bytes(name, configuration, *kept_shape(configuration, hits.get("download")))
+            size = predicted_bytes(name, configuration, kept_shapes(configuration, hits.get("download")))
         else:
             hits[name] = artifact
             size = artifact.manifest.total_bytes
@@ -100,18 +101,24 @@ def check(
     return artifact, f"sealed {artifact.manifest.created}"
 
 
-def kept_shape(configuration: Configuration, download: Artifact | None) -> tuple[int, int]:
-    """Frames and grid points kept per trajectory: those of the data if they are there, else expected ones.
+def kept_shapes(configuration: Configuration, download: Artifact | None) -> dict[str, KeptShape]:
+    """What is kept of the trajectories of each problem: as in the data if they are there, else as expected.
 
-    Where only a file knows, PDEBench's 1D layout is expected: 201 frames on 1024 points.
+    Where only a file knows, PDEBench's layouts are expected: 201 frames on 1024 points, a map on 128 x 128.
     """
     if download is not None:
-        return download.manifest.summary["frames"], download.manifest.summary["resolution"]
-    data = configuration.data
-    if data.source == "generated":
-        return data.frames, data.resolution
-    frames = -(-201 // data.time_stride)
-    return min(frames, data.frames or frames), max(1, 1024 // data.space_stride)
+        kept = download.manifest.summary["problems"]
+        return {name: KeptShape(told["frames"], tuple(told["grid"])) for name, told in kept.items()}
+    return {name: _expected_shape(data) for name, data in configuration.problems.items()}
+
+
+def _expected_shape(data: ProblemData) -> KeptShape:
+    grid, frames = data.kept_grid, data.kept_frames
+    if grid is None:
+        points = 1024 if len(data.problem.axes) == 1 else 128
+        grid = (max(1, points // getattr(data, "space_stride", 1)),) * len(data.problem.axes)
+    available = -(-201 // getattr(data, "time_stride", 1))
+    return KeptShape(min(available, frames or available), grid)
 
 
 def require_fit(configuration: Configuration, download: Artifact) -> None:
@@ -123,9 +130,9 @@ def require_fit(configuration: Configuration, download: Artifact) -> None:
     Raises:
         ConfigurationError: they cannot.
     """
-    frames, resolution = kept_shape(configuration, download)
-    if problem := configuration.misfit(resolution, frames):
-        raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
+    for name, shape in kept_shapes(configuration, download).items():
+        if problem := configuration.misfit(name, shape.grid, shape.frames):
+            raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
 
 
 def _why_absent(store: Store, name: StageName, digest: str) -> str:

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-from ups.errors import EXIT_OK, Interrupted
+from ups.errors import EXIT_OK, Interrupted, UpsError
 from ups.prctl import die_with_parent
 
 PARENT_VARIABLE = "UPS_PARENT_PID"
@@ -76,6 +76,10 @@ def main() -> None:
         if leaving.code not in {None, EXIT_OK, Interrupted.exit_code}:
             record_failure(f"SystemExit: {leaving.code}", callstack=_callstack(leaving))
         raise
+    except UpsError as error:
+        # Its message says what to do, and its parent shows it; where it was raised stays in the error file.
+        record_failure(f"{type(error).__name__}: {error}", callstack=_callstack(error))
+        sys.exit(1)  # for torchrun, which has no other; the file tells the kind
     except Exception as error:
         if not type(error).__module__.startswith("torch.distributed.elastic."):
             record_failure(f"{type(error).__name__}: {error}", callstack=_callstack(error))

@@ -50,12 +50,23 @@ def run_artifacts(run: Path) -> dict[str, Artifact]:
 
 
 def score_on_file(
-    run: Path, file: Path, *, rows: int, on_line: Callable[[str], None]
+    run: Path,
+    file: Path,
+    *,
+    rows: int,
+    problem: str | None = None,
+    at_file_resolution: bool = False,
+    on_line: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Records of every model of a run on the first trajectories of a file.
 
+    Args:
+        problem: of the run, that the file belongs to; None: recognised by the file's layout.
+        at_file_resolution: decode and score on the file's own grid, where that is finer than the model's.
+
     Raises:
-        ConfigurationError, IntegrityError: see `run_artifacts`.
+        ConfigurationError, IntegrityError: see `run_artifacts`; or the run has no such problem, or the file may
+            belong to several.
         DataError: the file is missing, malformed, or does not contain the model's grid and frames.
     """
     artifacts = run_artifacts(run)
@@ -70,6 +81,8 @@ def score_on_file(
                     "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
                     "file": str(file.absolute()),
                     "rows": rows,
+                    "problem": problem,
+                    "at_file_resolution": at_file_resolution,
                 },
             )
             returncode = launch(

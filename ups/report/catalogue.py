@@ -31,6 +31,7 @@ TRUTH_COLOUR = "#000000"
 MODELS: dict[str, Model] = {
     "persistence": Model("persistence", "#777777", ":", trivial=True),
     "spatial_mean": Model("spatial mean", "#a5a5a5", "--", trivial=True),
+    "train_mean": Model("train mean", "#8d8d8d", "-.", trivial=True),
     "operator": Model("operator", "#0072b2"),
     "diffusion": Model("diffusion", "#d55e00"),
     "diffusion_zero_noise": Model("diffusion, zero noise", "#e69f00", "--"),
@@ -38,20 +39,22 @@ MODELS: dict[str, Model] = {
     "consistency_2": Model("consistency, 2 calls", "#cc79a7"),
 }
 
+# Of each problem; which of them it has follows from its axes and from whether it is a map.
+SPACE_TIME = "space_time.png"
+FINAL_FRAME = "final_frame.svg"
+IMAGES = "images.png"
 ERROR_OVER_TIME = "error_over_time.svg"
+ERROR_HISTOGRAM = "error_histogram.svg"
 SPECTRUM = "spectrum.svg"
 CALIBRATION = "calibration.svg"
+# Of the run.
 TRAINING = "training.svg"
 
 
-def space_time_file(field: str) -> str:
-    """File name of the space-time pictures of one field."""
-    return f"space_time_{field}.png"
-
-
-def final_frame_file(field: str) -> str:
-    """File name of the last frames of one field."""
-    return f"final_frame_{field}.svg"
+def figures_of(axes: int, *, is_map: bool) -> list[str]:
+    """File names of the figures that a problem of so many space axes has, in the order of the page."""
+    fields = [IMAGES] if axes == 2 else [FINAL_FRAME] if is_map else [SPACE_TIME, FINAL_FRAME]
+    return [*fields, ERROR_HISTOGRAM if is_map else ERROR_OVER_TIME, SPECTRUM, CALIBRATION]
 
 
 def model_named(name: str) -> Model:

@@ -16,9 +16,9 @@ import jinja2
 from ups.errors import IntegrityError
 from ups.report import catalogue, writing
 from ups.report.catalogue import model_named
-from ups.report.results import COVERAGE, HEADLINE, METRICS, Cell, Row, result_table
-from ups.report.source import RunDirectory, read_bytes
-from ups.report.verdict import calibration_of, verdict
+from ups.report.results import COVERAGE, HEADLINE, Cell, Metric, Row, measured_metrics, result_table
+from ups.report.source import ProblemResults, RunDirectory, read_bytes
+from ups.report.verdict import Finding, calibration_of, verdict
 from ups.report.writing import SPACE, count, duration, number, percent
 
 _MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
@@ -29,9 +29,14 @@ _SETUP = {
 }
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")
 _CONVENTION = (
-    "dataset", "data_version", "split", "n_trajectories", "frames", "frames_skipped", "resolution", "seed",
-    "device",
+    "dataset", "data_version", "split", "n_trajectories", "frames", "frames_skipped", "resolution", "fields_scored",
+    "seed", "device",
 )  # fmt: skip
+_TRIVIALLY = {
+    "persistence": "nothing changes",
+    "spatial_mean": "everything has mixed",
+    "train_mean": "the mean of the train split",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,35 @@ class Stage:
     result: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one problem.
+
+    Attributes:
+        groups: rows of the result table, by group.
+        setup: rows that say how each model was run.
+        convention: what the records say of how they were measured.
+        definitions: of the metrics that the problem has.
+        members: of the ensembles, in words.
+    """
+
+    results: ProblemResults
+    findings: list[Finding]
+    tiles: list[Tile]
+    models: list[catalogue.Model]
+    groups: dict[str, list[Row]]
+    setup: list[tuple[str, list[str]]]
+    convention: dict[str, str]
+    definitions: list[Metric]
+    threads: str
+    members: str
+
+    @property
+    def figures(self) -> list[str]:
+        """File names of its figures, in order."""
+        return catalogue.figures_of(self.results.axes, is_map=self.results.is_map)
+
+
 def html(run_directory: Path) -> str:
     """The page of a finished run.
 
@@ -77,24 +111,20 @@ def html(run_directory: Path) -> str:
     )
     environment.filters |= {"number": number, "duration": duration, "gibibytes": writing.gibibytes}
     built = stages(run)
+    sections = [_section(results) for results in run.problems]
     return environment.get_template("page.html").render(
         run=run,
-        findings=verdict(run),
-        tiles=_tiles(run),
-        models=[model_named(name) for name in run.models],
-        groups=result_table(run),
-        setup=_setup_rows(run),
-        convention={key: run.convention(key) for key in _CONVENTION},
-        definitions=METRICS,
-        threads=_threads(run),
+        sections=sections,
+        work=_work_tile(built),
+        overview=_overview(sections),
         catalogue=catalogue,
-        figure=lambda name: _embedded(run.figures / name),
+        figure=lambda results, name: _embedded(results.figures / name),
+        training=_embedded(run.figures / catalogue.TRAINING),
         stages=built,
         seconds_now=sum(stage.seconds for stage in built if not stage.hit),
         seconds_reused=sum(stage.seconds for stage in built if stage.hit),
-        round_trip=run.stage("cache_encode", "summary", "float16_round_trip"),
-        reconstruction=run.stage("autoencoder", "summary", "validation_relative_l2"),
-        members=" or ".join(sorted({str(run.of_model(model, "n_members")) for model in _ensembles(run)})),
+        round_trip=_round_trip(run),
+        reconstruction=_reconstruction(run),
     )
 
 
@@ -105,34 +135,53 @@ def markdown(run_directory: Path) -> str:
         IntegrityError: something that it shows is missing.
     """
     run = RunDirectory.read(run_directory)
-    first, *others = verdict(run)
-    labels = [model_named(name).label for name in run.models]
-    rows: list[Row] = [row for group in result_table(run).values() for row in group]
+    titles = ", ".join(results.convention("dataset") for results in run.problems)
     lines = [
         f"# {_escaped(run.name)}",
         "",
-        f"{_escaped(run.convention('dataset'))} · {run.started:%Y-%m-%d %H:%M} UTC",
+        f"{_escaped(titles)} · {run.started:%Y-%m-%d %H:%M} UTC",
         "",
+    ]
+    for results in run.problems:
+        if len(run.problems) > 1:
+            lines += [f"## {_escaped(results.name)}: {_escaped(results.convention('dataset'))}", ""]
+        lines += _markdown_results(results)
+    lines += _markdown_table(
+        ["stage", "cache", "time", "why"],
+        [[s.name, "HIT" if s.hit else "MISS", duration(s.seconds), _escaped(s.reason)] for s in stages(run)],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_results(results: ProblemResults) -> list[str]:
+    first, *others = verdict(results)
+    labels = [model_named(name).label for name in results.models]
+    rows: list[Row] = [row for group in result_table(results).values() for row in group]
+    conventions = (
+        f"{results.convention('n_trajectories')} {results.convention('split')} trajectories, "
+        f"{_measured_on(results)}; decoded fields against the float32 source. "
+        "Best value in bold, trivial forecasts aside."
+    )
+    return [
         f"**{_escaped(first.text)}** " + " ".join(_escaped(finding.text) for finding in others),
         "",
         *_markdown_table(["", *labels], [[row.label, *map(_markdown_cell, row.cells)] for row in rows]),
         "",
-        _escaped(
-            f"{run.convention('n_trajectories')} {run.convention('split')} trajectories, "
-            f"{run.convention('frames')} frames of {run.convention('resolution')} points, first "
-            f"{run.convention('frames_skipped')} given and not scored; decoded fields against the float32 source. "
-            "Best value in bold, trivial forecasts aside."
-        ),
+        _escaped(conventions),
         "",
-        *_markdown_table(
-            ["stage", "cache", "time", "why"],
-            [
-                [s.name, "HIT" if s.hit else "MISS", duration(s.seconds), _escaped(s.reason)]
-                for s in stages(run)
-            ],
-        ),
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _measured_on(results: ProblemResults) -> str:
+    """Frames, points and fields that were scored, in words."""
+    points, fields = results.convention("resolution"), ", ".join(results.fields)
+    if results.is_map:
+        return (
+            f"the map from {' and '.join(results.given)} to {fields} at {points} points, in one application"
+        )
+    skipped = results.convention("frames_skipped")
+    told = f"{results.convention('frames')} frames of {points} points, first {skipped} given and not scored"
+    return told if len(results.fields) == 1 else f"{told}, fields {fields}"
 
 
 def stages(run: RunDirectory) -> list[Stage]:
@@ -175,10 +224,11 @@ def _reason(run: RunDirectory, name: str, planned: Mapping[str, Any]) -> str:
 def _result(summary: Mapping[str, Any]) -> str:
     """What a stage says of itself, in a few words."""
     parts = []
+    if "problems" in summary:
+        told = summary["problems"].values()
+        parts.append(f"{count(sum(_total(problem['trajectories']) for problem in told))} trajectories")
     if "trajectories" in summary:
-        counts = summary["trajectories"]
-        total = sum(counts.values()) if isinstance(counts, Mapping) else counts
-        parts.append(f"{count(total)} trajectories")
+        parts.append(f"{count(_total(summary['trajectories']))} trajectories")
     if "parameters" in summary:
         parts.append(f"{count(summary['parameters'])} weights")
     for key in ("validation_relative_l2", "validation_loss"):
@@ -188,59 +238,125 @@ def _result(summary: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _tiles(run: RunDirectory) -> list[Tile]:
-    error = run.record("operator", HEADLINE)
-    coverage = run.value("diffusion", COVERAGE)
-    built = stages(run)
-    reused = sum(stage.seconds for stage in built if stage.hit)
+def _section(results: ProblemResults) -> Section:
+    return Section(
+        results=results,
+        findings=verdict(results),
+        tiles=_tiles(results),
+        models=[model_named(name) for name in results.models],
+        groups=result_table(results),
+        setup=_setup_rows(results),
+        convention={key: results.convention(key) for key in _CONVENTION}
+        | {"measured": _measured_on(results)},
+        definitions=measured_metrics(results),
+        threads=_threads(results),
+        members=" or ".join(
+            sorted({str(results.of_model(model, "n_members")) for model in results.ensembles})
+        ),
+    )
+
+
+def _overview(sections: list[Section]) -> tuple[list[catalogue.Model], list[tuple[Section, list[Cell]]]]:
+    """The models of all problems, and the headline of each problem; empty cells where it has no such model."""
+    models = [
+        model for model in catalogue.MODELS.values() if any(model in section.models for section in sections)
+    ]
+    rows = []
+    for section in sections:
+        headline = next(iter(section.groups.values()))[0]
+        cells = dict(zip((model.label for model in section.models), headline.cells, strict=True))
+        rows.append((section, [cells.get(model.label, Cell("")) for model in models]))
+    return models, rows
+
+
+def _tiles(results: ProblemResults) -> list[Tile]:
+    error = results.record("operator", HEADLINE)
+    coverage = results.value("diffusion", COVERAGE)
+    spread = f"±{SPACE}{number(error.get('standard_error'), 2)} standard error"
+    if results.is_map:
+        spread = f"median {number(results.value('operator', f'{HEADLINE}_median'))}, {spread}"
     return [
         Tile(
             number(error["value"]),
-            "operator, trajectory relative L2",
-            f"±{SPACE}{number(error.get('standard_error'), 2)} standard error",
+            "operator, relative L2" if results.is_map else "operator, trajectory relative L2",
+            spread,
         ),
-        _against_persistence(run),
+        _against_trivial(results),
         Tile(
             percent(coverage),
             "of the truth inside the 90\u202f% interval",
             f"diffusion, {calibration_of(coverage)}",
         ),
         Tile(
-            duration(run.value("operator", "seconds_per_trajectory")),
-            "per trajectory",
-            f"operator, {run.convention('device')}, {_threads(run)}",
-        ),
-        Tile(
-            duration(sum(stage.seconds for stage in built if not stage.hit)),
-            "of work in this run",
-            f"{duration(reused)} more reused from the cache" if reused else "nothing was in the cache",
+            duration(results.value("operator", "seconds_per_trajectory")),
+            "per sample" if results.is_map else "per trajectory",
+            f"operator, {results.convention('device')}, {_threads(results)}",
         ),
     ]
 
 
-def _against_persistence(run: RunDirectory) -> Tile:
-    operator, persistence = run.value("operator", HEADLINE), run.value("persistence", HEADLINE)
-    explained = "operator against “nothing changes”"
-    if not (operator > 0 and persistence > 0):  # also where one is not a number
-        return Tile(writing.DASH, "error against persistence", explained)
-    ratio = persistence / operator
+def _work_tile(built: list[Stage]) -> Tile:
+    reused = sum(stage.seconds for stage in built if stage.hit)
+    return Tile(
+        duration(sum(stage.seconds for stage in built if not stage.hit)),
+        "of work in this run",
+        f"{duration(reused)} more reused from the cache" if reused else "nothing was in the cache",
+    )
+
+
+def _against_trivial(results: ProblemResults) -> Tile:
+    name = results.trivial[0]
+    operator, trivial = results.value("operator", HEADLINE), results.value(name, HEADLINE)
+    label = model_named(name).label
+    explained = f"operator against “{_TRIVIALLY[name]}”"
+    if not (operator > 0 and trivial > 0):  # also where one is not a number
+        return Tile(writing.DASH, f"error against {label}", explained)
+    ratio = trivial / operator
     word = "smaller" if ratio > 1 else "larger"
-    return Tile(f"{number(max(ratio, 1 / ratio))}{SPACE}×", f"{word} error than persistence", explained)
+    return Tile(f"{number(max(ratio, 1 / ratio))}{SPACE}×", f"{word} error than {label}", explained)
 
 
-def _threads(run: RunDirectory) -> str:
-    threads = run.convention("threads")
+def _threads(results: ProblemResults) -> str:
+    threads = results.convention("threads")
     return f"{threads} thread" if threads == "1" else f"{threads} threads"
 
 
-def _setup_rows(run: RunDirectory) -> list[tuple[str, list[str]]]:
+def _setup_rows(results: ProblemResults) -> list[tuple[str, list[str]]]:
     return [
-        (label, [count(run.of_model(model, key)) for model in run.models]) for key, label in _SETUP.items()
+        (label, [count(results.of_model(model, key)) for model in results.models])
+        for key, label in _SETUP.items()
     ]
 
 
-def _ensembles(run: RunDirectory) -> list[str]:
-    return [model for model in run.models if run.of_model(model, "n_members") > 1]
+def _reconstruction(run: RunDirectory) -> list[tuple[str, float]]:
+    """Error of the autoencoder on validation fields, and of each problem where there are several."""
+    name = "validation_relative_l2"
+    summary = run.stage("autoencoder", "summary")
+    told = [("Encode and decode, validation fields", run.stage("autoencoder", "summary", name))]
+    by_problem = {
+        key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{name}/")
+    }
+    return [*told, *((f"Encode and decode, {problem}", value) for problem, value in by_problem.items())]
+
+
+def _round_trip(run: RunDirectory) -> list[tuple[str, Mapping[str, float]]]:
+    """Error of float16 for each array of the cache, and of each problem where there are several.
+
+    Empty where nothing was stored, for latents are encoded batch by batch.
+    """
+    if not run.stage("cache_encode", "summary", "stored"):
+        return []
+    told = run.stage("cache_encode", "summary", "float16_round_trip")
+    return [
+        (f"{problem}, {array}" if len(told) > 1 else array, cost)
+        for problem, costs in told.items()
+        for array, cost in costs.items()
+    ]
+
+
+def _total(counts: Any) -> int:
+    """The sum of numbers by split, by problem, or both."""
+    return sum(map(_total, counts.values())) if isinstance(counts, Mapping) else counts
 
 
 def _embedded(path: Path) -> str:

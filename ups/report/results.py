@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ups.report.catalogue import model_named
-from ups.report.source import Record, RunDirectory
+from ups.report.source import ProblemResults, Record
 from ups.report.writing import SPACE, duration, number, percent
 
 HEADLINE = "trajectory_relative_l2"
@@ -15,7 +15,7 @@ NOMINAL = 0.90
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the table.
+    """One metric of the table.
 
     Attributes:
         kind: how values are written.
@@ -37,8 +37,8 @@ METRICS = (
         HEADLINE,
         "Accuracy",
         "Trajectory relative L2",
-        "‖prediction − truth‖ / ‖truth‖ over all scored frames, points and fields of a trajectory, then the mean "
-        "over trajectories.",
+        "‖prediction − truth‖ / ‖truth‖ over all scored frames and points of a trajectory, of each field by itself; "
+        "the mean over fields, then over trajectories.",
     ),
     Metric(
         "trajectory_relative_l2_median",
@@ -63,15 +63,15 @@ METRICS = (
         "mass_drift",
         "Physics",
         "Mass drift",
-        "Largest change of the spatial mean over time, over the root mean square of the first frame. The true "
-        "solution conserves its mean.",
+        "Largest change of the spatial mean over time, over the root mean square of the first frame, of the worst "
+        "conserved field. The true solution keeps its mean where nothing flows in or out.",
     ),
     Metric(
         "spectral_rmse_low",
         "Spectrum",
         "Spectral RMSE, k = 0 to 3",
         "PDEBench’s fRMSE: root mean square error of the Fourier coefficients in a band of wavenumbers k, in "
-        "units of the field.",
+        "units of the field; of two axes in radial bins.",
     ),
     Metric("spectral_rmse_mid", "Spectrum", "Spectral RMSE, k = 4 to 11", "The same, middle band."),
     Metric("spectral_rmse_high", "Spectrum", "Spectral RMSE, k = 12 and up", "The same, high band: fronts."),
@@ -117,29 +117,37 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of all models, in the order of `RunDirectory.models`."""
+    """One metric of all models, in the order of `ProblemResults.models`."""
 
     label: str
     definition: str
     cells: list[Cell]
 
 
-def result_table(run: RunDirectory) -> dict[str, list[Row]]:
+def result_table(results: ProblemResults) -> dict[str, list[Row]]:
     """Rows by group. Metrics that are not known here come last, under their own names.
 
-    The best values of models that are not trivial are marked, all of them where they are equal.
+    A metric that no model has is no metric of the problem (a map has no last frame). The best values of models
+    that are not trivial are marked, all of them where they are equal.
 
     Raises:
         IntegrityError: a model lacks a metric that it must have.
     """
-    further = {metric for _, metric in run.records} - {metric.name for metric in METRICS}
+    measured = dict.fromkeys((metric, field) for _, metric, field in results.records)
+    further = dict.fromkeys(metric for metric, _ in measured if metric not in {m.name for m in METRICS})
+    unknown = [Metric(name, _FURTHER, name.replace("_", " "), "", target=None) for name in sorted(further)]
     groups: dict[str, list[Row]] = {}
-    for metric in METRICS:
-        groups.setdefault(metric.group, []).append(_row(run, metric))
-    for name in sorted(further):
-        unknown = Metric(name, _FURTHER, name.replace("_", " "), "", target=None)
-        groups.setdefault(_FURTHER, []).append(_row(run, unknown))
+    for metric in (*METRICS, *unknown):
+        for field in (None, *results.fields):
+            if (metric.name, field) in measured:
+                groups.setdefault(metric.group, []).append(_row(results, metric, field))
     return groups
+
+
+def measured_metrics(results: ProblemResults) -> list[Metric]:
+    """The metrics that a problem has."""
+    names = {metric for _, metric, _ in results.records}
+    return [metric for metric in METRICS if metric.name in names]
 
 
 def write_value(value: float | None, kind: Literal["number", "percent", "seconds"]) -> str:
@@ -147,26 +155,29 @@ def write_value(value: float | None, kind: Literal["number", "percent", "seconds
     return {"number": number, "percent": percent, "seconds": duration}[kind](value)
 
 
-def _row(run: RunDirectory, metric: Metric) -> Row:
-    records = [_record(run, model, metric) for model in run.models]
+def _row(results: ProblemResults, metric: Metric, field: str | None) -> Row:
+    records = [_record(results, model, metric, field) for model in results.models]
     distances = [
         math.inf
         if record is None or record["value"] is None or metric.target is None or model_named(model).trivial
         else abs(record["value"] - metric.target)
-        for model, record in zip(run.models, records, strict=True)
+        for model, record in zip(results.models, records, strict=True)
     ]
     least = min(distances)
     cells = [
         _cell(record, metric, best=distance == least < math.inf)
         for record, distance in zip(records, distances, strict=True)
     ]
-    return Row(metric.label, metric.definition, cells)
+    label = metric.label if field is None else f"{metric.label}: {field}"
+    return Row(label, metric.definition, cells)
 
 
-def _record(run: RunDirectory, model: str, metric: Metric) -> Record | None:
+def _record(results: ProblemResults, model: str, metric: Metric, field: str | None) -> Record | None:
     """None where the model has no such number, and should not."""
-    optional = metric.group == _FURTHER or (metric.ensembles and run.of_model(model, "n_members") == 1)
-    return run.records.get((model, metric.name)) if optional else run.record(model, metric.name)
+    optional = metric.group == _FURTHER or (metric.ensembles and results.of_model(model, "n_members") == 1)
+    if optional:
+        return results.records.get((model, metric.name, field))
+    return results.record(model, metric.name, field)
 
 
 def _cell(record: Record | None, metric: Metric, *, best: bool) -> Cell:

@@ -13,9 +13,101 @@ import yaml
 
 from ups.artifacts.files import read_json, storage_error
 from ups.errors import IntegrityError
-from ups.report.catalogue import entry
+from ups.report.catalogue import entry, model_named
 
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ProblemResults:
+    """What the evaluation of a run says of one problem.
+
+    Attributes:
+        name: in the configuration.
+        metrics_file, curves_file: where the numbers come from, for messages.
+        records: by model, metric and field (None: all scored fields together), in the file's order.
+        curves: its part of the evaluation's curves.json.
+        figures: directory of its figures.
+    """
+
+    name: str
+    metrics_file: Path
+    curves_file: Path
+    records: Mapping[tuple[str, str, str | None], Record]
+    curves: Mapping[str, Any]
+    figures: Path
+
+    @cached_property
+    def models(self) -> list[str]:
+        """In order of the records."""
+        return list(dict.fromkeys(model for model, _, _ in self.records))
+
+    @cached_property
+    def trivial(self) -> list[str]:
+        """Models that need no training."""
+        return [model for model in self.models if model_named(model).trivial]
+
+    @cached_property
+    def ensembles(self) -> list[str]:
+        """Models of more than one member."""
+        return [model for model in self.models if self.of_model(model, "n_members") > 1]
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields that are scored."""
+        first = next(iter(self.records.values()))
+        return list(entry(first, "fields_scored", where=str(self.metrics_file)))
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the fields that are known beforehand."""
+        return [field["name"] for field in self.curve("fields") if field["given"]]
+
+    @property
+    def is_map(self) -> bool:
+        """No evolution: the operator is applied once."""
+        return bool(self.curve("is_map"))
+
+    @property
+    def axes(self) -> int:
+        """Space axes."""
+        return len(self.curve("axes"))
+
+    def record(self, model: str, metric: str, field: str | None = None) -> Record:
+        """One record.
+
+        Raises:
+            IntegrityError: there is none.
+        """
+        try:
+            return self.records[model, metric, field]
+        except KeyError:
+            named = repr(metric) if field is None else f"{metric!r} ({field})"
+            raise IntegrityError(
+                f"has no {named} of {model!r}, problem {self.name}", where=str(self.metrics_file)
+            ) from None
+
+    def value(self, model: str, metric: str) -> float:
+        """The value of a record over all scored fields; NaN where it was not finite."""
+        value = self.record(model, metric)["value"]
+        return math.nan if value is None else value
+
+    def of_model(self, model: str, key: str) -> Any:
+        """What the records say of a model itself, such as its members."""
+        first = next(record for (name, _, _), record in self.records.items() if name == model)
+        return entry(first, key, where=str(self.metrics_file))
+
+    def convention(self, key: str) -> str:
+        """What the records say of how they were measured; all values where they differ."""
+        where = str(self.metrics_file)
+        values = dict.fromkeys(
+            json.dumps(entry(record, key, where=where)) for record in self.records.values()
+        )
+        return ", ".join(_plain(json.loads(value)) for value in values)
+
+    def curve(self, *keys: str) -> Any:
+        """What curves.json holds of this problem."""
+        return entry(self.curves, *keys, where=f"{self.curves_file}, {self.name}")
 
 
 @dataclass(frozen=True)
@@ -23,9 +115,8 @@ class RunDirectory:
     """One finished run.
 
     Attributes:
-        figures: directory of the evaluation's figures.
-        curves: content of the evaluation's curves.json.
-        records: of metrics.json, by model and metric, in the file's order.
+        problems: results of each problem, in the order of the records.
+        figures: directory of the figures of the run as a whole.
     """
 
     path: Path
@@ -34,8 +125,7 @@ class RunDirectory:
     plan: Sequence[Mapping[str, Any]]
     artifacts: Mapping[str, Any]
     environment: Mapping[str, Any]
-    records: Mapping[tuple[str, str], Record]
-    curves: Mapping[str, Any]
+    problems: Sequence[ProblemResults]
     figures: Path
 
     @classmethod
@@ -54,6 +144,8 @@ class RunDirectory:
         artifacts = _read(path / "artifacts.json")
         pointer = entry(artifacts, "evaluate", "path", where=str(path / "artifacts.json"))
         evaluated = path / str(pointer)
+        curves = _read(evaluated / "curves.json")
+        indexed = _index(_read(path / "metrics.json"), where=str(path / "metrics.json"))
         return cls(
             path=path,
             configuration_text=text,
@@ -61,8 +153,17 @@ class RunDirectory:
             plan=_read(path / "plan.json"),
             artifacts=artifacts,
             environment=_read(path / "env.json"),
-            records=_index(_read(path / "metrics.json"), where=str(path / "metrics.json")),
-            curves=_read(evaluated / "curves.json"),
+            problems=[
+                ProblemResults(
+                    name=name,
+                    metrics_file=path / "metrics.json",
+                    curves_file=evaluated / "curves.json",
+                    records=records,
+                    curves=entry(curves, name, where=str(evaluated / "curves.json")),
+                    figures=evaluated / "figures" / name,
+                )
+                for name, records in indexed.items()
+            ],
             figures=evaluated / "figures",
         )
 
@@ -85,51 +186,6 @@ class RunDirectory:
                 "a run's directory is named <UTC time>-<name>-<digest>", where=str(self.path)
             ) from None
         return stamp.replace(tzinfo=UTC)
-
-    @cached_property
-    def models(self) -> list[str]:
-        """In order of the records."""
-        return list(dict.fromkeys(model for model, _ in self.records))
-
-    @property
-    def fields(self) -> list[str]:
-        """Names of the physical fields."""
-        return [str(name) for name in self.curve("names")]
-
-    def record(self, model: str, metric: str) -> Record:
-        """One record.
-
-        Raises:
-            IntegrityError: there is none.
-        """
-        try:
-            return self.records[model, metric]
-        except KeyError:
-            raise IntegrityError(
-                f"has no {metric!r} of {model!r}", where=str(self.path / "metrics.json")
-            ) from None
-
-    def value(self, model: str, metric: str) -> float:
-        """The value of a record; NaN where it was not finite."""
-        value = self.record(model, metric)["value"]
-        return math.nan if value is None else value
-
-    def of_model(self, model: str, key: str) -> Any:
-        """What the records say of a model itself, such as its members."""
-        first = next(record for (name, _), record in self.records.items() if name == model)
-        return entry(first, key, where=str(self.path / "metrics.json"))
-
-    def convention(self, key: str) -> str:
-        """What the records say of how they were measured; all values where they differ."""
-        where = str(self.path / "metrics.json")
-        values = dict.fromkeys(
-            json.dumps(entry(record, key, where=where)) for record in self.records.values()
-        )
-        return ", ".join(_plain(json.loads(value)) for value in values)
-
-    def curve(self, *keys: str) -> Any:
-        """What curves.json holds."""
-        return entry(self.curves, *keys, where=str(self.figures.parent / "curves.json"))
 
     def stage(self, name: str, *keys: str) -> Any:
         """What artifacts.json says of a stage."""
@@ -164,14 +220,19 @@ def _read(path: Path) -> Any:
     return read_json(path)
 
 
-def _index(records: Any, *, where: str) -> dict[tuple[str, str], Record]:
-    indexed: dict[tuple[str, str], Record] = {}
+def _index(records: Any, *, where: str) -> dict[str, dict[tuple[str, str, str | None], Record]]:
+    """Records by problem, then by model, metric and field."""
+    indexed: dict[str, dict[tuple[str, str, str | None], Record]] = {}
     for record in records:
-        key = entry(record, "model", where=where), entry(record, "metric", where=where)
-        entry(record, "value", where=where)
-        if key in indexed:
-            raise IntegrityError(f"has two records of {key[1]!r} of {key[0]!r}", where=where)
-        indexed[key] = record
+        problem, model, metric, field, _ = (
+            entry(record, key, where=where) for key in ("problem", "model", "metric", "field", "value")
+        )
+        of_problem = indexed.setdefault(problem, {})
+        if (model, metric, field) in of_problem:
+            raise IntegrityError(
+                f"has two records of {metric!r} of {model!r}, problem {problem}", where=where
+            )
+        of_problem[model, metric, field] = record
     if not indexed:
         raise IntegrityError("has no records", where=where)
     return indexed

@@ -8,7 +8,7 @@ from typing import Literal
 from ups.errors import IntegrityError
 from ups.report.catalogue import model_named
 from ups.report.results import COVERAGE, HEADLINE, NOMINAL
-from ups.report.source import RunDirectory
+from ups.report.source import ProblemResults
 from ups.report.writing import SPACE, number, percent
 
 Status = Literal["good", "fair", "bad"]
@@ -27,14 +27,13 @@ class Finding:
     text: str
 
 
-def verdict(run: RunDirectory) -> list[Finding]:
+def verdict(results: ProblemResults) -> list[Finding]:
     """The operator against the trivial forecasts, then every ensemble against the operator and the truth.
 
     Raises:
         IntegrityError: a number that the verdict needs is missing.
     """
-    ensembles = [model for model in run.models if run.of_model(model, "n_members") > 1]
-    return [_operator(run), *(_ensemble(run, model) for model in ensembles)]
+    return [_operator(results), *(_ensemble(results, model) for model in results.ensembles)]
 
 
 def calibration_of(coverage: float) -> str:
@@ -46,20 +45,20 @@ def calibration_of(coverage: float) -> str:
     return "overconfident" if coverage < NOMINAL else "underconfident"
 
 
-def relative_change(run: RunDirectory, model: str) -> tuple[float, float]:
+def relative_change(results: ProblemResults, model: str) -> tuple[float, float]:
     """Mean error of a model over the operator's, less one, and its standard error, paired by trajectory.
 
     Raises:
         IntegrityError: the errors per trajectory are missing or not of the same trajectories.
     """
-    reference = run.curve("models", "operator", "trajectory")
-    errors = run.curve("models", model, "trajectory")
+    reference = results.curve("models", "operator", "trajectory")
+    errors = results.curve("models", model, "trajectory")
     if len(errors) != len(reference):
         raise IntegrityError(
             f"has {len(errors)} trajectories of {model!r} and {len(reference)} of the operator",
-            where=str(run.figures.parent / "curves.json"),
+            where=str(results.curves_file),
         )
-    change = run.value(model, HEADLINE) / run.value("operator", HEADLINE) - 1
+    change = results.value(model, HEADLINE) / results.value("operator", HEADLINE) - 1
     if None in errors or None in reference or len(errors) < 2:
         return change, math.nan
     differences = [error - of_operator for error, of_operator in zip(errors, reference, strict=True)]
@@ -67,14 +66,15 @@ def relative_change(run: RunDirectory, model: str) -> tuple[float, float]:
     return change, deviation / math.sqrt(len(differences)) / statistics.fmean(reference)
 
 
-def _operator(run: RunDirectory) -> Finding:
-    error = run.value("operator", HEADLINE)
+def _operator(results: ProblemResults) -> Finding:
+    error = results.value("operator", HEADLINE)
     if not math.isfinite(error):
         return Finding("bad", "The operator’s error is not finite: its forecasts blew up.")
-    run.record("persistence", HEADLINE)
+    if not results.trivial:
+        raise IntegrityError(f"has no trivial forecast of {results.name}", where=str(results.metrics_file))
     better, worse = [], []
-    for name in (name for name in run.models if model_named(name).trivial):
-        label, ratio = _with_article(name), run.value(name, HEADLINE) / error
+    for name in results.trivial:
+        label, ratio = _with_article(name), results.value(name, HEADLINE) / error
         if ratio > 1:
             better.append(f"{number(ratio)} times smaller than that of {label}")
         else:
@@ -87,9 +87,9 @@ def _operator(run: RunDirectory) -> Finding:
     return Finding("bad" if worse else "good", " ".join(sentences))
 
 
-def _ensemble(run: RunDirectory, model: str) -> Finding:
-    change, standard_error = relative_change(run, model)
-    coverage = run.value(model, COVERAGE)
+def _ensemble(results: ProblemResults, model: str) -> Finding:
+    change, standard_error = relative_change(results, model)
+    coverage = results.value(model, COVERAGE)
     spread = f" ±{SPACE}{percent(standard_error)}" if math.isfinite(standard_error) else ""
     if not math.isfinite(change):
         accuracy, accurate = "its error is not finite", False

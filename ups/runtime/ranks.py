@@ -49,6 +49,14 @@ class Ranks:
             tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
             offset += tensor.numel()
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks, the same on every rank; for a few numbers, on the CPU."""
+        if self.world == 1:
+            return values
+        total = values.to(self.device)
+        dist.all_reduce(total)
+        return total.cpu()
+
     def should_stop(self) -> bool:
         """Whether any rank was asked to stop; a collective call."""
         if self.world == 1:

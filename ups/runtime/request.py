@@ -1,11 +1,11 @@
 """What a stage process is asked to do, and how it reports that it is done."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ups.artifacts.files import write_json
 from ups.config import Configuration
 
 
@@ -15,6 +15,7 @@ class Request:
 
     Attributes:
         work: the stage's directory; files of the artifact go to `work/output`.
+        root: where artifacts, runs and downloads are.
         configuration: resolved, no `auto` left.
         inputs: directories of the input artifacts, by stage.
         contents: their content sums.
@@ -22,6 +23,7 @@ class Request:
     """
 
     work: Path
+    root: Path
     stage: str
     digest: str
     code: str
@@ -38,6 +40,7 @@ class Request:
         values = json.loads((work / "request.json").read_text())
         return cls(
             work=work,
+            root=Path(values["root"]),
             stage=values["stage"],
             digest=values["digest"],
             code=values["code"],
@@ -48,9 +51,4 @@ class Request:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Say, last of all, that every file of the artifact is written."""
-        temporary = self.work / ".outcome.json"
-        with temporary.open("w") as file:
-            json.dump({"summary": summary}, file, indent=2, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.work / "outcome.json")
+        write_json(self.work / "outcome.json", {"summary": summary})

@@ -5,7 +5,7 @@ from ups.models.build import MODEL_FILE, load_model
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.diffusion import residual_data, validation_loss
+from ups.stages.diffusion import loss_validation, residual_data
 from ups.stages.training import initial_model, train_and_publish
 
 
@@ -14,7 +14,7 @@ def run(request: Request) -> None:
     configuration = request.configuration
     settings, noise = configuration.training.consistency, configuration.training.diffusion.noise
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        data = residual_data(request.inputs, configuration, ranks, batch_size=settings.batch_size)
+        data = residual_data(request, ranks, batch_size=settings.batch_size)
         teacher, teacher_description = load_model(request.inputs["diffusion"] / MODEL_FILE, ranks.device)
         description = teacher_description | {"kind": "consistency", "sigma_min": noise.sigma_min}
         model = initial_model(description, request, ranks)
@@ -23,5 +23,5 @@ def run(request: Request) -> None:
             settings.intervals + 1, sigma_min=noise.sigma_min, sigma_max=noise.sigma_max, rho=noise.rho
         )
         objective = ConsistencyDistillation(teacher, levels)
-        validate = validation_loss(objective, data.validation, request, ranks)
-        train_and_publish(model, description, objective, data.source, validate, settings, request, ranks)
+        validation = loss_validation(objective, data.validation, request, ranks)
+        train_and_publish(model, description, objective, data.source, validation, settings, request, ranks)

@@ -1,37 +1,36 @@
 """diffusion: a denoiser of the operator's residual."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ups.config import Configuration
-from ups.data.cache import LatentCache, open_cache
-from ups.models.build import MODEL_FILE, load_model
+from ups.data.splits import fitted_and_held_out
+from ups.models.build import MODEL_FILE, Description, load_codec, load_model
 from ups.models.operator import LatentOperator
+from ups.models.residual import ResidualNetwork
 from ups.objectives import Objective
 from ups.objectives.diffusion import ResidualDenoising
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
-from ups.stages.operator import latent_description
-from ups.stages.training import initial_model, train_and_publish
-from ups.training.residuals import ResidualSource
+from ups.stages.latents import LatentProblem, open_problems
+from ups.stages.training import initial_model, latent_description, train_and_publish
+from ups.training.loop import Validation
+from ups.training.residuals import Residuals, ResidualSource
 
 _VALIDATION_EXAMPLES = 512
 
 
 @dataclass(frozen=True)
 class ResidualData:
-    """What diffusion and consistency training read: residuals to fit, and others to validate on."""
+    """What diffusion and consistency training read: residuals to fit, others to validate on, and the codec."""
 
-    cache: LatentCache
-    operator: LatentOperator
+    codec: Description
     source: ResidualSource
-    validation: ResidualSource
+    validation: dict[str, Residuals]
 
 
 def run(request: Request) -> None:
@@ -39,58 +38,81 @@ def run(request: Request) -> None:
     configuration = request.configuration
     settings = configuration.training.diffusion
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        data = residual_data(request.inputs, configuration, ranks, batch_size=settings.batch_size)
-        _, operator_description = load_model(request.inputs["operator"] / MODEL_FILE)
-        description = latent_description("diffusion", operator_description, data.cache) | {
+        data = residual_data(request, ranks, batch_size=settings.batch_size)
+        description = latent_description("diffusion", data.codec) | {
             "network": configuration.model.denoiser.model_dump()
         }
         model = initial_model(description, request, ranks)
-        model.get_buffer("residual_deviation").copy_(data.source.residual_deviation())
+        assert isinstance(model, ResidualNetwork)
+        for name, residuals in data.source.problems.items():
+            model.deviation(name).copy_(residuals.deviation())
         objective = ResidualDenoising(
             mean_log_sigma=settings.noise.mean_log_sigma, std_log_sigma=settings.noise.std_log_sigma
         )
-        validate = validation_loss(objective, data.validation, request, ranks)
-        train_and_publish(model, description, objective, data.source, validate, settings, request, ranks)
+        validation = loss_validation(objective, data.validation, request, ranks)
+        train_and_publish(model, description, objective, data.source, validation, settings, request, ranks)
 
 
-def residual_data(
-    inputs: dict[str, Path], configuration: Configuration, ranks: Ranks, *, batch_size: int
-) -> ResidualData:
+def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> ResidualData:
     """The operator's residuals on the trajectories that it did not fit."""
-    cache = open_cache(inputs["cache_encode"])
-    operator, _ = load_model(inputs["operator"] / MODEL_FILE, ranks.device)
+    configuration = request.configuration
+    codec, description = load_codec(request.inputs["cache_encode"], ranks.device)
+    operator, _ = load_model(request.inputs["operator"] / MODEL_FILE, ranks.device)
     assert isinstance(operator, LatentOperator)
-    _, held_out = cache.fitted_and_held_out(configuration.training.operator.residual_fraction)
+    problems = open_problems(request.inputs, configuration, codec, ranks)
     settings = configuration.training.diffusion
-    scalars = torch.tensor(cache.attributes["scalars"], device=ranks.device)
 
-    def source(rows: np.ndarray) -> ResidualSource:
-        latents: Tensor = torch.from_numpy(cache.latents[rows].astype(np.float32)).to(ranks.device)
-        return ResidualSource(
+    def residuals(name: str, problem: LatentProblem, rows: NDArray[np.int64]) -> Residuals:
+        return Residuals(
+            name,
             operator,
-            latents,
-            scalars,
+            problem.latents(rows),
+            torch.tensor(problem.scalars, dtype=torch.float32, device=ranks.device),
             rollout_steps=settings.rollout_steps,
             rollout_fraction=settings.rollout_fraction,
-            seed=configuration.seed,
-            batch_size=batch_size,
-            rank=ranks.rank,
-            world=ranks.world,
         )
 
-    return ResidualData(cache, operator, source(held_out), source(cache.rows("validation")))
+    fraction = configuration.training.operator.residual_fraction
+    source = ResidualSource.of(
+        {
+            name: residuals(name, problem, fitted_and_held_out(problem.rows("train"), fraction)[1])
+            for name, problem in problems.items()
+        },
+        sampling=configuration.sampling,
+        seed=configuration.seed,
+        purpose=request.stage,
+        batch_size=batch_size,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    validation = {
+        name: residuals(name, problem, problem.rows("validation")) for name, problem in problems.items()
+    }
+    return ResidualData(description, source, validation)
 
 
-def validation_loss(
-    objective: Objective, source: ResidualSource, request: Request, ranks: Ranks
-) -> Callable[[nn.Module], dict[str, float]]:
-    """The objective on a fixed batch with fixed noise: comparable between steps."""
-    batch = source.everything(_VALIDATION_EXAMPLES)
+def loss_validation(
+    objective: Objective, problems: dict[str, Residuals], request: Request, ranks: Ranks
+) -> Validation:
+    """The objective on a fixed batch of each problem with fixed noise: comparable between steps.
 
-    def validate(model: nn.Module) -> dict[str, float]:
-        generator = torch_generator(
-            request.configuration.seed, request.stage, "validation", device=ranks.device
-        )
-        return {"validation_loss": objective(model, batch, generator).total.item()}
+    A rank's share gives its mean, once for each of its examples, so that shares are weighted by their size.
+    """
+    batches = {
+        name: residuals.take(residuals.spread(_VALIDATION_EXAMPLES)[ranks.rank :: ranks.world])
+        for name, residuals in problems.items()
+    }
 
-    return validate
+    def errors(model: nn.Module) -> dict[str, Tensor]:
+        found = {}
+        for name, batch in batches.items():
+            seed, examples = request.configuration.seed, len(batch.scalars)
+            if examples == 0:
+                found[name] = torch.zeros(0)
+                continue
+            key = (seed, request.stage, "validation", name, ranks.rank)
+            loss = objective(model, batch, torch_generator(*key, device=ranks.device)).total
+            found[name] = loss.expand(examples)
+        return found
+
+    return Validation("validation_loss", errors)

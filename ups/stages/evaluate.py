@@ -1,7 +1,6 @@
-"""evaluate: the result table on the test split, against the float32 source."""
+"""evaluate: the result tables on the test split, against the float32 source."""
 
 import json
-import logging
 import math
 from typing import Any
 
@@ -11,79 +10,77 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ups.config.schema import TRAINING_STAGES
-from ups.data.dataset import load_dataset
-from ups.evaluation.score import Scores, Setting, records
+from ups.data.dataset import Dataset, load_datasets
+from ups.evaluation import metrics
+from ups.evaluation.score import Scores, records
 from ups.inference.surrogate import Surrogate, load_surrogate
-from ups.models.token_grid import cell_centres
-from ups.report.figures import draw_all
-from ups.runtime.ranks import device_name, join_ranks
+from ups.report.catalogue import TRAINING
+from ups.report.figures import draw_problem, draw_training
+from ups.runtime.ranks import join_ranks
 from ups.runtime.records import read_records
 from ups.runtime.request import Request
-from ups.stages.scoring import network_forecast, score_all
+from ups.stages.scoring import Trial, make_trial, network_forecast, score_all, train_means
 
-log = logging.getLogger(__name__)
+HEADLINE = "trajectory_relative_l2"
 
 
 def run(request: Request) -> None:
-    """Write metrics.json (records), curves.json (over time and wavenumber), example trajectories, figures."""
+    """Write metrics.json (records of all problems), curves.json (by problem: over time and wavenumber, errors by
+    trajectory), examples/PROBLEM.safetensors (trajectories) and figures/ (PROBLEM/*, and of the training)."""
     configuration = request.configuration
     settings = configuration.evaluation
+    for directory in ("examples", "figures"):
+        (request.output / directory).mkdir(parents=True, exist_ok=True)
+    table: list[dict[str, Any]] = []
+    curves: dict[str, dict[str, Any]] = {}
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        dataset = load_dataset(request.inputs["download"], ("test",))
         surrogate = load_surrogate(request.inputs, configuration)
-        truth = torch.from_numpy(dataset.fields).to(ranks.device)
-        scalars = torch.tensor(dataset.scalars, device=ranks.device)
-        results = score_all(
-            surrogate.codec,
-            surrogate.forecasters,
-            truth,
-            scalars,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-        )
-        setting = Setting(
-            dataset=dataset.name,
-            version=dataset.version,
-            split="test",
-            seed=configuration.seed,
-            resolution=dataset.grid,
-            frames=truth.shape[1],
-            device=device_name(ranks.device),
-            threads=configuration.execution.threads,
-        )
-        table = [record for result in results for record in records(result, setting)]
-        examples, chosen = _examples(surrogate, results, truth, scalars, seed=settings.seed)
-    request.output.mkdir(parents=True, exist_ok=True)
+        datasets = load_datasets(request.inputs["download"], ("test",))
+        maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
+        means = train_means(request.inputs["download"], maps)
+        for name, dataset in datasets.items():
+            trial = make_trial(name, dataset, "test", configuration, ranks.device, mean=means.get(name))
+            results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
+            table += [record for result in results for record in records(result, trial.setting)]
+            examples, chosen = _examples(surrogate, results, trial, seed=settings.seed)
+            curves[name] = _curves(results, trial, dataset) | {"examples": chosen}
+            save_file(examples, request.output / "examples" / f"{name}.safetensors")
+            drawn = draw_problem(curves[name], {key: value.numpy() for key, value in examples.items()})
+            _write_figures(request, name, drawn)
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
-    curves = _curves(results, truth) | {
-        "times": dataset.times.tolist(),
-        "coordinates": dataset.coordinates.tolist(),
-        "examples": chosen,
-        "names": list(dataset.names),
-    }
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
-    save_file(examples, request.output / "examples.safetensors")
-    _draw(request, curves, examples)
-    request.finish(
-        {record["model"]: record["value"] for record in table if record["metric"] == "trajectory_relative_l2"}
-    )
-
-
-def _draw(request: Request, curves: dict[str, Any], examples: dict[str, Tensor]) -> None:
-    """Write the report's figures; the trainings' records come from the logs of the input artifacts."""
     training = {
         stage: read_records(request.inputs[stage] / "logs" / "metrics.jsonl") for stage in TRAINING_STAGES
     }
-    directory = request.output / "figures"
+    (request.output / "figures" / TRAINING).write_bytes(draw_training(training))
+    request.finish(_summary(table, list(datasets)))
+
+
+def _summary(table: list[dict[str, Any]], problems: list[str]) -> dict[str, float | None]:
+    """The headline by model; by "problem/model" where there are several problems."""
+    headline = [record for record in table if record["metric"] == HEADLINE and record["field"] is None]
+    if len(problems) == 1:
+        return {record["model"]: record["value"] for record in headline}
+    return {f"{record['problem']}/{record['model']}": record["value"] for record in headline}
+
+
+def _write_figures(request: Request, problem: str, drawn: dict[str, bytes]) -> None:
+    directory = request.output / "figures" / problem
     directory.mkdir(exist_ok=True)
-    for name, content in draw_all(curves, {k: v.numpy() for k, v in examples.items()}, training).items():
+    for name, content in drawn.items():
         (directory / name).write_bytes(content)
 
 
-def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
-    """Per model: error over time (mean and 10 / 90 % quantiles over trajectories), energy spectrum of the
-    last frame, coverage over time and rank histogram of ensembles. None where a forecast is not finite."""
-    energy = torch.fft.rfft(truth[:, -1].flatten(1, -2), dim=1).abs().square().sum(dim=-1)
+def _curves(results: list[Scores], trial: Trial, dataset: Dataset) -> dict[str, Any]:
+    """What the figures of a problem show, beside its example trajectories.
+
+    Per model: error over time (mean and 10 / 90 % quantiles over trajectories), error by trajectory, energy
+    spectrum of the last frame by scored field, coverage over time and rank histogram of ensembles. None where a
+    forecast is not finite.
+    """
+    setting = trial.setting
+    last = trial.truth[:, -1:].flatten(2, -2)[..., setting.scored]
+    energy = metrics.power(last, setting.resolution)[:, 0].mean(dim=0)
     models = {}
     for result in results:
         frame = result.get("frame")
@@ -91,7 +88,7 @@ def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
             "error": _listed(frame.mean(dim=0)),
             "error_10": _listed(frame.quantile(0.1, dim=0)),
             "error_90": _listed(frame.quantile(0.9, dim=0)),
-            "spectrum": _listed(result.get("spectrum").mean(dim=0)),
+            "spectrum": [_listed(field) for field in result.get("spectrum").mean(dim=0).T],
             "trajectory": _listed(result.get("trajectory")),
             "members": result.members,
         }
@@ -100,7 +97,19 @@ def _curves(results: list[Scores], truth: Tensor) -> dict[str, Any]:
                 "coverage": _listed(result.get("coverage").mean(dim=0)),
                 "ranks": result.get("ranks").sum(dim=0).tolist(),
             }
-    return {"truth_spectrum": _listed(energy.mean(dim=0)), "models": models}
+    return {
+        "title": dataset.title,
+        "is_map": setting.is_map,
+        "boundary": setting.boundary,
+        "fields": [
+            {"name": field.name, "unit": field.unit, "given": field.given} for field in setting.fields
+        ],
+        "axes": list(dataset.problem.axes),
+        "coordinates": [axis.tolist() for axis in dataset.coordinates],
+        "times": dataset.times.tolist(),
+        "truth_spectrum": [_listed(field) for field in energy.T],
+        "models": models,
+    }
 
 
 def _listed(values: Tensor) -> list[float | None]:
@@ -109,12 +118,13 @@ def _listed(values: Tensor) -> list[float | None]:
 
 
 def _examples(
-    surrogate: Surrogate, results: list[Scores], truth: Tensor, scalars: Tensor, *, seed: int
+    surrogate: Surrogate, results: list[Scores], trial: Trial, *, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Forecasts of three trajectories: good (10 % quantile of the operator's error), median and worst.
 
-    The band of an ensemble reaches between the ranks that enclose its central 90 %, as in
-    `ups.evaluation.metrics.coverage`: for 16 members, from the lowest to the highest.
+    `truth` [3, 1 + t, Q, C], and of the forecasts [3, t, Q, C]. The band of an ensemble reaches between the ranks
+    that enclose its central 90 %, as in `ups.evaluation.metrics.coverage`: for 16 members, from the lowest to the
+    highest.
     """
     errors = next(result for result in results if result.name == "operator").get("trajectory")
     order = errors.argsort()
@@ -124,16 +134,13 @@ def _examples(
         {"label": label, "trajectory": index, "error": error}
         for label, index, error in zip(ranks, indices, _listed(errors[indices]), strict=True)
     ]
-    part = truth[indices]
+    part = trial.truth[indices]
     tensors = {"truth": part.flatten(2, -2).cpu().contiguous()}
-    coordinates = cell_centres(truth.shape[2:-1]).to(truth.device)
-    for forecaster in surrogate.forecasters:
+    codec = surrogate.codec.of(trial.setting.problem)
+    for forecaster in surrogate.forecasters(trial.setting.problem):
         if forecaster.name not in {"operator", "diffusion"}:
             continue
-        forecast = network_forecast(
-            surrogate.codec, forecaster, scalars, truth.shape[1] - 1, coordinates, seed=seed
-        )
-        ensemble = forecast(part[:, 0])
+        ensemble = network_forecast(codec, forecaster, trial, seed=seed)(part[:, 0])
         tensors[forecaster.name] = ensemble.mean(dim=1).cpu().contiguous()
         if forecaster.members > 1:
             tensors[f"{forecaster.name}_deviation"] = ensemble.std(dim=1).cpu().contiguous()

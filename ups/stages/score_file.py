@@ -1,32 +1,37 @@
 """Score the networks of a finished run on any file in PDEBench's layout.
 
 No stage of the chain: it seals nothing. `python -m ups.stages.score_file --work DIR` reads DIR/request.json
-{"configuration", "inputs" (artifact directories by stage), "file", "rows"} and ends with DIR/outcome.json,
-whose summary has the records.
+{"configuration", "inputs" (artifact directories by stage), "file", "rows", "problem", "at_file_resolution"} and
+ends with DIR/outcome.json, whose summary has the records.
 """
 
 import argparse
 import json
 import logging
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ups.artifacts.files import write_json
 from ups.config import Configuration
-from ups.data.dataset import conditioning_scalars, load_dataset
+from ups.data.dataset import Dataset, load_datasets, read_description
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
-from ups.errors import DataError
-from ups.evaluation.score import Setting, records
+from ups.errors import ConfigurationError, DataError
+from ups.evaluation.score import records
 from ups.inference.surrogate import load_surrogate
-from ups.runtime.ranks import device_name, join_ranks
-from ups.stages.scoring import score_all
+from ups.problems import Variables
+from ups.runtime.ranks import join_ranks
+from ups.stages.scoring import make_trial, score_all, train_means
 
 log = logging.getLogger(__name__)
+
+SPLIT = "file"
+"""What the records call the rows of a file."""
 
 
 @dataclass(frozen=True)
@@ -44,78 +49,124 @@ def main() -> int:
     work: Path = parser.parse_args().work
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     request = json.loads((work / "request.json").read_text())
-    configuration = Configuration.model_validate(request["configuration"])
-    inputs = {stage: Path(path) for stage, path in request["inputs"].items()}
-    table = score_file(configuration, inputs, Path(request["file"]), rows=request["rows"])
+    table = score_file(
+        Configuration.model_validate(request["configuration"]),
+        {stage: Path(path) for stage, path in request["inputs"].items()},
+        Path(request["file"]),
+        rows=request["rows"],
+        problem=request["problem"],
+        at_file_resolution=request["at_file_resolution"],
+    )
     write_json(work / "outcome.json", {"summary": {"records": table}})
     return 0
 
 
-def score_file(configuration: Configuration, inputs: dict[str, Path], path: Path, *, rows: int) -> list[dict]:
+def score_file(
+    configuration: Configuration,
+    inputs: dict[str, Path],
+    path: Path,
+    *,
+    rows: int,
+    problem: str | None,
+    at_file_resolution: bool,
+) -> list[dict[str, Any]]:
     """Records of all models on the first `rows` trajectories of a file (all, if it has fewer).
 
+    Args:
+        problem: of the run, that the file belongs to; None: recognised by its layout.
+        at_file_resolution: decode and score on the file's own grid, where that is finer than the models'; see
+            `ups.inference.finer_grid`. The encoder sees the strided field either way.
+
     Raises:
-        DataError: the file is malformed, or its grid or frames do not contain the model's.
+        DataError: the file is malformed, belongs to no problem of the run, or its grid or frames do not contain
+            the models'.
+        ConfigurationError: the run has no such problem, or the file may belong to several.
     """
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        trained = load_dataset(inputs["download"], ("validation",))
-        described = inspect(path)
-        step = float(trained.times[1] - trained.times[0])
-        if min(described.parameters.values()) <= 0:
-            raise DataError(
-                f"has {described.parameters}, and the models are conditioned on its logarithm",
-                where=str(path),
-                fix="give a file with a positive parameter",
-            )
-        strides = find_strides(described, resolution=trained.grid[0], time_step=step)
-        if described.parameters != trained.parameters:
-            log.warning(
-                "%s has %s, the model was trained on %s: this measures extrapolation",
-                path, described.parameters, trained.parameters,
-            )  # fmt: skip
-        kept = (described.frames - 1) // strides.time + 1
-        read = read_trajectories(
-            path,
-            np.arange(min(rows, described.rows)),
-            space_stride=strides.space,
+        trained = load_datasets(inputs["download"], ("validation",))
+        name, described = recognise(path, trained, problem)
+        model = trained[name]
+        strides = _strides_for(described, model)
+        stride = strides.space if at_file_resolution else 1
+        dataset = _read(
+            described,
+            rows=rows,
+            variables=read_description(inputs["download"])[name]["variables"],
+            space_stride=strides.space // stride,
             time_stride=strides.time,
-            frames=kept,
         )
-        truth: Tensor = torch.from_numpy(read.fields[..., None]).to(ranks.device)
+        _warn(described, model)
+        means = train_means(inputs["download"], [name] if model.problem.is_map else [])
+        trial = make_trial(
+            name, dataset, SPLIT, configuration, ranks.device, mean=means.get(name), stride=stride
+        )
+        settings = configuration.evaluation
         surrogate = load_surrogate(inputs, configuration)
-        results = score_all(
-            surrogate.codec,
-            surrogate.forecasters,
-            truth,
-            torch.tensor(conditioning_scalars(step, read.parameters), device=ranks.device),
-            batch_size=configuration.evaluation.batch_size,
-            seed=configuration.evaluation.seed,
-        )
-        setting = Setting(
-            dataset=f"{path.name} ({described.problem})",
-            version=described.data_version,
-            split="file",
-            seed=configuration.seed,
-            resolution=trained.grid,
-            frames=truth.shape[1],
-            device=device_name(ranks.device),
-            threads=configuration.execution.threads,
-        )
-    return [record for result in results for record in records(result, setting)]
+        results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
+    return [record for result in results for record in records(result, trial.setting)]
 
 
-def find_strides(described: PDEBenchFile, *, resolution: int, time_step: float) -> Strides:
+def recognise(path: Path, trained: Mapping[str, Dataset], problem: str | None) -> tuple[str, PDEBenchFile]:
+    """The problem of a run that a file belongs to, and what the file holds.
+
+    A file belongs to a problem if it has the layout, the attributes and the boundary (assumed where it does not
+    say) of the problem's equation; of several such problems, to the one with the file's parameters.
+
+    Raises:
+        DataError: the file belongs to none of them; says why.
+        ConfigurationError: there is no problem of this name, or the file may belong to several.
+    """
+    if problem is not None and problem not in trained:
+        raise ConfigurationError(
+            f"the run has no problem {problem!r}",
+            where="--problem",
+            fix=f"choose one of {', '.join(trained)}",
+        )
+    fitting: dict[str, PDEBenchFile] = {}
+    refused: dict[str, DataError] = {}
+    for name in trained if problem is None else [problem]:
+        data = trained[name]
+        try:
+            fitting[name] = inspect(path, problem=data.problem.name, boundary=data.boundary)
+        except DataError as error:
+            refused[name] = error
+    if not fitting:
+        if len({str(error) for error in refused.values()}) == 1:
+            raise next(iter(refused.values()))
+        reasons = "; ".join(f"{name}: {_reason(error, path)}" for name, error in refused.items())
+        raise DataError(
+            f"belongs to no problem of the run ({reasons})",
+            where=str(path),
+            fix="give a file of one of the run's problems; --problem NAME shows what is wrong with it",
+        )
+    equal = [name for name, file in fitting.items() if _same(file.parameters, trained[name].parameters)]
+    candidates = equal or list(fitting)
+    if len(candidates) > 1:
+        raise ConfigurationError(
+            f"{path} may belong to {' or '.join(candidates)}",
+            where="--problem",
+            fix="say which, with --problem NAME",
+        )
+    return candidates[0], fitting[candidates[0]]
+
+
+def find_strides(described: PDEBenchFile, *, grid: tuple[int, ...], time_step: float | None) -> Strides:
     """Strides from a file's grid and frames to a model's.
+
+    time_step: None for a map.
 
     Raises:
         DataError: the model's grid or time step is not among the file's.
     """
-    if described.resolution % resolution:
+    space = described.grid[0] // grid[0]
+    if space < 1 or tuple(space * points for points in grid) != described.grid:
         raise DataError(
-            f"has {described.resolution} grid points, and the model's grid of {resolution} is not among them",
+            f"has {_points(described.grid)} grid points, and the model's grid of {_points(grid)} is not among them",
             where=str(described.path),
-            fix=f"give a file whose resolution is a multiple of {resolution}",
+            fix=f"give a file whose resolution is a multiple of {_points(grid)}",
         )
+    if time_step is None:
+        return Strides(space, 1)
     interval = float(described.times[1] - described.times[0])
     stride = round(time_step / interval)
     if stride < 1 or abs(stride * interval - time_step) > 1e-4 * time_step:
@@ -129,7 +180,80 @@ def find_strides(described: PDEBenchFile, *, resolution: int, time_step: float) 
             f"has {described.frames} frames, too few for one step of {stride} frames",
             where=str(described.path),
         )
-    return Strides(described.resolution // resolution, stride)
+    return Strides(space, stride)
+
+
+def _reason(error: DataError, path: Path) -> str:
+    """What is wrong, without the file's name and what to do about it."""
+    return str(error).partition("\n")[0].removeprefix(str(path)).lstrip(":, ")
+
+
+def _strides_for(described: PDEBenchFile, model: Dataset) -> Strides:
+    if min(described.parameters.values()) <= 0:
+        raise DataError(
+            f"has {described.parameters}, and the models are conditioned on the logarithms",
+            where=str(described.path),
+            fix="give a file with positive parameters",
+        )
+    step = None if model.problem.is_map else float(model.times[1] - model.times[0])
+    return find_strides(described, grid=model.grid, time_step=step)
+
+
+def _read(
+    described: PDEBenchFile, *, rows: int, variables: Variables, space_stride: int, time_stride: int
+) -> Dataset:
+    """The first rows of a file as a dataset."""
+    is_map = described.problem.is_map
+    read = read_trajectories(
+        described.path,
+        np.arange(min(rows, described.rows)),
+        problem=described.problem.name,
+        variables=variables,
+        space_stride=space_stride,
+        time_stride=time_stride,
+        frames=None if is_map else (described.frames - 1) // time_stride + 1,
+        boundary=described.boundary,
+    )
+    return Dataset(
+        problem=described.problem,
+        fields=read.fields,
+        names=read.names,
+        known=read.known,
+        times=read.times,
+        coordinates=read.coordinates,
+        parameters=read.parameters,
+        boundary=read.boundary,
+        splits={SPLIT: np.arange(len(read.fields))},
+        rows=read.rows,
+        title=f"{described.path.name} ({described.problem.name})",
+        version=described.data_version,
+    )
+
+
+def _warn(described: PDEBenchFile, model: Dataset) -> None:
+    """Say what makes a file another problem than the one that the models were trained on."""
+    if not _same(described.parameters, model.parameters):
+        log.warning(
+            "%s has %s, the model was trained on %s: this measures extrapolation",
+            described.path, described.parameters, model.parameters,
+        )  # fmt: skip
+    first, trained_first = described.coordinates[0][0], model.coordinates[0][0]
+    if model.boundary != "periodic" and not math.isclose(first, trained_first, rel_tol=1e-3):
+        log.warning(
+            "%s has its first point at %.6g, the data of the training at %.6g: the model expects the walls that "
+            "much elsewhere",
+            described.path, first, trained_first,
+        )  # fmt: skip
+
+
+def _same(parameters: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    return parameters.keys() == others.keys() and all(
+        math.isclose(value, others[name], rel_tol=1e-6) for name, value in parameters.items()
+    )
+
+
+def _points(grid: tuple[int, ...]) -> str:
+    return " x ".join(map(str, grid))
 
 
 if __name__ == "__main__":

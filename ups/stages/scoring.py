@@ -1,78 +1,188 @@
-"""The whole result table: trivial baselines and every forecaster on the same trajectories."""
+"""The whole result table of a problem: trivial forecasts and every forecaster on the same trajectories."""
 
 import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from ups.evaluation.baselines import persistence, spatial_mean
-from ups.evaluation.score import Forecast, Scores, score
+from ups.config import Configuration
+from ups.data.dataset import Dataset, read_description, trajectory_file
+from ups.data.pdebench import read_trajectories
+from ups.evaluation.baselines import persistence, spatial_mean, train_mean
+from ups.evaluation.score import Forecast, Scores, Setting, score
+from ups.inference.finer_grid import finer_coordinates, interpolated, strided
 from ups.inference.forecaster import Forecaster
 from ups.inference.rollout import decoded_rollout
-from ups.models.codec import Codec
-from ups.models.token_grid import cell_centres
+from ups.inference.surrogate import Surrogate
+from ups.models.codec import ProblemCodec
+from ups.problems import Field, Problem
 from ups.runtime.randomness import torch_generator
+from ups.runtime.ranks import device_name
 
 log = logging.getLogger(__name__)
 
+_ROWS_AT_ONCE = 256
 
-def score_all(
-    codec: Codec,
-    forecasters: list[Forecaster],
-    truth: Tensor,
-    scalars: Tensor,
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One problem's trajectories as they are scored, on the models' device.
+
+    Attributes:
+        truth: [n, 1 + t, *grid, C] physical; the grid is `stride` times as fine as the models'.
+        known: [C] bool, which fields the first frame holds; None: all.
+        scalars: [S] conditioning.
+        mean: [*grid, C] mean output of the train split, of a map; None of an evolution.
+    """
+
+    setting: Setting
+    truth: Tensor
+    known: Tensor | None
+    scalars: Tensor
+    mean: Tensor | None
+    stride: int
+
+    @property
+    def steps(self) -> int:
+        """Applications of the operator."""
+        return self.truth.shape[1] - 1
+
+
+def make_trial(
+    name: str,
+    dataset: Dataset,
+    split: str,
+    configuration: Configuration,
+    device: torch.device,
     *,
-    batch_size: int,
-    seed: int,
-) -> list[Scores]:
-    """Score persistence, spatial mean and every forecaster.
+    mean: Tensor | None,
+    stride: int = 1,
+) -> Trial:
+    """A split of a dataset, ready to be scored.
 
     Args:
-        truth: [n, 1 + t, *grid, C] physical, on the models' device.
-        scalars: [S] conditioning.
+        name: of the problem in the configuration.
+        mean: [*grid, C] as from `train_means`, on the models' grid.
+        stride: points per axis of the dataset for one of the models.
+    """
+    truth = torch.from_numpy(dataset.split(split)).to(device)
+    known = dataset.known[0]
+    periodic = dataset.boundary == "periodic"
+    return Trial(
+        setting=Setting(
+            problem=name,
+            dataset=dataset.title,
+            version=dataset.version,
+            split=split,
+            fields=_declared(dataset.problem, dataset.names),
+            boundary=dataset.boundary,
+            is_map=dataset.problem.is_map,
+            seed=configuration.seed,
+            resolution=dataset.grid,
+            frames=truth.shape[1],
+            device=device_name(device),
+            threads=configuration.execution.threads,
+        ),
+        truth=truth,
+        known=None if known.all() else torch.from_numpy(known).to(device),
+        scalars=torch.tensor(dataset.scalars, dtype=torch.float32, device=device),
+        mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),
+        stride=stride,
+    )
+
+
+def train_means(download: Path, maps: list[str]) -> dict[str, Tensor]:
+    """Mean output of the train split per point, [*grid, C], of the named maps of a download artifact."""
+    described = read_description(download)
+    return {name: _train_mean(trajectory_file(download, name), described[name]) for name in maps}
+
+
+def _train_mean(path: Path, described: dict[str, Any]) -> Tensor:
+    """Read in blocks: the train split may be larger than memory."""
+    rows = np.asarray(described["rows"]["train"], dtype=np.int64)
+    total: Any = 0.0
+    for block in np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE)):
+        read = read_trajectories(
+            path,
+            block,
+            problem=described["problem"],
+            variables=described["variables"],
+            space_stride=described["space_stride"],
+        )
+        total = total + read.fields[:, -1].sum(axis=0, dtype=np.float64)
+    return torch.from_numpy((total / len(rows)).astype(np.float32))
+
+
+def score_all(surrogate: Surrogate, trial: Trial, *, batch_size: int, seed: int) -> list[Scores]:
+    """Score the trivial forecasts and every forecaster of the problem.
+
+    Of an evolution, persistence and the spatial mean; of a map, the train split's mean, for its first frame does
+    not hold what is asked for.
+
+    Args:
         batch_size: states advanced together, members counted.
         seed: of the ensembles' noise.
     """
-    steps = truth.shape[1] - 1
-    coordinates = cell_centres(truth.shape[2:-1]).to(truth.device)
-    results = []
-    for name, baseline in (("persistence", persistence(steps)), ("spatial_mean", spatial_mean(steps))):
-        results.append(score(name, baseline, truth, members=1, calls_per_step=0, batch=batch_size))
-    for forecaster in forecasters:
-        forecast = network_forecast(codec, forecaster, scalars, steps, coordinates, seed=seed)
+    setting = trial.setting
+    if trial.mean is None:
+        trivial = {"persistence": persistence(trial.steps), "spatial_mean": spatial_mean(trial.steps)}
+    else:
+        trivial = {"train_mean": train_mean(trial.mean)}
+    results = [
+        score(name, forecast, trial.truth, setting, members=1, calls_per_step=0, batch=batch_size)
+        for name, forecast in trivial.items()
+    ]
+    codec = surrogate.codec.of(setting.problem)
+    for forecaster in surrogate.forecasters(setting.problem):
         result = score(
             forecaster.name,
-            forecast,
-            truth,
+            network_forecast(codec, forecaster, trial, seed=seed),
+            trial.truth,
+            setting,
             members=forecaster.members,
             calls_per_step=forecaster.calls_per_step,
             batch=max(1, batch_size // forecaster.members),
         )
         results.append(result)
         log.info(
-            "evaluate %-20s trajectory relative L2 %.4f  %.1f s",
-            forecaster.name,
-            result.get("trajectory").mean().item(),
-            result.seconds,
-        )
+            "evaluate %s %-20s trajectory relative L2 %.4f  %.1f s",
+            setting.problem, forecaster.name, result.get("trajectory").mean().item(), result.seconds,
+        )  # fmt: skip
     return results
 
 
-def network_forecast(
-    codec: Codec, forecaster: Forecaster, scalars: Tensor, steps: int, coordinates: Tensor, *, seed: int
-) -> Forecast:
-    """A forecaster as a function of physical first frames; its noise is a function of seed and name."""
-    generator = torch_generator(seed, "ensemble", forecaster.name, device=scalars.device)
+def network_forecast(codec: ProblemCodec, forecaster: Forecaster, trial: Trial, *, seed: int) -> Forecast:
+    """A forecaster as a function of physical first frames; its noise is a function of seed, problem and name.
+
+    The encoder sees the models' grid; the forecast is decoded on the trial's.
+    """
+    grid = codec.shape.grid
+    device = trial.truth.device
+    generator = torch_generator(seed, "ensemble", codec.problem, forecaster.name, device=device)
+    periodic = codec.shape.boundary == "periodic"
+    coordinates = finer_coordinates(grid, trial.stride, periodic=periodic).to(device)
 
     def forecast(initial: Tensor) -> Tensor:
         return decoded_rollout(
             forecaster.step,
             codec,
-            initial,
-            scalars,
-            steps,
+            strided(initial, trial.stride, len(grid)),
+            trial.known,
+            trial.scalars,
+            trial.steps,
             coordinates,
             members=forecaster.members,
             generator=generator,
         )
 
     return forecast
+
+
+def _declared(problem: Problem, names: tuple[str, ...]) -> tuple[Field, ...]:
+    """What is declared of fields, stored or conserved ones, by their names."""
+    declared = {field.name: field for field in (*problem.fields, *problem.conserved_fields)}
+    return tuple(declared[name] for name in names)

@@ -13,7 +13,8 @@ from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import read_records
 from ups.runtime.request import Request
-from ups.training.loop import BatchSource, LoopSettings, Validation, train
+from ups.training.loop import LoopSettings, Validation, train
+from ups.training.step import BatchSource
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,17 @@ def train_and_publish(
     description: Description,
     objective: Objective,
     source: BatchSource,
-    validate: Validation,
+    validation: Validation,
     settings: Training,
     request: Request,
     ranks: Ranks,
+    *,
+    told: dict[str, Any] | None = None,
 ) -> None:
-    """Train, write the averaged weights as `model.safetensors`, and report."""
+    """Train, write the averaged weights as `model.safetensors`, and report.
+
+    told: what was decided at the start and belongs into the manifest.
+    """
     configuration = request.configuration
     if configuration.execution.compile:
         model.compile(fullgraph=True)  # a graph break would run a part uncompiled, without a word
@@ -44,15 +50,20 @@ def train_and_publish(
         model,
         objective,
         source,
-        validate,
+        validation,
         loop_settings(settings, configuration, request.stage),
         ranks,
         request.work,
     )
     if ranks.is_first:
         save_model(request.output / MODEL_FILE, model, description, state.ema.weights)
-        request.finish(_summary(model, request))
+        request.finish((told or {}) | _summary(model, request))
     ranks.barrier()
+
+
+def latent_description(kind: str, codec: Description) -> Description:
+    """The part of a description that every model on the latents of a codec shares."""
+    return {"kind": kind, **{name: codec[name] for name in ("problems", "latent_dim", "codec")}}
 
 
 def loop_settings(training: Training, configuration: Configuration, stage: str) -> LoopSettings:

@@ -2,7 +2,7 @@
 
 Names are those that users of the first implementation know: `training/<stage>/<term>`, e.g.
 `training/operator/loss` and `training/operator/L_forward`, against `training/<stage>/step`; results as
-`evaluation/<model>/<metric>`. `L_inv_enc` and `L_inv_dec` are reserved for the inverse losses. Only terms
+`evaluation/<problem>/<model>/<metric>`, with `/<field>` behind it where it is of one field. `L_inv_enc` and `L_inv_dec` are reserved for the inverse losses. Only terms
 that a training has appear.
 """
 
@@ -53,7 +53,8 @@ def main() -> int:
     table = arguments.run / "metrics.json"
     if table.exists():
         for row in json.loads(table.read_text()):
-            run.summary[f"evaluation/{row['model']}/{row['metric']}"] = row["value"]
+            name = row["metric"] if row["field"] is None else f"{row['metric']}/{row['field']}"
+            run.summary[f"evaluation/{row['problem']}/{row['model']}/{name}"] = row["value"]
     run.finish()
     return 0
 

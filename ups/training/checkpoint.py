@@ -5,6 +5,7 @@ file is written aside, flushed and renamed, so a reader sees a whole checkpoint 
 found by looking, never stored. Two are kept: should the newest be damaged, the one before resumes.
 """
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ups.artifacts.files import sync_file
 from ups.errors import IntegrityError, PreflightError
 from ups.training.step import TrainingState
 
@@ -28,7 +30,8 @@ def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, 
         layout: what must be equal on resume for the same numbers, e.g. {"world": 2, "threads": 1}.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    metadata = {"step": str(state.step)} | {key: str(value) for key, value in layout.items()}
+    metadata = {"step": str(state.step), "source": json.dumps(state.source.state())}
+    metadata |= {key: str(value) for key, value in layout.items()}
     payload = save({name: tensor.contiguous() for name, tensor in _flatten(state).items()}, metadata)
     path = directory / f"step-{state.step:08d}-{google_crc32c.value(payload):08x}.safetensors"
     temporary = directory / ".partial"  # one name: what a killed writer left is written over
@@ -37,11 +40,7 @@ def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, 
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(directory)
     # What lies after this one is damaged: the state came from the newest intact one.
     present = sorted(directory.glob("step-*.safetensors"))
     place = present.index(path)
@@ -77,6 +76,8 @@ def _flatten(state: TrainingState) -> dict[str, Tensor]:
     tensors |= {f"ema/{name}": value for name, value in state.ema.weights.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
+    for problem, terms in state.latest.items():
+        tensors |= {f"latest/{problem}/{term}": value for term, value in terms.items()}
     return {name: value.detach().cpu() for name, value in tensors.items()}
 
 
@@ -95,7 +96,7 @@ def _restore(path: Path, state: TrainingState, layout: dict[str, int]) -> None:
                 where=str(path),
                 fix=f"run with {key} {metadata[key]}, or delete the directory to start this stage anew",
             )
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "latest": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
@@ -109,6 +110,11 @@ def _restore(path: Path, state: TrainingState, layout: dict[str, int]) -> None:
     for name, value in parts["optimizer"].items():
         index, _, slot = name.partition("/")
         slots.setdefault(int(index), {})[slot] = value.clone()
+    state.latest = {}
+    for name, value in parts["latest"].items():
+        problem, _, term = name.partition("/")
+        state.latest.setdefault(problem, {})[term] = value
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    state.source.restore(json.loads(metadata["source"]))
     state.step = int(metadata["step"])

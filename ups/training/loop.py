@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ups.data.batch import Batch
 from ups.errors import Interrupted
 from ups.objectives import Objective
 from ups.optim.adamw import build_adamw
@@ -21,19 +19,27 @@ from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
 from ups.training.checkpoint import load_checkpoint, save_checkpoint
-from ups.training.step import TrainingState, training_step
+from ups.training.step import BatchSource, TrainingState, training_step
 
 log = logging.getLogger(__name__)
 
 
-Validation = Callable[[nn.Module], dict[str, float]]
-"""Scores of the model with averaged weights, in evaluation mode, without gradients; runs on rank 0 only."""
+Errors = dict[str, Tensor]
+"""Validation errors per problem: one number for each example of this rank's share, which may be none."""
 
 
-class BatchSource(Protocol):
-    """Batches by step number: stateless, so that resuming needs no cursor."""
+@dataclass(frozen=True)
+class Validation:
+    """How a stage is validated.
 
-    def batch(self, step: int) -> Batch: ...
+    Attributes:
+        metric: name of the error in the record.
+        errors: of the model with averaged weights, in evaluation mode, without gradients; it runs on every rank,
+            over that rank's share of the validation split, without collectives.
+    """
+
+    metric: str
+    errors: Callable[[nn.Module], Errors]
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def train(
     model: nn.Module,
     objective: Objective,
     source: BatchSource,
-    validate: Validation,
+    validation: Validation,
     settings: LoopSettings,
     ranks: Ranks,
     work: Path,
@@ -70,8 +76,7 @@ def train(
 
     Args:
         model: initialised by the caller from the seed, equal on all ranks.
-        validate: gets the model with averaged weights in evaluation mode; called on rank 0, where it must
-            not use collectives.
+        source: its mixture of problems follows the validation errors, which are the same on all ranks.
         work: directory of this training; records go to `work/output/logs/metrics.jsonl`.
 
     Returns:
@@ -87,7 +92,7 @@ def train(
         betas=settings.betas,
         weight_decay=settings.weight_decay,
     )
-    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay))
+    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
     layout = {"world": ranks.world, "threads": settings.threads}
     load_checkpoint(work / "checkpoints", state, layout=layout)
     records = None
@@ -122,11 +127,12 @@ def train(
             gradient_clip=settings.gradient_clip,
             autocast=settings.bf16,
         )
+        state.latest[batch.problem] = logged
         last = state.step == settings.steps
         if records and (last or state.step % settings.log_every == 0 or state.step == 1):
             elapsed = time.perf_counter() - window_start
             record = {"step": state.step, "steps": settings.steps}
-            record |= {name: value.item() for name, value in logged.items()}
+            record |= _averaged(state.latest)
             record |= {
                 "learning_rate": rate,
                 "seconds_per_step": elapsed / (state.step - window_step),
@@ -139,14 +145,16 @@ def train(
                 record["loss"], record["seconds_per_step"], 100 * record["data_wait_fraction"],
             )  # fmt: skip
             window_start, window_step, waited = time.perf_counter(), state.step, 0.0
-        if records and (last or state.step % settings.validate_every == 0):
+            state.latest = {}
+        if last or state.step % settings.validate_every == 0:
             started = time.perf_counter()
-            scores = _validate(model, state.ema, validate)
-            records.append({"step": state.step, "steps": settings.steps} | scores)
-            log.info(
-                "%s %d/%d  %s",
-                settings.stage, state.step, settings.steps, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()),
-            )  # fmt: skip
+            errors = _validate(model, state.ema, validation, ranks)
+            source.reweigh(state.step, errors)
+            if records:
+                scores = _named(validation.metric, errors)
+                records.append({"step": state.step, "steps": settings.steps} | scores)
+                told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+                log.info("%s %d/%d  %s", settings.stage, state.step, settings.steps, told)
             window_start += time.perf_counter() - started
         stop = ranks.should_stop()
         if ranks.is_first and (last or stop or state.step % settings.checkpoint_every == 0):
@@ -165,9 +173,37 @@ def train(
 
 
 @torch.no_grad()
-def _validate(model: nn.Module, ema: ExponentialMovingAverage, validate: Validation) -> dict[str, float]:
+def _validate(
+    model: nn.Module, ema: ExponentialMovingAverage, validation: Validation, ranks: Ranks
+) -> dict[str, float]:
+    """Mean error per problem over all ranks' shares, the same on every rank."""
     model.eval()
     with ema.applied_to(model):
-        scores = validate(model)
+        shares = validation.errors(model)
     model.train()
-    return scores
+    sums = torch.tensor(
+        [[errors.double().sum().item(), len(errors)] for errors in shares.values()], dtype=torch.float64
+    )
+    sums = ranks.sum(sums)
+    return dict(zip(shares, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+
+
+def _averaged(latest: dict[str, dict[str, Tensor]]) -> dict[str, float]:
+    """Mean over problems of what their newest batches gave, and each by itself where there are several."""
+    values = {
+        problem: {name: value.item() for name, value in logged.items()} for problem, logged in latest.items()
+    }
+    names = dict.fromkeys(name for terms in values.values() for name in terms)
+    record = {}
+    for name in names:
+        present = {problem: terms[name] for problem, terms in values.items() if name in terms}
+        record |= _named(name, present)
+    return record
+
+
+def _named(name: str, values: dict[str, float]) -> dict[str, float]:
+    """The mean under a name, and "name/problem" for each of several problems."""
+    mean = {name: sum(values.values()) / len(values)}
+    if len(values) == 1:
+        return mean
+    return mean | {f"{name}/{problem}": value for problem, value in values.items()}

@@ -1,6 +1,8 @@
 """Everything that changes a weight, in order. The only caller of `optimizer.step()`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +14,36 @@ from ups.optim.ema import ExponentialMovingAverage
 from ups.runtime.ranks import Ranks
 
 
+class BatchSource(Protocol):
+    """Batches by step number; what else a source remembers changes only at a validation."""
+
+    def batch(self, step: int) -> Batch: ...
+
+    def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
+        """Take note of validation errors per problem, equal on all ranks; batches from `step` on may follow."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, JSON."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
 @dataclass
 class TrainingState:
-    """What a step changes and a checkpoint holds; the next step's number is its position."""
+    """What a step changes and a checkpoint holds; the next step's number is its position.
+
+    Attributes:
+        latest: loss and terms of each problem's newest batch since the last record, which a resumed run writes.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: ExponentialMovingAverage
+    source: BatchSource
     step: int = 0
+    latest: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def training_step(

@@ -1,0 +1,15 @@
+"""The fast sum tells files apart that end with a crc32c of their own."""
+
+import google_crc32c
+
+from ups.artifacts.files import fast_sum, file_sums
+
+
+def test_chunks_that_end_with_their_own_crc32c_have_different_sums(tmp_path):
+    sums = []
+    for content in (b"first chunk of a cache", b"other chunk of a cache"):
+        path = tmp_path / content[:5].decode()
+        path.write_bytes(content + google_crc32c.value(content).to_bytes(4, "little"))
+        assert fast_sum(path) == file_sums(path).xxh3
+        sums.append(fast_sum(path))
+    assert sums[0] != sums[1]

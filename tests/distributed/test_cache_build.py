@@ -1,0 +1,63 @@
+"""The cache built by real ranks under torchrun: the same bytes as by one process, whoever was killed on the way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cached import ROWS, build_small_cache, contents
+
+PROGRAM = Path(__file__).with_name("programs") / "build_cache.py"
+
+pytestmark = pytest.mark.slow
+
+
+def torchrun(directory: Path, *deed: str, world: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    return subprocess.run(
+        [*command, str(PROGRAM), str(directory), *deed],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files that one process builds."""
+    return contents(build_small_cache(tmp_path_factory.mktemp("alone"))[0])
+
+
+def records(directory: Path) -> int:
+    return sum(1 for _ in (directory / "slabs").rglob("*.json"))
+
+
+SLABS = sum(-(-rows // 4) for rows in ROWS.values())
+
+
+def test_two_ranks_build_what_one_does(tmp_path, alone):
+    done = torchrun(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "output") == alone
+    assert records(tmp_path) == SLABS
+
+
+def test_after_a_rank_was_killed_one_process_goes_on(tmp_path, alone):
+    """It read once for the statistics and is killed at the third of its slabs."""
+    done = torchrun(tmp_path, "kill", "4")
+    assert done.returncode != 0
+    assert records(tmp_path) < SLABS
+    assert contents(build_small_cache(tmp_path)[0]) == alone
+
+
+def test_a_rank_that_is_told_to_stop_stops_all_after_their_slabs(tmp_path, alone):
+    """Only one of two gets the signal; three go on."""
+    done = torchrun(tmp_path, "terminate", "3")
+    assert done.returncode != 0
+    assert (tmp_path / "interrupted.json").exists(), done.stderr
+    done = torchrun(tmp_path, world=3)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "output") == alone

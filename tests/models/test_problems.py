@@ -1,0 +1,246 @@
+"""Several problems in one network: what they share, what is a problem's own, and what walls change.
+
+All weights are random, those of zero-initialised projections too.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import LATENT_DIM, LINE, SQUARE, build, describe
+from torch import Tensor, nn
+
+from ups.models.autoencoder import Autoencoder
+from ups.models.build import build_model
+from ups.models.codec import Codec
+from ups.models.conditioning import ProblemConditioning
+from ups.models.embedding import PatchEmbedding, module_key
+from ups.models.operator import LatentOperator
+from ups.models.residual import ResidualNetwork
+from ups.models.shape import ProblemShape
+from ups.models.token_grid import cell_centres
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+MIX = {"line": LINE, "square": SQUARE}
+KINDS = ["autoencoder", "codec", "operator", "diffusion"]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fields_of(shape: ProblemShape, count: int = 3) -> Tensor:
+    return normal(count, *shape.grid, shape.channels)
+
+
+def apply(model: nn.Module, problem: str, shape: ProblemShape) -> Tensor:
+    """What a network of any kind makes of random numbers."""
+    states = normal(3, 3, shape.layout.token_count, LATENT_DIM, seed=1)
+    scalars = normal(3, shape.scalars, seed=2)
+    match model:
+        case Autoencoder():
+            return model(fields_of(shape), cell_centres(shape.grid), problem)
+        case Codec():
+            codec = model.of(problem)
+            return codec.decode(codec.encode(fields_of(shape)), cell_centres(shape.grid))
+        case LatentOperator():
+            return model(states[0], scalars, problem)
+        case ResidualNetwork():
+            raw = model(states[0], torch.zeros(3), states[1], states[2], scalars, problem)
+            return model.apply_residual(states[1], raw, problem)
+    raise AssertionError(model)
+
+
+def own(model: nn.Module, problem: str) -> list[str]:
+    """Names of the tensors that only one problem has."""
+    return [name for name in model.state_dict() if module_key(problem) in name.replace(".", " ").split()
+            or name.endswith(f"residual_deviation_{module_key(problem)}")]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_problem_does_not_depend_on_the_weights_of_another(kind):
+    model = build(kind, shapes=MIX).requires_grad_(False)
+    before = {name: apply(model, name, shape) for name, shape in MIX.items()}
+    for changed, other in (("line", "square"), ("square", "line")):
+        model = build(kind, shapes=MIX).requires_grad_(False)
+        names = own(model, changed)
+        assert names
+        for name in names:
+            model.state_dict()[name].uniform_(0.5, 1.5)
+        assert torch.equal(apply(model, other, MIX[other]), before[other])
+        assert (apply(model, changed, MIX[changed]) - before[changed]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_problem_computes_the_same_alone_and_in_a_mix(kind):
+    mix = build(kind, shapes=MIX).requires_grad_(False)
+    alone = build_model(describe(kind, {"square": SQUARE})).requires_grad_(False)
+    alone.load_state_dict({name: mix.state_dict()[name] for name in alone.state_dict()})
+    assert torch.equal(apply(alone, "square", SQUARE), apply(mix, "square", SQUARE))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shared_weights_serve_every_problem(kind):
+    """Each shared parameter has a gradient from either problem: nothing of a mix is one problem's in disguise.
+
+    The rows of the table of boundaries are the exception: a problem has one boundary.
+    """
+    model = build(kind, shapes=MIX).requires_grad_(True)
+    common = [n for n in dict(model.named_parameters()) if n not in own(model, "line") + own(model, "square")]
+    assert len(common) > 10
+    for name, shape in MIX.items():
+        model.zero_grad()
+        apply(model, name, shape).square().sum().backward()
+        idle = [
+            n for n, p in model.named_parameters() if n in common and (p.grad is None or not p.grad.any())
+        ]
+        assert idle == []
+
+
+@pytest.mark.parametrize("name", ["keys", "train", "values", "type", "forward", "pop", "a-b", "1d"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_problem_may_have_the_name_of_a_method(kind, name):
+    renamed = build(kind, shapes={name: SQUARE}).requires_grad_(False)
+    plain = build(kind, shapes={"square": SQUARE}).requires_grad_(False)
+    assert torch.equal(apply(renamed, name, SQUARE), apply(plain, "square", SQUARE))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_problem_that_was_not_trained_is_an_error(kind):
+    with pytest.raises(KeyError):
+        apply(build(kind), "darcy2d", SQUARE)
+
+
+def test_problems_are_told_apart_by_their_condition():
+    """The same tokens and scalars of two problems that agree in everything but their names."""
+    model = build("operator", shapes={"one": LINE, "two": LINE}).requires_grad_(False)
+    assert (apply(model, "one", LINE) - apply(model, "two", LINE)).abs().max() > 1e-2
+
+
+def test_a_condition_is_the_problems_own_and_its_boundarys():
+    shapes = {"one": LINE, "two": replace(LINE, boundary="outflow"), "three": SQUARE}
+    torch.manual_seed(0)
+    condition = ProblemConditioning(shapes, 8, extra_scalars=1).requires_grad_(False)
+    scalars = {name: normal(2, shape.scalars + 1) for name, shape in shapes.items()}
+    before = {name: condition(scalars[name], name) for name in shapes}
+    condition.boundary[condition.boundary_index["two"]] += 1.0
+    for name in shapes:
+        expected = before[name] + (1.0 if name == "two" else 0.0)
+        torch.testing.assert_close(condition(scalars[name], name), expected, **CLOSE)
+    assert sorted(condition.boundary_index.values()) == [0, 1, 2]
+
+
+# --- walls ----------------------------------------------------------------------------------------
+
+
+def shifted_encodings(boundary: str, axis: int) -> tuple[Tensor, Tensor]:
+    """Tokens of a field shifted by one patch along an axis, and the shifted tokens of the field."""
+    shape = replace(SQUARE, boundary=boundary)
+    encoder = build("autoencoder", shapes={"square": shape}).requires_grad_(False).encoder
+    assert isinstance(encoder, nn.Module)
+    fields = fields_of(shape)
+    patch = shape.layout.patch[axis]
+    moved = encoder(fields.roll(patch, dims=1 + axis), "square").view(3, 4, 4, LATENT_DIM)
+    tokens = encoder(fields, "square").view(3, 4, 4, LATENT_DIM)
+    return moved, tokens.roll(1, dims=1 + axis)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_between_walls_a_place_is_a_place_and_without_them_it_is_not(axis):
+    moved, expected = shifted_encodings("periodic", axis)
+    torch.testing.assert_close(moved, expected, **CLOSE)
+    for boundary in ("dirichlet", "outflow"):
+        moved, expected = shifted_encodings(boundary, axis)
+        assert (moved - expected).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_equal_patches_are_equal_tokens_unless_there_are_walls(axis):
+    """A constant field: without walls all tokens are alike, with them tokens know where they are."""
+    for boundary, alike in (("periodic", True), ("dirichlet", False)):
+        shape = replace(SQUARE, boundary=boundary)
+        encoder = build("autoencoder", shapes={"square": shape}).requires_grad_(False).encoder
+        assert isinstance(encoder, nn.Module)
+        tokens = encoder(torch.ones(1, 16, 16, 2), "square").view(4, 4, LATENT_DIM).movedim(axis, 0)
+        assert ((tokens[0] - tokens[-1]).abs().max() < 1e-5) == alike
+
+
+def test_decoding_between_walls_is_not_periodic():
+    shapes = {"walls": SQUARE, "none": replace(SQUARE, boundary="periodic")}
+    decoder = build("autoencoder", shapes=shapes).requires_grad_(False).decoder
+    assert isinstance(decoder, nn.Module)
+    latents = normal(2, 16, LATENT_DIM)
+    ends = torch.tensor([[0.0, 0.3], [1.0, 0.3], [0.7, 0.0], [0.7, 1.0]])
+    for problem, wraps in (("walls", False), ("none", True)):
+        values = decoder(latents, ends, problem)
+        for start in (0, 2):
+            same = (values[:, start] - values[:, start + 1]).abs().max() < 1e-4
+            assert same == wraps
+
+
+def test_the_decoder_reads_any_points_of_a_square():
+    """Another resolution is other points of the same function: where both have a point, values agree."""
+    decoder = build("autoencoder", shapes={"square": SQUARE}).requires_grad_(False).decoder
+    assert isinstance(decoder, nn.Module)
+    latents = normal(2, 16, LATENT_DIM)
+    coarse = decoder(latents, cell_centres([16, 16]), "square").view(2, 16, 16, 2)
+    fine = decoder(latents, cell_centres([48, 48]), "square").view(2, 48, 48, 2)
+    torch.testing.assert_close(fine[:, 1::3, 1::3], coarse, **CLOSE)
+    assert (fine[:, 0::3, 1::3] - coarse).abs().max() > 1e-3
+    some = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    values = decoder(latents, some, "square")
+    torch.testing.assert_close(decoder(latents, some[order], "square"), values[:, order], **CLOSE)
+
+
+# --- fields that are known in part ----------------------------------------------------------------
+
+
+def test_unknown_values_are_not_seen_but_what_is_known_is():
+    frozen = build("codec", shapes=MIX)
+    assert isinstance(frozen, Codec)
+    codec = frozen.of("square")
+    fields = fields_of(SQUARE)
+    other = fields.clone()
+    other[..., 1] = 100 * normal(3, 16, 16, seed=5)
+    given = torch.tensor([[True, False]]).expand(3, -1)
+    assert torch.equal(codec.encode(other, given), codec.encode(fields, given))
+    everything = codec.encode(fields, torch.ones(3, 2, dtype=torch.bool))
+    assert torch.equal(codec.encode(fields), everything), "without a word all is known"
+    assert (codec.encode(other) - everything).abs().max() > 0.1
+    assert (codec.encode(fields, given) - everything).abs().max() > 0.1
+    changed = fields.clone()
+    changed[..., 0] += 1.0
+    assert (codec.encode(changed, given) - codec.encode(fields, given)).abs().max() > 1e-2
+
+
+def test_each_sample_of_a_batch_has_its_own_pattern():
+    frozen = build("codec", shapes=MIX)
+    assert isinstance(frozen, Codec)
+    codec = frozen.of("square")
+    fields = fields_of(SQUARE)
+    patterns = torch.tensor([[True, False], [True, True], [False, True]])
+    together = codec.encode(fields, patterns)
+    for sample in range(3):
+        alone = codec.encode(fields[sample : sample + 1], patterns[sample : sample + 1])
+        torch.testing.assert_close(together[sample : sample + 1], alone, **CLOSE)
+
+
+def test_a_field_at_its_mean_is_not_the_same_as_an_unknown_one():
+    """Both are 0 when they come to the network: only the pattern tells them apart."""
+    encoder = build("autoencoder", shapes=MIX).requires_grad_(False).encoder
+    assert isinstance(encoder, nn.Module)
+    fields = fields_of(SQUARE)
+    fields[..., 1] = 0.0
+    known = encoder(fields, "square", torch.tensor([[True, True]]).expand(3, -1))
+    unknown = encoder(fields, "square", torch.tensor([[True, False]]).expand(3, -1))
+    assert (known - unknown).abs().max() > 1e-2
+
+
+def test_patterns_are_embedded_only_where_there_are_some():
+    layout = LINE.layout
+    plain = PatchEmbedding(layout, channels=1, partly_known=False, width=8)
+    assert plain.known is None
+    told = torch.tensor([[False]] * 3)
+    fields = fields_of(LINE)
+    assert torch.equal(plain(fields, told), plain(fields, None))

@@ -1,0 +1,261 @@
+"""What trainings read, of several problems at once: the same batches in every way of loading, and shared validation."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cached import dataset
+from command_line import CONFIGS
+from tiny import alone, build, problem_windows
+from torch import Tensor
+
+from ups.config import Configuration, load_configuration
+from ups.data.batch import Batch
+from ups.data.dataset import Dataset, load_datasets
+from ups.data.splits import fitted_and_held_out
+from ups.errors import DataError
+from ups.losses.relative import relative_l2
+from ups.models.autoencoder import Autoencoder
+from ups.models.build import MODEL_FILE, build_model, load_codec, load_model, save_model
+from ups.models.operator import LatentOperator
+from ups.models.token_grid import cell_centres
+from ups.runtime.ranks import Ranks
+from ups.runtime.request import Request
+from ups.stages import cache_encode, download
+from ups.stages.autoencoder import _errors, field_statistics, problem_shape
+from ups.stages.latents import LatentProblem, open_problems, window_source
+from ups.stages.operator import rollout_validation
+from ups.training.loop import Validation
+
+OVERRIDES = {"execution.device": "cpu"}
+
+
+def configured(**overrides: object) -> Configuration:
+    return load_configuration(CONFIGS / "mix_tiny.yaml", OVERRIDES | overrides)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Data of four problems, an autoencoder that was never trained, and the cache of its latents."""
+    root = tmp_path_factory.mktemp("chain")
+    configuration = configured()
+
+    def request(stage: str, *inputs: str) -> Request:
+        paths = {name: root / name / "output" for name in inputs}
+        contents = dict.fromkeys(inputs, "0" * 64)
+        return Request(root / stage, root, stage, "", "", configuration, paths, contents)
+
+    download.run(request("download"))
+    datasets = load_datasets(root / "download" / "output")
+    statistics = {name: field_statistics(data) for name, data in datasets.items()}
+    description = {
+        "kind": "autoencoder",
+        "problems": {
+            name: problem_shape(name, data, configuration).to_json() for name, data in datasets.items()
+        },
+        "latent_dim": configuration.model.latent.dim,
+        "encoder": configuration.model.encoder.model_dump(),
+        "decoder": configuration.model.decoder.model_dump(),
+        "statistics": {
+            name: {"field_mean": mean.tolist(), "field_deviation": deviation.tolist()}
+            for name, (mean, deviation) in statistics.items()
+        },
+    }
+    torch.manual_seed(0)
+    model = build_model(description)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_model(root / "autoencoder" / "output" / MODEL_FILE, model, description)
+    cache_encode.run(request("cache_encode", "download", "autoencoder"))
+    return root
+
+
+def problems(root: Path, mode: str) -> dict[str, LatentProblem]:
+    inputs = {name: root / name / "output" for name in ("download", "cache_encode")}
+    codec, _ = load_codec(inputs["cache_encode"])
+    return open_problems(inputs, configured(**{"loading.mode": mode}), codec, alone())
+
+
+def batches(root: Path, mode: str, steps: int = 16, **overrides: object) -> Iterator[Batch]:
+    configuration = configured(**({"loading.mode": mode} | overrides))
+    with window_source(
+        problems(root, mode), configuration, alone(), stage="operator", batch_size=8, length=3
+    ) as (source, held):
+        assert set(held.values()) == {"device" if mode == "auto" else mode}
+        yield from (source.batch(step) for step in range(steps))
+
+
+@pytest.mark.parametrize("order", ["independent", "permutation"])
+@pytest.mark.parametrize("mode", ["auto", "memory", "stream", "encode"])
+def test_every_way_of_loading_gives_the_same_batches(root, mode, order):
+    seen = set()
+    pairs = zip(
+        batches(root, "device", **{"loading.order": order}),
+        batches(root, mode, **{"loading.order": order}),
+        strict=True,
+    )
+    for expected, batch in pairs:
+        seen.add(batch.problem)
+        assert batch.problem == expected.problem
+        assert batch.fields is not None
+        assert batch.latents is not None
+        assert expected.fields is not None
+        assert expected.latents is not None
+        assert torch.equal(batch.fields, expected.fields)
+        assert torch.equal(batch.scalars, expected.scalars)
+        assert batch.known is None if expected.known is None else torch.equal(batch.known, expected.known)
+        if mode == "encode":
+            unit = torch.maximum(expected.latents.abs() * 2.0**-10, torch.tensor(2.0**-14))
+            assert ((batch.latents.half().float() - expected.latents).abs() <= 2 * unit).all()
+        else:
+            assert torch.equal(batch.latents, expected.latents)
+    assert seen == {"advection", "burgers", "compressible", "darcy"}
+
+
+def test_windows_are_as_long_as_the_rollout_and_a_maps_has_its_two_frames(root):
+    for batch in batches(root, "device"):
+        assert batch.fields is not None
+        assert batch.latents is not None
+        assert batch.fields.shape[1] == batch.latents.shape[1] == (2 if batch.problem == "darcy" else 3)
+        assert (batch.known is not None) == (batch.problem == "darcy")
+
+
+def test_only_trajectories_that_the_operator_fits_are_drawn(root):
+    """Each first frame that is ever drawn belongs to a fitted row, and all of these are drawn."""
+    configuration = configured()
+    read, drawn = problems(root, "device"), {}
+    for batch in batches(root, "device", steps=200):
+        assert batch.fields is not None
+        drawn.setdefault(batch.problem, []).append(batch.fields[:, -1])
+    for name, problem in read.items():
+        fitted, held_out = fitted_and_held_out(
+            problem.rows("train"), configuration.training.operator.residual_fraction
+        )
+        statistics = problem.codec.statistics
+        assert not isinstance(problem.source, Dataset)
+        fields = torch.from_numpy(problem.source.fields(problem.rows("train"))).float()
+        normalised = ((fields - statistics.field_mean) / statistics.field_deviation).flatten(2)
+        found = set()
+        for frame in torch.cat(drawn[name]).flatten(1):
+            distance = (normalised - frame).abs().amax(dim=2)
+            assert distance.min() < 1e-5
+            found.add(problem.rows("train")[int(distance.amin(dim=1).argmin())])
+        assert found == set(fitted.tolist()), name
+        assert not found & set(held_out.tolist())
+
+
+@pytest.mark.parametrize("mode", ["device", "encode"])
+def test_latents_of_chosen_rows_are_those_of_their_fields(root, mode):
+    for problem in problems(root, mode).values():
+        rows = problem.rows("validation")
+        latents = problem.latents(rows)
+        fields = torch.from_numpy(problem.fields("validation"))
+        assert latents.shape[:2] == fields.shape[:2] == (len(rows), len(problem.known))
+        known = torch.from_numpy(problem.known)
+        for row in range(len(rows)):
+            exact = problem.codec.encode(fields[row], known)
+            torch.testing.assert_close(latents[row], exact, rtol=1e-2, atol=1e-2)
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+def operator(root: Path) -> LatentOperator:
+    codec, _ = load_codec(root / "cache_encode" / "output")
+    model = build("operator", shapes=codec.shapes, scale=0.05)
+    assert isinstance(model, LatentOperator)
+    return model.requires_grad_(False).eval()
+
+
+def share(rank: int, world: int) -> Ranks:
+    return replace(alone(), rank=rank, world=world)
+
+
+@pytest.mark.parametrize("world", [2, 5])
+def test_shares_of_rollouts_make_up_the_whole_also_where_one_is_empty(root, world):
+    """Four validation trajectories of each problem."""
+    read, model = problems(root, "device"), operator(root)
+    with torch.no_grad():
+        whole = rollout_validation(read, alone()).errors(model)
+        shares = [rollout_validation(read, share(rank, world)).errors(model) for rank in range(world)]
+    for name, errors in whole.items():
+        assert len(errors) == 4
+        assert torch.isfinite(errors).all()
+        for rank in range(world):
+            torch.testing.assert_close(shares[rank][name], errors[rank::world], rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_is_validated_by_one_step_from_what_is_given(root):
+    read, model = problems(root, "device"), operator(root)
+    problem = read["darcy"]
+    with torch.no_grad():
+        errors = rollout_validation({"darcy": problem}, alone()).errors(model)["darcy"]
+        truth = torch.from_numpy(problem.fields("validation"))
+        given = truth[:, 1].clone()
+        given[..., 1] = 1e6  # what is not given is not looked at
+        state = problem.codec.encode(given, torch.tensor([[True, False]]).expand(4, -1))
+        scalars = torch.tensor(problem.scalars).expand(4, -1)
+        forecast = problem.codec.decode(model(state, scalars, "darcy"), cell_centres([16, 16]))
+        expected = relative_l2(forecast[..., 1], truth[:, 1, ..., 1].flatten(1))
+    torch.testing.assert_close(errors, expected, rtol=1e-4, atol=1e-6)
+
+
+def reconstruction(root: Path, ranks: Ranks) -> dict[str, Tensor]:
+    """As the autoencoder's stage validates."""
+    model, description = load_model(root / "autoencoder" / "output" / MODEL_FILE)
+    assert isinstance(model, Autoencoder)
+    found = {}
+    for name, data in load_datasets(root / "download" / "output", ("validation",)).items():
+        fields, told = torch.from_numpy(data.fields), description["statistics"][name]
+        windows = replace(
+            problem_windows(length=1, fields=fields, known=data.known),
+            mean=torch.tensor(told["field_mean"]),
+            deviation=torch.tensor(told["field_deviation"]),
+        )
+        found[name] = _errors(model, name, windows, fields[ranks.rank :: ranks.world])
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 5])
+def test_shares_of_reconstructions_make_up_the_whole_also_where_one_is_empty(root, world):
+    with torch.no_grad():
+        whole = reconstruction(root, alone())
+        shares = [reconstruction(root, share(rank, world)) for rank in range(world)]
+    for name, errors in whole.items():
+        assert len(errors) == 4
+        for rank in range(world):
+            torch.testing.assert_close(shares[rank][name], errors[rank::world], rtol=1e-5, atol=1e-6)
+
+
+def test_validations_have_names():
+    assert isinstance(rollout_validation({}, alone()), Validation)
+    assert rollout_validation({}, alone()).metric == "validation_relative_l2"
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_known_values_of_the_train_split():
+    data = dataset("map")
+    train = data.split("train").astype(np.float64)
+    mean, deviation = field_statistics(data)
+    assert mean[0] == pytest.approx(train[..., 0].mean())
+    assert deviation[0] == pytest.approx(train[..., 0].std())
+    assert mean[1] == pytest.approx(train[:, 1, ..., 1].mean()), "the zeros of the first frame do not count"
+    assert deviation[1] == pytest.approx(train[:, 1, ..., 1].std())
+    other = dataset("map")
+    for part in ("validation", "test"):
+        other.fields[other.splits[part]] += 100
+    for expected, found in zip((mean, deviation), field_statistics(other), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_field_that_never_varies_is_refused_before_it_is_divided_by_nothing():
+    data = dataset("flow")
+    data.fields[data.splits["train"], ..., 1] = 0.3
+    with pytest.raises(DataError, match=r"velocity is 0\.3 everywhere in the train split"):
+        field_statistics(data)

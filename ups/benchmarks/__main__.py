@@ -1,0 +1,28 @@
+"""The process behind `ups bench`: {"subject", "threads", ...} in, records out."""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ups.runtime.tool import serve
+
+
+def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measure one subject."""
+    if request["subject"] == "data":
+        from ups.benchmarks.data import measure_generators
+
+        return measure_generators(
+            threads=request["threads"], seconds=request["seconds"], device=request["device"]
+        )
+    from ups.benchmarks.cache import measure_cache
+
+    with TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as directory:
+        return measure_cache(
+            Path(directory), threads=request["threads"], trajectories=request["trajectories"]
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(serve("ups.benchmarks", measure))

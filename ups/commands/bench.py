@@ -1,0 +1,63 @@
+"""`ups bench data|cache`."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from rich.table import Column, Table
+
+from ups.commands.arguments import add_root
+from ups.commands.tables import show
+from ups.pipeline.device import resolve_device
+from ups.pipeline.run import find_root
+from ups.pipeline.tool import run_tool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Speeds are ratios measured in one run against a named reference: absolute times of a shared "
+        "machine say little. Nothing else should be running."
+    )
+    subjects = parser.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    data = subjects.add_parser("data", help="trajectories per second of the generators, and of a reference")
+    data.add_argument("--seconds", type=float, default=20.0, help="per case, about (default 20)")
+    data.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    cache = subjects.add_parser("cache", help="building and reading the cache, and the loaders")
+    cache.add_argument(
+        "--trajectories", type=int, default=512, help="in the cache that is measured (default 512)"
+    )
+    for subject in (data, cache):
+        subject.add_argument("--threads", type=int, default=2, help="default 2")
+        subject.add_argument("--json", action="store_true", help="print JSON")
+        add_root(subject)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Measure in a process of its own and print the records."""
+    request: dict[str, Any] = {"subject": options.subject, "threads": options.threads}
+    if options.subject == "data":
+        request |= {"seconds": options.seconds, "device": resolve_device(options.device, where="--device")}
+    else:
+        request |= {"trajectories": options.trajectories}
+    records = run_tool(
+        "ups.benchmarks",
+        request,
+        place=find_root(options.root) / "artifacts" / ".work",
+        threads=options.threads,
+        on_line=lambda line: print(line, file=sys.stderr),
+    )
+    if options.json:
+        print(json.dumps(records, indent=2))
+        return
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    table = Table(*(Column(name.replace("_", " ")) for name in columns), box=None, pad_edge=False)
+    for record in records:
+        table.add_row(*(_cell(record.get(name)) for name in columns))
+    show(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

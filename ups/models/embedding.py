@@ -1,0 +1,61 @@
+"""What differs between the problems of one model: how fields become tokens, and where tokens are.
+
+Everything else (blocks, attention, latent channels) is shared. A network keeps one embedding per problem, under
+`module_key(problem)`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ups.models.token_grid import TokenGrid
+
+
+def module_key(problem: str) -> str:
+    """Key of a problem's part in a module dictionary: its own name could be that of a method ("keys")."""
+    return f"problem_{problem}"
+
+
+class PositionEmbedding(nn.Module):
+    """Rotation table of a problem's tokens, and an additive embedding of their place between walls.
+
+    A problem without walls has no additive part, so that its shift symmetry is exact.
+    """
+
+    table: Tensor
+    features: Tensor
+
+    def __init__(self, layout: TokenGrid, width: int, heads: int) -> None:
+        super().__init__()
+        self.register_buffer("table", layout.token_rotation(width // heads), persistent=False)
+        self.walls = (
+            nn.Linear(layout.wall_feature_count, width, bias=False) if layout.wall_feature_count else None
+        )
+        features = layout.wall_features(layout.token_positions())
+        self.register_buffer("features", features, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, K, W] with their place added."""
+        return tokens if self.walls is None else tokens + self.walls(self.features)
+
+
+class PatchEmbedding(nn.Module):
+    """Fields of one problem to tokens: a linear map of each patch.
+
+    Where a problem has frames that are known in part (a map), the pattern of what is known is embedded too;
+    unknown values must be 0.
+    """
+
+    def __init__(self, layout: TokenGrid, *, channels: int, partly_known: bool, width: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.values = nn.Linear(layout.patch_points * channels, width)
+        self.known = nn.Linear(channels, width, bias=False) if partly_known else None
+
+    def forward(self, fields: Tensor, known: Tensor | None) -> Tensor:
+        """Fields [B, *grid, C] and known [B, C] bool (None: all) to tokens [B, K, W]."""
+        tokens = self.values(self.layout.patchify(fields))
+        if self.known is None:
+            return tokens
+        if known is None:
+            known = torch.ones(len(fields), fields.shape[-1], dtype=torch.bool, device=fields.device)
+        return tokens + self.known(known.to(tokens.dtype)).unsqueeze(1)

@@ -1,0 +1,27 @@
+"""What the data are: equations, layouts of their files, and the published files. Plain facts, no arrays.
+
+The lowest room of the library: the configuration checks against these facts, readers and generators read and
+write by them, `ups data` shows them.
+"""
+
+from ups.problems.problem import (
+    PROBLEMS,
+    Boundary,
+    Field,
+    Parameter,
+    Problem,
+    ProblemName,
+    StoredArray,
+    Variables,
+)
+
+__all__ = [
+    "PROBLEMS",
+    "Boundary",
+    "Field",
+    "Parameter",
+    "Problem",
+    "ProblemName",
+    "StoredArray",
+    "Variables",
+]

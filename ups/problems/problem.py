@@ -1,0 +1,175 @@
+"""The four problems: equation, domain, boundary, parameters, fields with units, and PDEBench's file layout.
+
+What an axis, a key or an attribute means is declared here once and never inferred from a shape.
+
+Sources: PDEBench (Takamoto et al. 2022; https://doi.org/10.18419/darus-2986) and the headers of its files.
+Quantities are in PDEBench's own, dimensionless units; "length", "time", "mass" name their dimensions.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ProblemName = Literal["burgers1d", "advection1d", "darcy2d", "compressible1d"]
+Boundary = Literal["periodic", "outflow", "dirichlet"]
+Variables = Literal["primitive", "conserved"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One component of the state.
+
+    Attributes:
+        unit: its dimension.
+        positive: values of zero and below are no state of the equation.
+        conserved: its mean over a periodic domain is constant in time.
+        given: known beforehand, an input of a map and never scored.
+    """
+
+    name: str
+    unit: str
+    positive: bool = False
+    conserved: bool = False
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of a file: its key, and what its axes are ("sample", "time", "channel", "x", "y")."""
+
+    key: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number of the equation, the attribute that holds it in a file, and what it is."""
+
+    name: str
+    attribute: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One equation and the layout of its files.
+
+    Attributes:
+        axes: space axes, in the order of the arrays' axes.
+        domain: (lower, upper) of every space axis; cells are equal and values sit at their centres.
+        boundaries: what files of this problem may have; the first is the usual one.
+        fields: the state as it is stored, one per entry of `arrays`.
+        conserved_fields: the same state in conserved variables, where that is something else.
+        arrays: the arrays that hold `fields`, in the same order.
+        time_key: dataset of the time stamps; None for a map, which has no time.
+        is_map: not an evolution but a map from given fields to the others. It goes through the chain as two
+            frames, the first with only the given fields known.
+    """
+
+    name: ProblemName
+    title: str
+    equation: str
+    axes: tuple[str, ...]
+    domain: tuple[tuple[float, float], ...]
+    boundaries: tuple[Boundary, ...]
+    parameters: tuple[Parameter, ...]
+    fields: tuple[Field, ...]
+    arrays: tuple[StoredArray, ...]
+    time_key: str | None = "t-coordinate"
+    is_map: bool = False
+    conserved_fields: tuple[Field, ...] = ()
+
+    def fields_in(self, variables: Variables) -> tuple[Field, ...]:
+        """The fields in primitive (as stored) or conserved variables.
+
+        Raises:
+            ValueError: the problem has no other variables than its stored ones.
+        """
+        if variables == "primitive":
+            return self.fields
+        if not self.conserved_fields:
+            raise ValueError(f"{self.name} has no conserved variables apart from its stored ones")
+        return self.conserved_fields
+
+    def coordinate_key(self, axis: str) -> str:
+        """Dataset of the coordinates of a space axis."""
+        return f"{axis}-coordinate"
+
+
+_TRAJECTORY = ("sample", "time", "x")
+
+PROBLEMS: dict[ProblemName, Problem] = {
+    problem.name: problem
+    for problem in (
+        Problem(
+            name="burgers1d",
+            title="1D Burgers",
+            equation="u_t + (u^2/2)_x = (nu/pi) u_xx",
+            axes=("x",),
+            domain=((0.0, 1.0),),
+            boundaries=("periodic",),
+            parameters=(Parameter("nu", "Nu", "viscosity times pi, length^2/time"),),
+            fields=(Field("u", "length/time", conserved=True),),
+            arrays=(StoredArray("tensor", _TRAJECTORY),),
+        ),
+        Problem(
+            name="advection1d",
+            title="1D advection",
+            equation="u_t + beta u_x = 0",
+            axes=("x",),
+            domain=((0.0, 1.0),),
+            boundaries=("periodic",),
+            parameters=(Parameter("beta", "beta", "speed, length/time"),),
+            fields=(Field("u", "1", conserved=True),),
+            arrays=(StoredArray("tensor", _TRAJECTORY),),
+        ),
+        Problem(
+            name="darcy2d",
+            title="2D Darcy flow",
+            # The stored solution is the frame at t = 1.75 of a relaxation u_t = div(a grad u) + beta; it is
+            # treated as a map from a to u.
+            equation="-div(a grad u) = beta",
+            axes=("x", "y"),
+            domain=((0.0, 1.0), (0.0, 1.0)),
+            boundaries=("dirichlet",),
+            parameters=(Parameter("beta", "beta", "constant force, u/time"),),
+            fields=(
+                Field("a", "length^2/time", positive=True, given=True),
+                Field("u", "1"),
+            ),
+            arrays=(
+                StoredArray("nu", ("sample", "x", "y")),
+                StoredArray("tensor", ("sample", "channel", "x", "y")),
+            ),
+            time_key=None,
+            is_map=True,
+        ),
+        Problem(
+            name="compressible1d",
+            title="1D compressible Navier-Stokes",
+            equation="rho_t + (rho v)_x = 0;  (rho v)_t + (rho v^2 + p)_x = viscous;  "
+            "e_t + (v (e + p))_x = viscous;  e = p/(gamma - 1) + rho v^2/2, gamma = 5/3",
+            axes=("x",),
+            domain=((-1.0, 1.0),),
+            boundaries=("periodic", "outflow"),
+            parameters=(
+                Parameter("eta", "eta", "shear viscosity over density, length^2/time"),
+                Parameter("zeta", "zeta", "bulk viscosity over density, length^2/time"),
+            ),
+            fields=(
+                Field("density", "mass/length", positive=True, conserved=True),
+                Field("velocity", "length/time"),
+                Field("pressure", "mass length/time^2", positive=True),
+            ),
+            conserved_fields=(
+                Field("density", "mass/length", positive=True, conserved=True),
+                Field("momentum", "mass/time", conserved=True),
+                Field("energy", "mass length/time^2", positive=True, conserved=True),
+            ),
+            arrays=(
+                StoredArray("density", _TRAJECTORY),
+                StoredArray("Vx", _TRAJECTORY),
+                StoredArray("pressure", _TRAJECTORY),
+            ),
+        ),
+    )
+}

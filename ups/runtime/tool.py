@@ -1,0 +1,22 @@
+"""The child's side of a tool process: its request in, its outcome out."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ups.artifacts.files import read_json, write_json
+
+
+def serve(module: str, answer: Callable[[dict[str, Any]], Any]) -> int:
+    """Read DIR/request.json of `--work DIR`, and write what `answer` makes of it to DIR/outcome.json."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=answer.__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="directory with request.json")
+    work: Path = parser.parse_args().work
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    summary = answer(read_json(work / "request.json"))
+    write_json(work / "outcome.json", {"summary": summary})
+    return 0

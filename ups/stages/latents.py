@@ -1,0 +1,145 @@
+"""What the stages behind the cache read: latents and fields of each problem, cached or encoded on the fly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ups.config import Configuration
+from ups.config.schema import LoadingMode
+from ups.data.cache import LatentCache, open_caches
+from ups.data.dataset import Dataset, load_datasets
+from ups.data.encoding import EncodingStore
+from ups.data.loading import open_store
+from ups.data.splits import fitted_and_held_out
+from ups.data.stores import WindowStore
+from ups.data.streaming import ReadAhead
+from ups.data.windows import ProblemWindows, WindowSource
+from ups.models.codec import Codec, ProblemCodec
+from ups.runtime.ranks import Ranks
+from ups.training.step import BatchSource
+
+_ENCODED_FRAMES = 4096  # frames per call of the encoder
+
+
+@dataclass(frozen=True, eq=False)
+class LatentProblem:
+    """One problem's trajectories in latents and fields.
+
+    Attributes:
+        codec: the frozen codec, bound to this problem.
+        source: the cache, or the raw trajectories that are encoded when they are read.
+        known: [t, C] which fields are known in which frame.
+        scalars: [S] conditioning.
+        device: the one that trains.
+    """
+
+    codec: ProblemCodec
+    source: LatentCache | Dataset
+    known: NDArray[np.bool_]
+    scalars: list[float]
+    device: torch.device
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Rows of a split."""
+        return self.source.splits[split] if isinstance(self.source, Dataset) else self.source.rows(split)
+
+    def fields(self, split: str) -> NDArray[np.float32]:
+        """Physical fields [n, t, *grid, C] of a split, as stored: rounded to float16."""
+        if isinstance(self.source, Dataset):
+            return self.source.split(split).astype(np.float16).astype(np.float32)
+        return self.source.fields(self.rows(split)).astype(np.float32)
+
+    def latents(self, rows: NDArray[np.int64]) -> Tensor:
+        """Standardised latents [n, t, K, d] float32 of some rows, on the device that trains."""
+        if isinstance(self.source, LatentCache):
+            return torch.from_numpy(self.source.latents(rows)).to(self.device).float()
+        fields = torch.from_numpy(self.source.fields[rows])
+        known = torch.from_numpy(self.known).repeat(len(rows), 1)
+        parts = [
+            self.encode(frames.to(self.device), frames_known.to(self.device))
+            for frames, frames_known in zip(
+                fields.flatten(0, 1).split(_ENCODED_FRAMES), known.split(_ENCODED_FRAMES), strict=True
+            )
+        ]
+        return torch.cat(parts).unflatten(0, fields.shape[:2])
+
+    @torch.no_grad()
+    def encode(self, fields: Tensor, known: Tensor | None) -> Tensor:
+        """Physical frames [B, *grid, C] to standardised latents [B, K, d]; known [B, C]."""
+        return self.codec.encode(fields, known)
+
+    def store(self, rows: NDArray[np.int64], mode: LoadingMode) -> tuple[WindowStore, LoadingMode]:
+        """Windows of some rows, and how they are held: the loading mode with `auto` resolved."""
+        if isinstance(self.source, Dataset):
+            return EncodingStore(self.source, rows, self.encode, device=self.device), mode
+        if mode == "encode":
+            raise ValueError("a cache holds latents; only raw trajectories are encoded on the fly")
+        return open_store(self.source, rows, mode=mode, device=self.device)
+
+
+def open_problems(
+    inputs: dict[str, Path], configuration: Configuration, codec: Codec, ranks: Ranks
+) -> dict[str, LatentProblem]:
+    """All problems of a run, from the cache or, if `loading.mode` is `encode`, from the raw trajectories."""
+    if configuration.loading.mode == "encode":
+        return {
+            name: LatentProblem(codec.of(name), data, data.known, data.scalars, ranks.device)
+            for name, data in load_datasets(inputs["download"], ("train", "validation")).items()
+        }
+    return {
+        name: LatentProblem(codec.of(name), cache, cache.known, cache.scalars, ranks.device)
+        for name, cache in open_caches(inputs["cache_encode"]).items()
+    }
+
+
+@contextmanager
+def window_source(
+    problems: dict[str, LatentProblem],
+    configuration: Configuration,
+    ranks: Ranks,
+    *,
+    stage: str,
+    batch_size: int,
+    length: int,
+) -> Iterator[tuple[BatchSource, dict[str, str]]]:
+    """Batches of windows of the trajectories that the operator fits, and how each problem is held.
+
+    length: frames of a window; a map's has its two.
+    """
+    windows, held = {}, {}
+    for name, problem in problems.items():
+        rows, _ = fitted_and_held_out(
+            problem.rows("train"), configuration.training.operator.residual_fraction
+        )
+        store, held[name] = problem.store(rows, configuration.loading.mode)
+        statistics = problem.codec.statistics
+        windows[name] = ProblemWindows(
+            store=store,
+            length=min(length, len(problem.known)) if configuration.problems[name].problem.is_map else length,
+            scalars=problem.scalars,
+            known=problem.known,
+            mean=statistics.field_mean,
+            deviation=statistics.field_deviation,
+        )
+    source = WindowSource(
+        windows,
+        seed=configuration.seed,
+        purpose=stage,
+        batch_size=batch_size,
+        sampling=configuration.sampling,
+        order=configuration.loading.order,
+        device=ranks.device,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    if "stream" not in held.values():
+        yield source, held
+        return
+    with ReadAhead(source, depth=configuration.loading.read_ahead) as ahead:
+        yield ahead, held

@@ -254,7 +254,7 @@ def test_one_damaged_bit_is_5_and_the_next_run_mends_it(finished_root, tmp_path)
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
     run = root / "runs" / finished_root[1].name
-    (path,) = (root / "artifacts" / "download").glob("*/trajectories.hdf5")
+    (path,) = (root / "artifacts" / "download").glob("*/burgers1d/trajectories.hdf5")
     content = bytearray(path.read_bytes())
     content[-100] ^= 4
     path.write_bytes(content)

@@ -1,24 +1,22 @@
 """Score a finished run on a file, in a process of its own."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ups.artifacts import Artifact, Manifest, Store
-from ups.artifacts.files import read_json, storage_error, write_json
+from ups.artifacts.files import read_json
 from ups.config.load import load_configuration
 from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve
-from ups.pipeline.launch import launch
-from ups.pipeline.outcome import OUTCOME_FILE, classify
+from ups.pipeline.tool import run_tool
 
-_GRACE_SECONDS = 2.0  # there is nothing to save
 _NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
 
 
-def run_artifacts(run: Path) -> dict[str, Artifact]:
-    """The artifacts that a run points to, verified.
+def run_artifacts(run: Path, leases: ExitStack) -> dict[str, Artifact]:
+    """The artifacts that a run points to, verified, and kept from `ups cache gc` until `leases` closes.
 
     Raises:
         ConfigurationError: the directory is no run, or the run has not finished.
@@ -40,12 +38,14 @@ def run_artifacts(run: Path) -> dict[str, Artifact]:
     artifacts = {}
     for stage, pointer in pointers.items():
         path = (run / pointer["path"]).resolve()
+        store = Store(path.parents[2])
+        leases.enter_context(store.lease(stage, path.name))
         if not (path / "manifest.json").is_file():
             raise ConfigurationError(
                 f"its {stage} artifact is gone", where=str(run), fix="build it again with `ups run`"
             )
         artifacts[stage] = Artifact(path, Manifest.read(path / "manifest.json"))
-        Store(path.parents[2]).verify(artifacts[stage])
+        store.verify(artifacts[stage])
     return artifacts
 
 
@@ -69,35 +69,21 @@ def score_on_file(
             belong to several.
         DataError: the file is missing, malformed, or does not contain the model's grid and frames.
     """
-    artifacts = run_artifacts(run)
-    configuration = resolve(load_configuration(run / "config.yaml"))
-    try:
-        with TemporaryDirectory(prefix="score_file-", dir=run / "logs") as directory:
-            work = Path(directory)
-            write_json(
-                work / "request.json",
-                {
-                    "configuration": configuration.model_dump(mode="json"),
-                    "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
-                    "file": str(file.absolute()),
-                    "rows": rows,
-                    "problem": problem,
-                    "at_file_resolution": at_file_resolution,
-                },
-            )
-            returncode = launch(
-                "ups.stages.score_file",
-                ["--work", str(work)],
-                work=work,
-                processes=None,
-                log_file=work / "log.txt",
-                on_line=on_line,
-                environment={"OMP_NUM_THREADS": str(configuration.execution.threads)},
-                grace_seconds=_GRACE_SECONDS,
-            )
-            classify(returncode, work)
-            return read_json(work / OUTCOME_FILE)["summary"]["records"]
-    except BrokenPipeError:
-        raise  # of whoever reads our output
-    except OSError as error:
-        raise storage_error(error, run) from error
+    with ExitStack() as leases:
+        artifacts = run_artifacts(run, leases)
+        configuration = resolve(load_configuration(run / "config.yaml"))
+        summary = run_tool(
+            "ups.stages.score_file",
+            {
+                "configuration": configuration.model_dump(mode="json"),
+                "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
+                "file": str(file.absolute()),
+                "rows": rows,
+                "problem": problem,
+                "at_file_resolution": at_file_resolution,
+            },
+            place=run / "logs",
+            threads=configuration.execution.threads,
+            on_line=on_line,
+        )
+    return summary["records"]

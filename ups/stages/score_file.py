@@ -5,8 +5,6 @@ No stage of the chain: it seals nothing. `python -m ups.stages.score_file --work
 ends with DIR/outcome.json, whose summary has the records.
 """
 
-import argparse
-import json
 import logging
 import math
 import sys
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ups.artifacts.files import write_json
 from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets, read_description
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
@@ -26,6 +23,7 @@ from ups.evaluation.score import records
 from ups.inference.surrogate import load_surrogate
 from ups.problems import Variables
 from ups.runtime.ranks import join_ranks
+from ups.runtime.tool import serve
 from ups.stages.scoring import make_trial, score_all, train_means
 
 log = logging.getLogger(__name__)
@@ -42,14 +40,9 @@ class Strides:
     time: int
 
 
-def main() -> int:
-    """Score and write the records."""
-    parser = argparse.ArgumentParser(prog="python -m ups.stages.score_file", description=main.__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    work: Path = parser.parse_args().work
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    request = json.loads((work / "request.json").read_text())
-    table = score_file(
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Score, and return the records."""
+    records = score_file(
         Configuration.model_validate(request["configuration"]),
         {stage: Path(path) for stage, path in request["inputs"].items()},
         Path(request["file"]),
@@ -57,8 +50,7 @@ def main() -> int:
         problem=request["problem"],
         at_file_resolution=request["at_file_resolution"],
     )
-    write_json(work / "outcome.json", {"summary": {"records": table}})
-    return 0
+    return {"records": records}
 
 
 def score_file(
@@ -257,4 +249,4 @@ def _points(grid: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve("ups.stages.score_file", answer))

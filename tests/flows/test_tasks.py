@@ -74,12 +74,18 @@ def test_a_server_that_is_gone_costs_the_display_and_not_the_training():
     assert asked == [0, 60, 120, 180, 199]
 
 
+def record(
+    model: str, metric: str, value: float | None, *, problem: str = "burgers1d", field: str | None = None
+):
+    return {"problem": problem, "model": model, "metric": metric, "field": field, "value": value}
+
+
 def test_a_table_has_one_row_per_model_and_only_columns_that_were_measured():
     records = [
-        {"model": "persistence", "metric": "pdebench_nrmse", "value": 1.23456},
-        {"model": "persistence", "metric": "seconds_per_trajectory", "value": 5.4321e-06},
-        {"model": "diffusion", "metric": "pdebench_nrmse", "value": 0.5},
-        {"model": "diffusion", "metric": "crps", "value": None},
+        record("persistence", "pdebench_nrmse", 1.23456),
+        record("persistence", "seconds_per_trajectory", 5.4321e-06),
+        record("diffusion", "pdebench_nrmse", 0.5),
+        record("diffusion", "crps", None),
     ]
     rows = result_rows(records)
     assert rows == [
@@ -87,3 +93,15 @@ def test_a_table_has_one_row_per_model_and_only_columns_that_were_measured():
         {"model": "diffusion", "PDEBench nRMSE": 0.5, "CRPS": None, "s / trajectory": None},
     ]
     json.dumps(rows, allow_nan=False)
+
+
+def test_a_table_of_several_problems_names_them_and_leaves_single_fields_out():
+    records = [
+        record("operator", "pdebench_nrmse", 0.25, problem="darcy"),
+        record("operator", "pdebench_nrmse", 0.5, problem="compressible"),
+        record("operator", "pdebench_nrmse", 0.75, problem="compressible", field="density"),
+    ]
+    assert result_rows(records) == [
+        {"problem": "darcy", "model": "operator", "PDEBench nRMSE": 0.25},
+        {"problem": "compressible", "model": "operator", "PDEBench nRMSE": 0.5},
+    ]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ups.physics import darcy_samples
 from ups.physics.darcy import relax_darcy, solve_darcy_steady
 from ups.physics.darcy_samples import darcy_coefficients, darcy_initial_states
+from ups.physics.rows import row_uniforms
 
 ROWS = 600
 RESOLUTION = 64
@@ -201,7 +202,7 @@ def test_coefficient_and_initial_state_of_a_row_are_independent(coefficients, st
     philox = np.random.Philox(key=np.array([11, 0], dtype=np.uint64))
     first = np.random.Generator(philox).random()  # the stream of the one-dimensional problems
     for stream in (1, 2):
-        assert darcy_samples._uniforms(np.array([0]), seed=11, stream=stream, count=1)[0, 0] != first
+        assert row_uniforms(np.array([0]), seed=11, stream=stream, count=1)[0, 0] != first
 
 
 def test_values_are_pinned():

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ups.physics.compressible import Boundary
+from ups.physics.rows import checked_rows, row_uniforms
 from ups.problems.ideal_gas import GAMMA
 
 MODES = 4
@@ -59,22 +60,11 @@ def compressible_initial_states(
     Raises:
         ValueError: an argument is out of its range.
     """
-    row_numbers = np.asarray(rows)
-    if row_numbers.ndim != 1 or (row_numbers.size and not np.issubdtype(row_numbers.dtype, np.integer)):
-        raise ValueError(f"rows must be integers [n], got {row_numbers.dtype} {row_numbers.shape}")
-    if row_numbers.size and row_numbers.min() < 0:
-        raise ValueError(f"rows must not be negative, got {row_numbers.min()}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-    if resolution < 2:
-        raise ValueError(f"resolution must be at least 2, got {resolution}")
+    row_numbers = checked_rows(rows, seed=seed, resolution=resolution)
     if boundary not in {"periodic", "outflow"}:
         raise ValueError(f'boundary must be "periodic" or "outflow", got {boundary!r}')
 
-    uniform = np.empty((row_numbers.size, _UNIFORMS))
-    for draws, row in zip(uniform, row_numbers.tolist(), strict=True):
-        key = np.array([seed, row], dtype=np.uint64)
-        np.random.Generator(np.random.Philox(key=key)).random(out=draws)
+    uniform = row_uniforms(row_numbers, seed=seed, count=_UNIFORMS)
     amplitude, phase, background, jump = np.split(
         uniform, np.cumsum([_SUPERPOSITIONS, _SUPERPOSITIONS, 6]), axis=1
     )

@@ -45,6 +45,7 @@ from ups.physics.initial_conditions import (
     WINDOW_SPREAD,
     cell_centres,
 )
+from ups.physics.rows import checked_rows, row_uniforms
 
 BLOCK_ROWS = 200
 GAUSSIANS = 5
@@ -79,7 +80,7 @@ def darcy_coefficients(
     Raises:
         ValueError: an argument is out of its range.
     """
-    row_numbers = _checked_rows(rows, seed=seed, resolution=resolution)
+    row_numbers = checked_rows(rows, seed=seed, resolution=resolution)
     along_x, along_y = _gaussian_factors(row_numbers, seed=seed, resolution=resolution)
     levels = np.array([_block_level(int(row) // BLOCK_ROWS, seed, resolution) for row in row_numbers])
     total = np.matmul(along_x.swapaxes(1, 2), along_y)
@@ -99,8 +100,8 @@ def darcy_initial_states(
     Raises:
         ValueError: an argument is out of its range.
     """
-    row_numbers = _checked_rows(rows, seed=seed, resolution=resolution)
-    uniform = _uniforms(row_numbers, seed=seed, stream=_INITIAL_STREAM, count=_INITIAL_UNIFORMS)
+    row_numbers = checked_rows(rows, seed=seed, resolution=resolution)
+    uniform = row_uniforms(row_numbers, seed=seed, stream=_INITIAL_STREAM, count=_INITIAL_UNIFORMS)
     wavenumber_x, wavenumber_y, amplitude, phase, (offset, window, begin_x, begin_y) = np.split(
         uniform.T, [WAVES, 2 * WAVES, 3 * WAVES, 4 * WAVES]
     )
@@ -129,7 +130,7 @@ def _gaussian_factors(
     row_numbers: NDArray[np.integer], *, seed: int, resolution: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The five Gaussians of every row as factors along x and along y, each [n, gaussian, cell]."""
-    uniform = _uniforms(row_numbers, seed=seed, stream=_COEFFICIENT_STREAM, count=_COEFFICIENT_UNIFORMS)
+    uniform = row_uniforms(row_numbers, seed=seed, stream=_COEFFICIENT_STREAM, count=_COEFFICIENT_UNIFORMS)
     centre_x, centre_y, width = np.split(uniform[:, :, None], 3, axis=1)
     width = WIDTH_MOST * (1.0 - width)  # in (0, 1/2]: never 0
     coordinates = cell_centres(resolution)
@@ -153,28 +154,3 @@ def _window(coordinates: NDArray[np.float64], uniform: NDArray[np.float64]) -> N
     rising = np.tanh((coordinates - begin) / WINDOW_EDGE)
     falling = np.tanh((coordinates - begin - WINDOW_LENGTH) / WINDOW_EDGE)
     return 0.5 * (rising - falling)
-
-
-def _uniforms(row_numbers: NDArray[np.integer], *, seed: int, stream: int, count: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), [n, count]: those of row i are a function of (seed, i, stream)."""
-    uniform = np.empty((row_numbers.size, count))
-    counter = np.array([0, 0, 0, stream], dtype=np.uint64)
-    for draws, row in zip(uniform, row_numbers.tolist(), strict=True):
-        key = np.array([seed, row], dtype=np.uint64)
-        np.random.Generator(np.random.Philox(key=key, counter=counter)).random(out=draws)
-    return uniform
-
-
-def _checked_rows(
-    rows: NDArray[np.integer] | Sequence[int], *, seed: int, resolution: int
-) -> NDArray[np.integer]:
-    row_numbers = np.asarray(rows)
-    if row_numbers.ndim != 1 or (row_numbers.size and not np.issubdtype(row_numbers.dtype, np.integer)):
-        raise ValueError(f"rows must be integers [n], got {row_numbers.dtype} {row_numbers.shape}")
-    if row_numbers.size and row_numbers.min() < 0:
-        raise ValueError(f"rows must not be negative, got {row_numbers.min()}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-    if resolution < 2:
-        raise ValueError(f"resolution must be at least 2, got {resolution}")
-    return row_numbers

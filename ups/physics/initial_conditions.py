@@ -31,6 +31,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ups.physics.rows import checked_rows, row_uniforms
+
 MODES = 4
 DRAWN_MODES = 2
 ABSOLUTE_PROBABILITY = 0.1
@@ -82,20 +84,8 @@ def sinusoidal_initial_conditions(
     Raises:
         ValueError: an argument is out of its range.
     """
-    row_numbers = np.asarray(rows)
-    if row_numbers.ndim != 1 or (row_numbers.size and not np.issubdtype(row_numbers.dtype, np.integer)):
-        raise ValueError(f"rows must be integers [n], got {row_numbers.dtype} {row_numbers.shape}")
-    if row_numbers.size and row_numbers.min() < 0:
-        raise ValueError(f"rows must not be negative, got {row_numbers.min()}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-    if resolution < 2:
-        raise ValueError(f"resolution must be at least 2, got {resolution}")
-
-    uniform = np.empty((row_numbers.size, _UNIFORMS))
-    for draws, row in zip(uniform, row_numbers.tolist(), strict=True):
-        key = np.array([seed, row], dtype=np.uint64)
-        np.random.Generator(np.random.Philox(key=key)).random(out=draws)
+    row_numbers = checked_rows(rows, seed=seed, resolution=resolution)
+    uniform = row_uniforms(row_numbers, seed=seed, count=_UNIFORMS)
     amplitude, phase, mode, (absolute, sign, window) = np.split(
         uniform.T, np.cumsum([MODES, MODES, DRAWN_MODES])
     )

@@ -50,11 +50,22 @@ def execute(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(records, indent=2))
         return
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    table = Table(*(Column(name.replace("_", " ")) for name in columns), box=None, pad_edge=False)
+    for kind in dict.fromkeys(record.get("measure") for record in records):
+        show(_table([record for record in records if record.get("measure") == kind]))
+        print()
+
+
+def _table(records: list[dict[str, Any]]) -> Table:
+    """Records of one kind, a row each; what a record is of stands first."""
+    names = dict.fromkeys(key for record in records for key, value in record.items() if value is not None)
+    names.pop("measure", None)
+    columns = sorted(names, key=lambda name: name not in {"case", "what"})
+    table = Table(
+        *(Column(name.replace("_", " "), no_wrap=True) for name in columns), box=None, pad_edge=False
+    )
     for record in records:
         table.add_row(*(_cell(record.get(name)) for name in columns))
-    show(table)
+    return table
 
 
 def _cell(value: Any) -> str:

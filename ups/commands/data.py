@@ -252,14 +252,12 @@ def _check(options: argparse.Namespace) -> None:
 
 def _check_table(records: list[dict[str, Any]]) -> Table:
     """One row per file; everything else is in the JSON."""
+    left = ("file", "verdict", "problem", "rows x frames x points", "parameters")
+    right = ("bad rows", "mean drifts by", "from our solver", "expected")
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("file", "verdict", "problem", "rows x frames x points")),
-        "parameters",
-        *(
-            Column(name, justify="right")
-            for name in ("bad rows", "mean drifts by", "from our solver", "expected")
-        ),
-        Column("MD5"),
+        *(Column(name, no_wrap=True) for name in left),
+        *(Column(name, no_wrap=True, justify="right") for name in right),
+        Column("MD5", no_wrap=True),
         box=None,
         pad_edge=False,
     )

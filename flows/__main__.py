@@ -39,9 +39,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         overrides = parse_overrides(options.assignments)
-        configuration = resolve(
-            load_configuration(options.config, overrides)
-        )  # a typo needs no server to be found
+        # A typo needs no server to be found.
+        configuration = resolve(load_configuration(options.config, overrides))
         _require_server()
         report = _run(options.config, overrides, on_burgers_only=set(configuration.problems) == {"burgers1d"})
     except UpsError as error:

@@ -20,12 +20,13 @@ from small_files import FRAMES, Small, small
 
 from ups.config import Configuration, load_configuration
 from ups.data.dataset import Dataset, conditioning_scalars, load_datasets, read_description, trajectory_file
-from ups.data.layout import ORIGINAL_ROWS, cell_centres
+from ups.data.layout import cell_centres
 from ups.data.pdebench_writer import write_trajectories
 from ups.data.splits import SPLITS
 from ups.errors import DataError, IntegrityError, UpsError
 from ups.problems import PROBLEMS
 from ups.problems.ideal_gas import to_conserved
+from ups.problems.problem import ORIGINAL_ROWS
 from ups.problems.published import PUBLISHED, PublishedFile
 from ups.runtime.request import Request
 from ups.stages import copying, download, generation

@@ -34,10 +34,11 @@ from ups.errors import (
     StorageError,
     UpsError,
 )
+from ups.problems.published import DARUS
 from ups.transfer import address as address_module
 from ups.transfer import transport
 from ups.transfer.address import is_public, parse_address, public_addresses, redirected
-from ups.transfer.download import DARUS, HDF5_SIGNATURE, address_of, download
+from ups.transfer.download import HDF5_SIGNATURE, address_of, download
 from ups.transfer.patience import Pace
 
 # A busy machine may pause for a second: only where silence or slowness is the fault, less is borne.

@@ -1,4 +1,4 @@
-"""The process behind `ups bench`: {"subject", "threads", ...} in, records out."""
+"""The process behind `ups bench`: {"subject", "threads", "directory" (to work in), ...} in, records out."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
         )
     from ups.benchmarks.cache import measure_cache
 
-    with TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as directory:
+    with TemporaryDirectory(prefix=".bench-", dir=request["directory"]) as directory:
         return measure_cache(
             Path(directory), threads=request["threads"], trajectories=request["trajectories"]
         )

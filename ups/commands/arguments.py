@@ -30,6 +30,13 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def count(text: str) -> int:
+    """Type of an argument that is a whole number from 1 upwards."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 upwards")
+    return int(text)
+
+
 def read_configuration(options: argparse.Namespace) -> Configuration:
     """The resolved configuration that the arguments name.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from ups.commands.arguments import add_root
+from ups.commands.arguments import add_root, count
 from ups.commands.tables import show
 from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
@@ -25,17 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     cache = subjects.add_parser("cache", help="building and reading the cache, and the loaders")
     cache.add_argument(
-        "--trajectories", type=int, default=512, help="in the cache that is measured (default 512)"
+        "--trajectories", type=count, default=512, help="in the cache that is measured (default 512)"
     )
     for subject in (data, cache):
-        subject.add_argument("--threads", type=int, default=2, help="default 2")
+        subject.add_argument("--threads", type=count, default=2, help="default 2")
         subject.add_argument("--json", action="store_true", help="print JSON")
         add_root(subject)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Measure in a process of its own and print the records."""
-    request: dict[str, Any] = {"subject": options.subject, "threads": options.threads}
+    place = find_root(options.root) / "artifacts" / ".work"
+    request: dict[str, Any] = {
+        "subject": options.subject,
+        "threads": options.threads,
+        "directory": str(place),
+    }
     if options.subject == "data":
         request |= {"seconds": options.seconds, "device": resolve_device(options.device, where="--device")}
     else:
@@ -43,7 +48,7 @@ def execute(options: argparse.Namespace) -> None:
     records = run_tool(
         "ups.benchmarks",
         request,
-        place=find_root(options.root) / "artifacts" / ".work",
+        place=place,
         threads=options.threads,
         on_line=lambda line: print(line, file=sys.stderr),
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ups.artifacts.files import read_json
 from ups.artifacts.sums import recorded_content
-from ups.commands.arguments import add_root
+from ups.commands.arguments import add_root, count
 from ups.commands.tables import show
 from ups.config.data import OneProblem, PublishedData
 from ups.config.load import describe_problems
@@ -23,9 +23,7 @@ from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
 from ups.pipeline.tool import run_tool
 from ups.problems import PROBLEMS
-from ups.problems.published import PUBLISHED, PublishedFile
-
-DOWNLOADS = "downloads"
+from ups.problems.published import DOWNLOADS, PUBLISHED, PublishedFile
 
 _ADDRESS = PublishedData.model_fields["address"].default
 _HOURS = PublishedData.model_fields["deadline_hours"].default
@@ -75,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     generating.add_argument("equation", choices=list(PROBLEMS))
     generating.add_argument("output", metavar="FILE", type=Path)
-    generating.add_argument("--rows", type=_count, default=100, help="trajectories (default 100)")
+    generating.add_argument("--rows", type=count, default=100, help="trajectories (default 100)")
     generating.add_argument(
         "--set",
         dest="assignments",
@@ -85,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a setting of the equation: nu, beta, eta, resolution, frames, frame_interval, seed ...; repeatable",
     )
     generating.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    generating.add_argument("--threads", type=_count, default=2, help="blocks solved at a time (default 2)")
+    generating.add_argument("--threads", type=count, default=2, help="blocks solved at a time (default 2)")
 
     checking = actions.add_parser(
         "check",
@@ -99,9 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     checking.add_argument("--boundary", help="of files that do not store it")
     checking.add_argument(
-        "--rows", type=_count, help="check the values of the first N rows only (default: all)"
+        "--rows", type=count, help="check the values of the first N rows only (default: all)"
     )
-    checking.add_argument("--threads", type=_count, default=2)
+    checking.add_argument("--threads", type=count, default=2)
 
     for action in (listing, informing, fetching, generating, checking):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -370,12 +368,6 @@ def _range(text: str) -> tuple[int, int]:
     if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
         raise argparse.ArgumentTypeError(f"{text!r} is no range: write START:STOP, e.g. 1000:1100")
     return int(start), int(stop)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 upwards")
-    return int(text)
 
 
 def _tell(line: str) -> None:

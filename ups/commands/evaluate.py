@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from ups.commands.arguments import count
 from ups.commands.tables import result_tables, show
 from ups.pipeline.scoring import score_on_file
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="HDF5 in PDEBench layout, on the model's grid or a finer one, with the model's frames or more",
     )
     parser.add_argument(
-        "--rows", type=_count, default=1000, help="score the first N trajectories (default 1000)"
+        "--rows", type=count, default=1000, help="score the first N trajectories (default 1000)"
     )
     parser.add_argument(
         "--problem",
@@ -31,12 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode and score on the file's own grid, where that is finer than the model's",
     )
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 upwards")
-    return int(text)
 
 
 def execute(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from ups.config.section import Count, Integer, Name, Positive, Section, Seed
 from ups.problems import PROBLEMS, Boundary, Problem, ProblemName, Variables
-from ups.problems.published import PUBLISHED, TEST_ROWS, PublishedFile
+from ups.problems.published import DARUS, PUBLISHED, TEST_ROWS, PublishedFile
 
 Sampling = Literal["balanced", "proportional", "difficulty_weighted"]
 
@@ -74,11 +74,24 @@ class ProblemData(Section):
         return getattr(self, "variables", "primitive")
 
 
-class Generated(ProblemData):
+class EquationData(ProblemData):
+    """Base of the sources that name their equation and the number of trajectories."""
+
+    trajectories: Splits
+
+    @property
+    def problem(self) -> Problem:
+        return PROBLEMS[getattr(self, "equation")]  # noqa: B009  every subclass declares it
+
+    @property
+    def counts(self) -> Splits:
+        return self.trajectories
+
+
+class Generated(EquationData):
     """Solve on this machine. A trajectory is a function of `seed` and its number."""
 
     source: Literal["generated"]
-    trajectories: Splits
     resolution: Count = Field(ge=8, description="grid points kept per space axis")
     solver_resolution: Count = Field(ge=8, description="grid cells of the solver per space axis")
     seed: Seed = Field(default=0, description="seed of the initial states")
@@ -91,14 +104,6 @@ class Generated(ProblemData):
                 f"{self.resolution}: the fields are the solver's, strided"
             )
         return self
-
-    @property
-    def problem(self) -> Problem:
-        return PROBLEMS[getattr(self, "equation")]  # noqa: B009  every subclass declares it
-
-    @property
-    def counts(self) -> Splits:
-        return self.trajectories
 
     @property
     def kept_grid(self) -> tuple[int, ...]:
@@ -153,12 +158,11 @@ class GeneratedCompressible(Generated):
     variables: Variables = Field(default="primitive", description="what the models see")
 
 
-class DataFile(ProblemData):
+class DataFile(EquationData):
     """Read a file in PDEBench's layout."""
 
     source: Literal["file"]
     path: Path = Field(description="HDF5 file; relative paths start at the configuration file")
-    trajectories: Splits
     space_stride: Count = Field(default=4, description="keep every n-th grid point per space axis")
     test_first: Count | None = Field(
         default=TEST_ROWS,
@@ -174,14 +178,6 @@ class DataFile(ProblemData):
                 "that test rows come from: lower it, or raise test_first"
             )
         return self
-
-    @property
-    def problem(self) -> Problem:
-        return PROBLEMS[getattr(self, "equation")]  # noqa: B009  every subclass declares it
-
-    @property
-    def counts(self) -> Splits:
-        return self.trajectories
 
     @property
     def kept_grid(self) -> None:
@@ -279,7 +275,7 @@ class PublishedData(ProblemData):
     trajectories: Splits | None = Field(default=None, description="from the whole file; its MD5 is checked")
     rows: Rows | None = Field(default=None, description="only these rows are downloaded, by byte range")
     address: str = Field(
-        default="https://darus.uni-stuttgart.de/api/access/datafile/{id}",
+        default=DARUS,
         min_length=1,
         description="where files are: {id} is DaRUS's number, {name} the file's name; https, http or file",
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.data.pdebench import read_trajectories
+from ups.data.pdebench import Trajectories, read_trajectories
 from ups.data.splits import SPLITS
 from ups.problems import PROBLEMS, Boundary, Problem
 
@@ -26,27 +26,25 @@ def trajectory_file(artifact: Path, name: str) -> Path:
     return artifact / name / "trajectories.hdf5"
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Trajectories of some splits of one problem.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ProblemTrajectories:
+    """What is known of some trajectories of one problem, wherever their fields are.
 
     Attributes:
         problem: its declaration.
-        fields: [n, t, *grid, C] float32, physical units; what is not known is 0.
         names: of the C fields.
         known: [t, C] which fields are known in which frame. All, but in the first frame of a map.
         times: [t] float64.
         coordinates: [points] float64 per space axis, as stored in the file.
         parameters: PDE parameters by name.
         boundary: of the domain.
-        splits: rows of `fields` per split.
+        splits: rows per split, counted within these trajectories.
         rows: [n] numbers of these trajectories in the original file.
         title: for records, e.g. "burgers1d nu=0.01".
         version: which data these are, for records.
     """
 
     problem: Problem
-    fields: NDArray[np.float32]
     names: tuple[str, ...]
     known: NDArray[np.bool_]
     times: NDArray[np.float64]
@@ -59,10 +57,6 @@ class Dataset:
     version: str
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        return self.fields.shape[2:-1]
-
-    @property
     def scored(self) -> list[int]:
         """Channels that a forecast is scored on: all that are not given."""
         return scored_channels(self.problem)
@@ -71,6 +65,21 @@ class Dataset:
     def scalars(self) -> list[float]:
         """What the models are conditioned on; see `conditioning_scalars`."""
         return conditioning_scalars(self.problem, self.times, self.parameters)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(ProblemTrajectories):
+    """Trajectories of some splits of one problem, in memory.
+
+    Attributes:
+        fields: [n, t, *grid, C] float32, physical units; what is not known is 0.
+    """
+
+    fields: NDArray[np.float32]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return self.fields.shape[2:-1]
 
     def split(self, name: str) -> NDArray[np.float32]:
         """Fields [n, t, *grid, C] of one split."""
@@ -108,31 +117,40 @@ def load_datasets(artifact: Path, splits: tuple[str, ...] = SPLITS) -> dict[str,
     }
 
 
-def _load(path: Path, described: dict[str, Any], splits: tuple[str, ...]) -> Dataset:
-    wanted = np.concatenate([np.asarray(described["rows"][name], dtype=np.int64) for name in splits])
-    read = read_trajectories(
-        path,
-        wanted,
-        problem=described["problem"],
-        variables=described["variables"],
-        space_stride=described["space_stride"],
-    )
-    original = np.asarray(described["original_rows"], dtype=np.int64)
-    ends = np.cumsum([len(described["rows"][name]) for name in splits])
-    starts = np.concatenate([[0], ends[:-1]])
-    return Dataset(
-        problem=PROBLEMS[described["problem"]],
-        fields=read.fields,
-        names=read.names,
-        known=read.known,
-        times=read.times,
-        coordinates=read.coordinates,
-        parameters=read.parameters,
-        boundary=read.boundary,
-        splits={
-            name: np.arange(a, b) for name, a, b in zip(splits, starts.tolist(), ends.tolist(), strict=True)
+def stored_rows(described: dict[str, Any], splits: tuple[str, ...]) -> NDArray[np.int64]:
+    """Rows of the file that serve the given splits, one split after the other."""
+    return np.concatenate([np.asarray(described["rows"][name], dtype=np.int64) for name in splits])
+
+
+def layout_of(described: dict[str, Any]) -> dict[str, Any]:
+    """How a problem's file is read: arguments of `read_trajectories`."""
+    return {key: described[key] for key in ("problem", "variables", "space_stride")}
+
+
+def what_is_known(described: dict[str, Any], splits: tuple[str, ...], read: Trajectories) -> dict[str, Any]:
+    """The fields of `ProblemTrajectories` for the rows of `stored_rows`.
+
+    Args:
+        read: from the file, of any rows.
+    """
+    ends = np.cumsum([len(described["rows"][name]) for name in splits]).tolist()
+    return {
+        "problem": PROBLEMS[described["problem"]],
+        "names": read.names,
+        "known": read.known,
+        "times": read.times,
+        "coordinates": read.coordinates,
+        "parameters": read.parameters,
+        "boundary": read.boundary,
+        "splits": {
+            name: np.arange(start, end) for name, start, end in zip(splits, [0, *ends], ends, strict=False)
         },
-        rows=original[wanted],
-        title=described["title"],
-        version=described["version"],
-    )
+        "rows": np.asarray(described["original_rows"], dtype=np.int64)[stored_rows(described, splits)],
+        "title": described["title"],
+        "version": described["version"],
+    }
+
+
+def _load(path: Path, described: dict[str, Any], splits: tuple[str, ...]) -> Dataset:
+    read = read_trajectories(path, stored_rows(described, splits), **layout_of(described))
+    return Dataset(fields=read.fields, **what_is_known(described, splits, read))

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ups.errors import DataError
 from ups.problems import PROBLEMS, Boundary, Field, Problem, StoredArray
+from ups.problems.problem import ORIGINAL_ROWS
 
 BOUNDARY_ATTRIBUTE = "boundary"
 PROBLEM_ATTRIBUTE = "problem"
-ORIGINAL_ROWS = "original-rows"
-"""Names that only our own files have: genuine ones lack all three."""
+"""Attributes that only our own files have: genuine ones lack both."""
 
 LARGEST = 1e12
 """No quantity of the problems comes near; its square and a sum of squares still fit into float32."""

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from ups.data.hdf5 import CheckedArray, CheckedFile, open_checked
 from ups.data.layout import (
     BOUNDARY_ATTRIBUTE,
-    ORIGINAL_ROWS,
     PROBLEM_ATTRIBUTE,
     axes_text,
     boundary_of,
@@ -41,6 +40,7 @@ from ups.data.layout import (
 from ups.data.pdebench_rows import read_rows
 from ups.errors import DataError
 from ups.problems import Boundary, Problem, ProblemName, StoredArray, Variables
+from ups.problems.problem import ORIGINAL_ROWS
 
 DATA_VERSION = "2023-10"
 """The version of PDEBench's data that is read and written: unit domain, flux u^2/2, viscosity nu/pi."""

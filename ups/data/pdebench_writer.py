@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ups.artifacts.files import storage_error, sync_directory, sync_file
 from ups.data.layout import (
     BOUNDARY_ATTRIBUTE,
-    ORIGINAL_ROWS,
     PROBLEM_ATTRIBUTE,
     boundary_of,
     check_coordinates,
@@ -34,6 +33,7 @@ from ups.data.layout import (
 )
 from ups.errors import DataError
 from ups.problems import Boundary, ProblemName
+from ups.problems.problem import ORIGINAL_ROWS
 
 
 def write_trajectories(

@@ -9,6 +9,9 @@ Quantities are in PDEBench's own, dimensionless units; "length", "time", "mass" 
 from dataclasses import dataclass
 from typing import Literal
 
+ORIGINAL_ROWS = "original-rows"
+"""Dataset [n] int64 of a file with some rows of another: their numbers there."""
+
 ProblemName = Literal["burgers1d", "advection1d", "darcy2d", "compressible1d"]
 Boundary = Literal["periodic", "outflow", "dirichlet"]
 Variables = Literal["primitive", "conserved"]

@@ -15,6 +15,12 @@ from ups.problems.problem import PROBLEMS, Boundary, Problem, ProblemName
 TEST_ROWS = 1000
 """PDEBench's test set: the first rows of every file. They never train."""
 
+DARUS = "https://darus.uni-stuttgart.de/api/access/datafile/{id}"
+"""The template of the addresses that PDEBench publishes."""
+
+DOWNLOADS = "downloads"
+"""Directory below the root where fetched files are kept."""
+
 
 @dataclass(frozen=True)
 class PublishedFile:

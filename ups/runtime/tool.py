@@ -16,7 +16,6 @@ def serve(module: str, answer: Callable[[dict[str, Any]], Any]) -> int:
     parser.add_argument("--work", type=Path, required=True, help="directory with request.json")
     work: Path = parser.parse_args().work
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     summary = answer(read_json(work / "request.json"))
     write_json(work / "outcome.json", {"summary": summary})
     return 0

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,13 @@ Split = dict[str, NDArray[np.int64]]
 
 _BLOCK = 256  # trajectories read and written together
 _SECONDS_BETWEEN_LINES = 5.0
+
+
+class Fetched(NamedTuple):
+    """A file in the downloads, and its sha256 as it was just checked or written."""
+
+    path: Path
+    sha256: str
 
 
 def copy_file(
@@ -69,7 +76,7 @@ def copy_published(
     published = data.published
     parameters, boundary = published.parameters, published.boundary
     ranges = None if data.rows is None else list(data.rows.named().values())
-    path = fetch(published, data.address, ranges, downloads, deadline_seconds=data.deadline_hours * 3600)
+    path, _ = fetch(published, data.address, ranges, downloads, deadline_seconds=data.deadline_hours * 3600)
     described = inspect(path, problem=published.problem_name, parameters=parameters, boundary=boundary)
     _require_published_shape(described, published)
     if data.rows is None:
@@ -109,7 +116,7 @@ def fetch(
     downloads: Path,
     *,
     deadline_seconds: float,
-) -> Path:
+) -> Fetched:
     """Bring a published file, or only some rows of it, into `downloads`; what is there already is checked.
 
     Args:
@@ -123,7 +130,7 @@ def fetch(
     address = address_of(template, file_id=published.file_id, name=published.file_name)
     progress = _Progress(published.file_name)
     if rows is None:
-        return download(
+        downloaded = download(
             address,
             downloads / published.file_name,
             md5=published.md5,
@@ -131,7 +138,8 @@ def fetch(
             signature=HDF5_SIGNATURE,
             deadline_seconds=deadline_seconds,
             progress=progress,
-        ).path
+        )
+        return Fetched(downloaded.path, downloaded.sha256)
     ranges = _merged(rows)
     label = "_".join(f"{start}-{stop}" for start, stop in ranges)
     path = downloads / f"{published.name}.rows-{label}.hdf5"
@@ -140,23 +148,24 @@ def fetch(
         known = read_json(record)
         if file_sums(path).sha256 == known["sha256"]:
             log.info("%s: %d rows are here already", published.name, known["rows"])
-            return path
+            return Fetched(path, known["sha256"])
         log.warning("%s: the rows that are here are damaged; fetching them again", published.name)
     keys = [array.key for array in published.problem.arrays]
     fetched = fetch_rows(address, keys, ranges, path, deadline_seconds=deadline_seconds, progress=progress)
+    sha256 = file_sums(path).sha256
     write_json(
         record,
         {
             "dataset": published.name,
             "file_id": published.file_id,
-            "sha256": file_sums(path).sha256,
+            "sha256": sha256,
             "rows": len(fetched.rows),
             "total_rows": fetched.total_rows,
             "etag": fetched.etag,
             "ranges": fetched.ranges,
         },
     )
-    return path
+    return Fetched(path, sha256)
 
 
 def _copy(

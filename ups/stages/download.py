@@ -5,6 +5,7 @@ import json
 from ups.artifacts.files import write_text
 from ups.config.data import DataFile, Generated, PublishedData
 from ups.data.dataset import DESCRIPTION, trajectory_file
+from ups.problems.published import DOWNLOADS
 from ups.runtime.request import Request
 from ups.stages.copying import copy_file, copy_published
 from ups.stages.generation import generate
@@ -30,9 +31,7 @@ def run(request: Request) -> None:
             case DataFile():
                 described[name] = copy_file(name, data, configuration, target, request.root)
             case PublishedData():
-                described[name] = copy_published(
-                    name, data, configuration, target, request.root / "downloads"
-                )
+                described[name] = copy_published(name, data, configuration, target, request.root / DOWNLOADS)
             case _:
                 raise TypeError(f"no source of trajectories for {type(data).__name__}")
     write_text(request.output / DESCRIPTION, json.dumps(described))

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ups.artifacts.files import file_sums
 from ups.problems.published import PUBLISHED
 from ups.runtime.tool import serve
 from ups.stages.copying import fetch
@@ -19,7 +18,7 @@ def fetch_files(request: dict[str, Any]) -> list[dict[str, Any]]:
     rows = None if request["rows"] is None else [(start, stop) for start, stop in request["rows"]]
     records = []
     for name in request["datasets"]:
-        path = fetch(
+        path, sha256 = fetch(
             PUBLISHED[name],
             request["address"],
             rows,
@@ -31,7 +30,7 @@ def fetch_files(request: dict[str, Any]) -> list[dict[str, Any]]:
                 "dataset": name,
                 "path": str(path),
                 "bytes": path.stat().st_size,
-                "sha256": file_sums(path).sha256,
+                "sha256": sha256,
                 "md5_checked": rows is None,
             }
         )

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,30 +108,10 @@ def _solver(data: Generated) -> tuple[Solve, dict[str, float], Boundary]:
     cells, seed = data.solver_resolution, data.seed
     match data:
         case GeneratedBurgers():
-
-            def burgers(rows: Rows, device: torch.device) -> Tensor:
-                initial = sinusoidal_initial_conditions(rows, seed=seed, resolution=cells)
-                return solve_burgers(
-                    torch.from_numpy(initial).float().to(device),
-                    nu=data.nu,
-                    frame_interval=data.frame_interval,
-                    frames=data.frames,
-                ).unsqueeze(-1)
-
-            return burgers, {"nu": data.nu}, "periodic"
+            return _from_sinusoids(data, partial(solve_burgers, nu=data.nu)), {"nu": data.nu}, "periodic"
         case GeneratedAdvection():
-
-            def advection(rows: Rows, device: torch.device) -> Tensor:
-                initial = sinusoidal_initial_conditions(rows, seed=seed, resolution=cells)
-                solve_rows = solve_advection if data.scheme == "exact" else solve_upwind_advection
-                return solve_rows(
-                    torch.from_numpy(initial).float().to(device),
-                    beta=data.beta,
-                    frame_interval=data.frame_interval,
-                    frames=data.frames,
-                ).unsqueeze(-1)
-
-            return advection, {"beta": data.beta}, "periodic"
+            solver = solve_advection if data.scheme == "exact" else solve_upwind_advection
+            return _from_sinusoids(data, partial(solver, beta=data.beta)), {"beta": data.beta}, "periodic"
         case GeneratedDarcy():
 
             def darcy(rows: Rows, device: torch.device) -> Tensor:
@@ -160,6 +141,17 @@ def _solver(data: Generated) -> tuple[Solve, dict[str, float], Boundary]:
             return compressible, {"eta": data.eta, "zeta": data.eta}, data.boundary
         case _:
             raise TypeError(f"no solver for {type(data).__name__}")
+
+
+def _from_sinusoids(data: GeneratedBurgers | GeneratedAdvection, solver: Callable[..., Tensor]) -> Solve:
+    """A periodic problem of one field from PDEBench's initial states."""
+
+    def solve(rows: Rows, device: torch.device) -> Tensor:
+        initial = sinusoidal_initial_conditions(rows, seed=data.seed, resolution=data.solver_resolution)
+        state = torch.from_numpy(initial).float().to(device)
+        return solver(state, frame_interval=data.frame_interval, frames=data.frames).unsqueeze(-1)
+
+    return solve
 
 
 def _solved(

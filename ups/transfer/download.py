@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ups.errors import ConfigurationError, DataError, IntegrityError
+from ups.problems.published import DARUS
 from ups.transfer.address import ANOTHER_MIRROR, Address, parse_address
 from ups.transfer.partial import (
     Downloaded,
@@ -34,9 +35,6 @@ from ups.transfer.patience import PACE, Fault, Pace, Patience
 from ups.transfer.transport import Reply, Validators, exchange
 
 log = logging.getLogger(__name__)
-
-DARUS = "https://darus.uni-stuttgart.de/api/access/datafile/{id}"
-"""The template of the addresses that PDEBench publishes."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """The first bytes of an HDF5 file without user block."""

@@ -30,14 +30,12 @@ from numpy.typing import NDArray
 
 from ups.artifacts.files import read_json, sync_directory, sync_file, write_json
 from ups.errors import DataError, IntegrityError, StorageError
+from ups.problems.problem import ORIGINAL_ROWS
 from ups.transfer.address import ANOTHER_MIRROR, parse_address
 from ups.transfer.download import Progress
 from ups.transfer.partial import alone, check_room, disk, write_all
 from ups.transfer.patience import PACE, Fault, Pace, Patience
 from ups.transfer.remote_file import WHOLE, Source, read_hdf5, source_of
-
-ORIGINAL_ROWS = "original-rows"
-"""Dataset [n] int64 of the new file: the row numbers in the original."""
 
 _CHECKPOINT_BYTES = 32 << 20
 _LARGEST_COORDINATES = 1_000_000

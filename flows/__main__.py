@@ -19,6 +19,7 @@ from ups.commands.tables import result_tables
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
 from ups.pipeline.device import resolve
+from ups.pipeline.run import OUTSIDE
 
 PREFECT_DEFAULTS = {
     # The temporary server is given 20 s, and needs more at its first start on a busy machine.
@@ -54,8 +55,9 @@ def main() -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=COLUMNS_OF_A_FILE)
-    for table in result_tables(read_json(report.parent / "metrics.json")):
-        console.print(table)
+    for name in ("metrics.json", OUTSIDE):
+        for table in result_tables(read_json(report.parent / name)):
+            console.print(table)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return EXIT_OK
 

@@ -7,8 +7,8 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.chain import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
-from tasks.publish import publish
-from ups.pipeline.run import Run
+from tasks.publish import publish, publish_seeds
+from ups.pipeline.run import Run, overrides_by_seed
 
 
 def name_of_this_run() -> str:
@@ -26,8 +26,16 @@ def train_and_evaluate(config: str, overrides: dict[str, Any] | None) -> str:
         overrides: Values that replace those of the file, by dotted key.
 
     Returns:
-        Path of the report.
+        Path of the report, of the last seed where the configuration asks for several.
     """
+    reports = [_one_seed(config, chosen) for chosen in overrides_by_seed(config, overrides)]
+    if len(reports) > 1:
+        publish_seeds(reports)
+    return reports[-1]
+
+
+def _one_seed(config: str, overrides: dict[str, Any]) -> str:
+    """The chain once; the path of its report."""
     run = Run.start(config, overrides)
     get_run_logger().info("run directory: %s", run.directory)
     try:

@@ -33,7 +33,8 @@ def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             update_progress_artifact(
                 artifact,
-                progress=100 * record["step"] / record["steps"],
+                # A stage without steps tells its validation alone.
+                progress=100 * record["step"] / record["steps"] if record["steps"] else 100.0,
                 description=f"step {record['step']} of {record['steps']}, {of_run}",
             )
 

@@ -1,5 +1,6 @@
 """Results of a run in the Prefect UI."""
 
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -9,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.progress import artifact_key
 from tasks.stage import RETRY_DELAYS_SECONDS, Pointer, worth_a_retry
 from ups.artifacts.files import read_json
-from ups.commands.tables import METRICS, result_tables
+from ups.commands.tables import METRICS, result_tables, seed_tables
 from ups.pipeline.run import Run
 
 
@@ -43,6 +44,27 @@ def publish(run: Run, table: Pointer) -> str:
         markdown=f"{(run.directory / 'report.md').read_text()}\n\nFull report: `{report}`\n",
     )
     return str(report)
+
+
+@task(
+    name="publish-seeds",
+    task_run_name="publish-seeds",
+    description="Show the results of all seeds, each with its range.",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_a_retry,
+)
+def publish_seeds(reports: list[str]) -> None:
+    """Make a table artifact of runs that differ in their seeds; reports: path of each run's report.html."""
+    directories = [Path(report).parent for report in reports]
+    for table in seed_tables([read_json(directory / "metrics.json") for directory in directories]):
+        names = [str(column.header) for column in table.columns]
+        cells = [list(column.cells) for column in table.columns]
+        rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
+        key = f"{directories[-1].name.split('-')[1]}-seeds".replace("_", "-").lower()
+        create_table_artifact(key=key, description=str(table.title), table=rows)
 
 
 def result_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,13 +22,7 @@ from ups.stages.cache_encode import build_cache
 SHAPES = {
     "waves": LINE,
     "flow": ProblemShape(
-        grid=(32,),
-        tokens=(4,),
-        channels=3,
-        scored=(0, 1, 2),
-        boundary="outflow",
-        partly_known=False,
-        scalars=3,
+        equation="compressible1d", grid=(32,), tokens=(4,), scored=(0, 1, 2), boundary="outflow"
     ),
     "map": SQUARE,
 }
@@ -129,8 +123,13 @@ def codec(artifact: Path) -> Codec:
 @torch.no_grad()
 def encoded(codec: Codec, name: str, data: Dataset) -> Tensor:
     """Standardised latents [n, t, K, d] of all trajectories, float32, trajectory by trajectory."""
-    known = torch.from_numpy(data.known)
-    return torch.stack([codec.of(name).encode(torch.from_numpy(fields), known) for fields in data.fields])
+    known, told = torch.from_numpy(data.known), {"time_step": data.time_step, "parameters": data.parameters}
+    return torch.cat(
+        [
+            codec.of(name).encode_trajectories(torch.from_numpy(fields)[None], known, **told)
+            for fields in data.fields
+        ]
+    )
 
 
 def contents(artifact: Path) -> dict[str, bytes]:

@@ -1,20 +1,20 @@
 """A Gaussian residual N(mean, deviation^2): everything that a diffusion model of it should learn, in closed form.
 
-The probability-flow ODE moves x along x(sigma) = mean + (x(S) - mean) sqrt((v + sigma^2) / (v + S^2)), where
-v = deviation^2.
+y at an angle has mean cos(a) mean and variance v cos(a)^2 + sin(a)^2, where v = deviation^2; the flow keeps a token's
+place in that distribution.
 """
 
 from dataclasses import dataclass
 
 import torch
-from tiny import LINE, PROBLEM
+from tiny import LATENT_DIM, LINE, PROBLEM, RESIDUAL_NETWORK, TOKENS
 from torch import Tensor
 
 from ups.data.batch import Batch
-from ups.diffusion.consistency import boundary
-from ups.diffusion.edm import precondition
-from ups.models.latent_transformer import LatentTransformer
-from ups.models.residual import ResidualNetwork
+from ups.diffusion.edm import wide
+from ups.models.residual import ResidualNetwork, RolloutNetwork
+
+LEADS = 5
 
 
 @dataclass(frozen=True)
@@ -26,58 +26,65 @@ class Gaussian:
     def variance(self) -> float:
         return self.deviation**2
 
-    def denoiser(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[clean | x], the minimiser of the denoising loss."""
-        noise = sigma[:, None, None].square()
-        return (self.variance * x + noise * self.mean) / (self.variance + noise)
+    def marginal(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of y."""
+        return self.mean * angle.cos(), self.variance * angle.cos().square() + angle.sin().square()
 
-    def follow(self, x: Tensor, start: Tensor | float, end: float) -> Tensor:
-        """Where the probability-flow ODE takes x from noise level `start` to `end`."""
-        ratio = (self.variance + end**2) / (self.variance + torch.as_tensor(start).square())
-        return self.mean + (x - self.mean) * ratio.sqrt().reshape(-1, 1, 1)
+    def denoiser(self, y: Tensor, angle: Tensor) -> Tensor:
+        """E[clean | y], the minimiser of the denoising loss."""
+        middle, spread = self.marginal(angle)
+        gain = self.variance * angle.cos() / spread
+        return self.mean + wide(gain, y) * (y - wide(middle, y))
 
-    def batch(self, count: int, *, tokens: int = 8, dim: int = 4, seed: int = 0) -> Batch:
-        """States with predictions whose error is Gaussian."""
+    def raw(self, y: Tensor, angle: Tensor) -> Tensor:
+        """F of the best denoiser."""
+        return (self.denoiser(y, angle) - wide(angle.cos(), y) * y) / wide(angle.sin(), y)
+
+    def follow(self, y: Tensor, start: Tensor, end: float) -> Tensor:
+        """Where the flow takes y from one angle [B] to another."""
+        (before, spread), (after, final) = self.marginal(start), self.marginal(torch.as_tensor(end))
+        return after + (y - wide(before, y)) * wide((final / spread).sqrt(), y)
+
+    def jump_raw(self, y: Tensor, angle: Tensor, last: float) -> Tensor:
+        """F of the exact consistency function; 0 at the last angle, where any F will do."""
+        turn = angle - last
+        wanted = self.follow(y, angle, last) - wide(turn.cos(), y) * y
+        return torch.where(wide(turn.abs() < 1e-5, y), 0.0, wanted / wide(turn.sin(), y))
+
+    def batch(self, count: int, *, seed: int = 0) -> Batch:
+        """Forecasts whose error is Gaussian."""
         generator = torch.Generator().manual_seed(seed)
-        state, prediction, error = torch.randn(3, count, tokens, dim, generator=generator)
-        target = prediction + self.mean + self.deviation * error
+        forecasts, error = torch.randn(2, count, LEADS, TOKENS, LATENT_DIM, generator=generator)
         return Batch(
             problem=PROBLEM,
             scalars=torch.zeros(count, 2),
-            latents=torch.stack([state, target], dim=1),
-            predictions=prediction,
+            latents=forecasts + self.mean + self.deviation * error,
+            forecasts=forecasts,
         )
 
 
 class RawNetwork(ResidualNetwork):
-    """The raw network F whose preconditioned form is the exact denoiser, or the exact consistency function.
+    """The raw network F of the exact denoiser, or of the exact consistency function to the angle `last`.
 
-    `error` is added to F, so that what is right at 0 can be made wrong. The transformer inside is not asked.
+    Residuals are in their own units already: all deviations are 1. `error` is added to F, so that what is right at 0
+    can be made wrong. The network inside is not asked.
     """
 
-    def __init__(self, gaussian: Gaussian, *, sigma_min: float | None = None, error: float = 0.0) -> None:
-        shapes = {PROBLEM: LINE}
-        sizes = {"width": 4, "depth": 0, "heads": 1, "ratio": 1}
-        super().__init__(LatentTransformer(shapes, inputs=12, outputs=4, extra_scalars=1, **sizes), shapes, 4)
-        self.gaussian, self.sigma_min, self.error = gaussian, sigma_min, error
+    def __init__(self, gaussian: Gaussian, *, last: float | None = None, error: float = 0.0) -> None:
+        network = RolloutNetwork(
+            {PROBLEM: LINE},
+            inputs=2 * LATENT_DIM + 1,
+            outputs=LATENT_DIM,
+            extra_scalars=3,
+            **RESIDUAL_NETWORK,
+        )
+        super().__init__(network, {PROBLEM: LEADS}, LATENT_DIM, ways=1)
+        self.gaussian, self.last, self.error = gaussian, last, error
 
-    def forward(
-        self,
-        x: Tensor,
-        noise_scalar: Tensor,
-        prediction: Tensor,
-        state: Tensor,
-        scalars: Tensor,
-        problem: str,
-    ) -> Tensor:
-        sigma = (4 * noise_scalar).exp()
-        c_skip, c_out, c_in, _ = precondition(sigma)
-        noisy = x / c_in[:, None, None]
-        if self.sigma_min is None:
-            wanted = self.gaussian.denoiser(noisy, sigma)
-        else:
-            c_skip, c_out = boundary(sigma, self.sigma_min)
-            wanted = self.gaussian.follow(noisy, sigma, self.sigma_min)
-        raw = (wanted - c_skip[:, None, None] * noisy) / c_out[:, None, None]
-        at_the_boundary = (c_out.abs() < 1e-5)[:, None, None]
-        return torch.where(at_the_boundary, 0.0, raw) + self.error
+    def deviation(self, forecast: Tensor, problem: str) -> Tensor:
+        return torch.ones_like(forecast)
+
+    def forward(self, y: Tensor, angle: Tensor, told: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        if self.last is None:
+            return self.gaussian.raw(y, angle) + self.error
+        return self.gaussian.jump_raw(y, angle, self.last) + self.error

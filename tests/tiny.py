@@ -16,32 +16,23 @@ from ups.data.batch import Batch
 from ups.data.stores import ResidentStore
 from ups.data.windows import ProblemWindows
 from ups.models.build import Description, build_model
+from ups.models.codec import ProblemCodec
+from ups.models.frame import Frame
+from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
+from ups.objectives.autoencoder import Normalisation
+from ups.objectives.operator import Evolution
+from ups.problems import Symmetry
 from ups.runtime.ranks import Ranks
 
-GRID, TOKENS, LATENT_DIM, SCALARS = 32, 8, 4, 2
+GRID, TOKENS, LATENT_DIM, SCALARS, LEADS = 32, 8, 4, 2, 3
 NETWORK = {"width": 16, "depth": 1, "heads": 2, "ratio": 2}
+RESIDUAL_NETWORK = {"width": 16, "blocks": 1, "dilations": [1], "leads_per_position": 2}
 
 PROBLEM = "burgers1d"
-LINE = ProblemShape(
-    grid=(GRID,),
-    tokens=(TOKENS,),
-    channels=1,
-    scored=(0,),
-    boundary="periodic",
-    partly_known=False,
-    scalars=SCALARS,
-)
+LINE = ProblemShape(equation="burgers1d", grid=(GRID,), tokens=(TOKENS,), scored=(0,), boundary="periodic")
 """A periodic problem of one axis and one field."""
-SQUARE = ProblemShape(
-    grid=(16, 16),
-    tokens=(4, 4),
-    channels=2,
-    scored=(1,),
-    boundary="dirichlet",
-    partly_known=True,
-    scalars=1,
-)
+SQUARE = ProblemShape(equation="darcy2d", grid=(16, 16), tokens=(4, 4), scored=(1,), boundary="dirichlet")
 """A map between walls: two axes, a given field and a scored one."""
 
 
@@ -51,7 +42,11 @@ def describe(kind: str, shapes: dict[str, ProblemShape] | None = None, **changes
     shared: Description = {"kind": kind, "problems": problems, "latent_dim": LATENT_DIM}
     if kind in {"autoencoder", "codec"}:
         return shared | {"encoder": NETWORK, "decoder": NETWORK} | changes
-    return shared | {"network": NETWORK} | changes
+    if kind == "operator":
+        plain = {"network": {"kind": "transformer"} | NETWORK, "linear_path": "none", "conserve": False}
+        return shared | plain | changes
+    leads = {name: 1 if shape["equation"] == "darcy2d" else LEADS for name, shape in problems.items()}
+    return shared | {"network": RESIDUAL_NETWORK, "leads": leads} | changes
 
 
 def fresh(kind: str, *, seed: int = 0, **changes: Any) -> nn.Module:
@@ -72,6 +67,49 @@ def build(kind: str, *, seed: int = 0, scale: float = 0.2, **changes: Any) -> nn
     return model
 
 
+def encoded_frames(codec: ProblemCodec, fields: Tensor, known: Tensor | None = None) -> Tensor:
+    """Single frames [B, *grid, C], each the first of its trajectory, to latents [B, K, d]. known: [B, C]."""
+    told = None if known is None else known.unsqueeze(1)
+    return codec.encode(fields.unsqueeze(1), torch.zeros(1), codec.frame(fields), told)[:, 0]
+
+
+def decoded_frames(codec: ProblemCodec, latents: Tensor, coordinates: Tensor | None = None) -> Tensor:
+    """Latents [B, K, d] of frames that nothing moves to physical fields [B, Q, C]."""
+    at_rest = Frame.at_rest(codec.shape, torch.zeros(len(latents), *codec.shape.grid, codec.shape.channels))
+    return codec.decode(latents.unsqueeze(1), torch.zeros(1), at_rest, coordinates)[:, 0]
+
+
+def normalisations(shapes: Mapping[str, ProblemShape]) -> dict[str, Normalisation]:
+    """Of fields that have mean zero and unit deviation already."""
+    return {
+        name: Normalisation(
+            shape,
+            {parameter.name: 0.5 for parameter in shape.problem.parameters},
+            torch.zeros(shape.channels),
+            torch.ones(shape.channels),
+        )
+        for name, shape in shapes.items()
+    }
+
+
+def evolutions(
+    shapes: Mapping[str, ProblemShape], augment: tuple[Symmetry, ...] = ()
+) -> dict[str, Evolution]:
+    """Of frames 0.05 apart, as `waves` makes them."""
+    return {
+        name: Evolution(0.05, {parameter.name: 0.5 for parameter in shape.problem.parameters}, augment)
+        for name, shape in shapes.items()
+    }
+
+
+def raw_residual(
+    model: ResidualNetwork, forecast: Tensor, y: Tensor, scalars: Tensor, problem: str
+) -> Tensor:
+    """What the network itself says of noisy residuals y [B, T, K, d] of forecasts, the same shape."""
+    told, given = model.given(forecast, scalars, problem)
+    return model(y, torch.linspace(0.2, 1.2, len(y)), told, given, problem)
+
+
 def waves(count: int, frames: int, *, grid: int = GRID, seed: int = 0) -> Tensor:
     """Travelling sums of three sines [count, frames, grid, 1]: smooth, periodic, of unit size."""
     generator = torch.Generator().manual_seed(seed)
@@ -83,15 +121,16 @@ def waves(count: int, frames: int, *, grid: int = GRID, seed: int = 0) -> Tensor
     return ((0.5 + amplitude) * angle.sin()).sum(dim=1).unsqueeze(-1)
 
 
-def random_batch(count: int, frames: int = 2, *, seed: int = 0) -> Batch:
-    """Waves as fields, normal latents and predictions."""
+def random_batch(count: int, frames: int = LEADS, *, seed: int = 0) -> Batch:
+    """Waves as fields, normal latents and forecasts."""
     generator = torch.Generator().manual_seed(seed)
+    latents, forecasts = torch.randn(2, count, frames, TOKENS, LATENT_DIM, generator=generator)
     return Batch(
         problem=PROBLEM,
         scalars=torch.tensor([-3.0, -4.6]).expand(count, -1),
         fields=waves(count, frames, seed=seed),
-        latents=torch.randn(count, frames, TOKENS, LATENT_DIM, generator=generator),
-        predictions=torch.randn(count, TOKENS, LATENT_DIM, generator=generator),
+        latents=latents,
+        forecasts=forecasts,
     )
 
 
@@ -103,7 +142,7 @@ def problem_windows(
     scalars: Sequence[float] = (-3.0, -4.6),
     known: NDArray[np.bool_] | None = None,
 ) -> ProblemWindows:
-    """Windows of fields [n, t, *grid, C], which are normalised already, and of latents [n, t, K, d]."""
+    """Windows of fields [n, t, *grid, C] and of latents [n, t, K, d]."""
     present = fields if fields is not None else latents
     assert present is not None
     channels = 1 if fields is None else fields.shape[-1]
@@ -112,8 +151,6 @@ def problem_windows(
         length=length,
         scalars=list(scalars),
         known=np.ones((present.shape[1], channels), dtype=np.bool_) if known is None else known,
-        mean=torch.zeros(channels),
-        deviation=torch.ones(channels),
     )
 
 
@@ -122,7 +159,7 @@ class FixedBatches:
     """`random_batch` of every step: the source of a training that needs no data. Remembers nothing."""
 
     count: int
-    frames: int = 2
+    frames: int = LEADS
 
     def batch(self, step: int) -> Batch:
         return random_batch(self.count, self.frames, seed=step)

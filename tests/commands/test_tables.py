@@ -46,7 +46,7 @@ def test_a_file_gets_one_row_per_model(shown):
     assert all(sum(line.startswith(f"{model} ") for line in lines) == 1 for model in MODELS)
     (header,) = [line for line in lines if line.startswith("model")]
     assert all(name in header for name in METRICS.values())
-    assert max(map(len, lines)) <= 140
+    assert max(map(len, lines)) <= 160
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])
@@ -103,7 +103,7 @@ def test_several_fields_have_columns_of_their_own(shown):
 @pytest.mark.parametrize("columns", [80, None])
 def test_a_plan_wraps_only_its_reasons(shown, columns):
     lines = shown(plan_table(PLAN), columns)
-    assert max(map(len, lines)) <= (columns or 140)
+    assert max(map(len, lines)) <= (columns or 160)
     assert sum(line.startswith("cache_encode  HIT ") for line in lines) == 1
     assert sum(line.startswith("operator      MISS ") for line in lines) == 1
     assert any("0123456789ab " in line and line.rstrip().endswith("1000.0") for line in lines)

@@ -94,7 +94,7 @@ def problem(data: Any, **changes: Any) -> str:
 def test_each_source_and_equation_has_its_section_and_shape(
     data, section, name, grid, stored, frames, channels
 ):
-    rollouts = {"training": _with_rollouts(1, 1)} if frames == 3 else {}
+    rollouts = {"training": _with_rollouts(1)} if frames == 3 else {}
     read = configured(data, **rollouts).data
     assert type(read) is section
     assert read.problem.name == name
@@ -103,10 +103,9 @@ def test_each_source_and_equation_has_its_section_and_shape(
     assert set(configured(data, **rollouts).problems) == {name}
 
 
-def _with_rollouts(operator: int, diffusion: int) -> dict[str, Any]:
+def _with_rollouts(steps: int) -> dict[str, Any]:
     training = parse_yaml(TINY.read_text())["training"]
-    training["operator"]["rollout_steps"] = operator
-    training["diffusion"]["rollout_steps"] = diffusion
+    training["operator"]["rollout_steps"] = steps
     return training
 
 
@@ -332,9 +331,10 @@ def test_wrong_tokens_are_named(tokens, message):
         ("encoder", {"width": 16, "heads": 2}, True),  # 8 = 2 axes * 2 pairs * 2
         ("encoder", {"width": 12, "heads": 2}, True),  # 6 channels are three pairs, and not two of each axis
         ("decoder", {"width": 30, "heads": 3}, True),
-        ("operator", {"width": 36, "heads": 2}, True),
-        ("denoiser", {"width": 18, "heads": 1}, True),
-        ("denoiser", {"width": 18, "heads": 2}, False),
+        ("operator", {"kind": "transformer", "conserve": False, "width": 36, "heads": 2}, True),
+        ("operator", {"kind": "hybrid", "conserve": False, "dilations": [1], "width": 30, "heads": 3}, True),
+        ("operator", {"kind": "transformer", "conserve": False, "width": 18, "heads": 1}, True),
+        ("operator", {"kind": "transformer", "conserve": False, "width": 18, "heads": 2}, False),
     ],
 )
 def test_channels_of_a_head_come_in_pairs_for_every_axis(network, size, fits_a_line):
@@ -356,14 +356,20 @@ def test_channels_of_a_head_come_in_pairs_for_every_axis(network, size, fits_a_l
             )
 
 
+DILATED = {"kind": "convolution", "conserve": False}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
-            {"training.autoencoder.query_points": 33},
-            "training.autoencoder.query_points: 33 are more than the 32 grid points of line",
+            {
+                "model.latent.tokens": {"line": 16, "square": 8},
+                "model.operator": DILATED | {"dilations": [1, 8]},
+            },
+            "model.operator.dilations: 8 reaches past the 8 tokens of square per axis: keep them below 8",
         ),
-        ({"training.autoencoder.query_points": 32}, None),
+        ({"model.operator": DILATED | {"dilations": [1, 7, 1]}}, None),
         (
             {"training.operator.rollout_steps": 9},
             "training.operator.rollout_steps: 9 steps need 10 frames, and a trajectory of line has 9",

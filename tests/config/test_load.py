@@ -76,7 +76,7 @@ def test_every_file_of_the_project_is_valid(path):
         (
             "data.path",
             '"a\\0b"',
-            "data.path: unknown key; known keys here: equation, frame_interval, frames, ",
+            "data.path: unknown key; known keys here: amplitude, equation, frame_interval, frames, ",
         ),
         # Unknown keys, at every depth.
         ("trainning", "1", "trainning: unknown key; did you mean 'training'?"),
@@ -84,18 +84,26 @@ def test_every_file_of_the_project_is_valid(path):
         ("data.trajectories.tests", "1", "data.trajectories.tests: unknown key; did you mean 'test'?"),
         ("training.operator.stepz", "1", "training.operator.stepz: unknown key; did you mean 'steps'?"),
         (
-            "training.diffusion.noise.sigmamax",
+            "training.diffusion.noise.sigmamin",
             "1",
-            "training.diffusion.noise.sigmamax: unknown key; did you mean 'sigma_max'?",
+            "training.diffusion.noise.sigmamin: unknown key; did you mean 'sigma_min'?",
         ),
-        ("model.latent.zzz", "1", "model.latent.zzz: unknown key; known keys here: dim, tokens"),
+        ("model.latent.zzz", "1", "model.latent.zzz: unknown key; known keys here: dim, floor, tokens"),
         # Rules over several keys say what to change.
         (
             "model.encoder.heads",
             "3",
             "model.encoder: heads 3 do not divide width 16: choose width = heads * an even",
         ),
-        ("model.operator", "{width: 12, heads: 4}", "model.operator: width / heads = 3 is odd"),
+        ("model.encoder", "{width: 12, heads: 4}", "model.encoder: width / heads = 3 is odd"),
+        *(
+            (
+                "model.operator",
+                f"{{kind: {kind}, width: 12, heads: 4}}",
+                "model.operator: width / heads = 3 is odd",
+            )
+            for kind in ("transformer", "pdet_unet", "hybrid")
+        ),
         (
             "model.latent.tokens",
             "7",
@@ -123,17 +131,25 @@ def test_every_file_of_the_project_is_valid(path):
             "9",
             "training.operator.rollout_steps: 9 steps need 10 frames, and a trajectory of burgers1d has 9: lower rollout_steps",
         ),
-        ("training.diffusion.rollout_steps", "8", "training.diffusion.rollout_steps: 8 steps need 10 frames"),
         (
-            "training.autoencoder.query_points",
-            "33",
-            "training.autoencoder.query_points: 33 are more than the 32",
+            "model.denoiser.dilations",
+            "[1, 8]",
+            "model.denoiser.dilations: 8 reaches past the 8 tokens of burgers1d",
         ),
-        ("training.consistency.second_sigma", "10", "training.consistency.second_sigma: 10 is not between"),
+        (
+            "training.operator",
+            "{steps: 9, batch_size: 8, warmup_steps: 0, rollout_steps: 6, pushforward_steps: 3}",
+            "training.operator.rollout_steps: 9 steps need 10 frames, and a trajectory of burgers1d has 9",
+        ),
+        (
+            "training.consistency.second_sigma",
+            "0.01",
+            "training.consistency.second_sigma: 0.01 is not above sigma_min 0.05 of training.diffusion.noise",
+        ),
         (
             "training.diffusion.noise.sigma_min",
             "11",
-            "training.diffusion.noise: sigma_min 11 must be below sigma_max",
+            "training.diffusion.noise: sigma_min 11 must be below centre",
         ),
     ],
 )

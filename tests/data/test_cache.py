@@ -204,7 +204,7 @@ def test_a_cache_of_another_version_or_none_is_refused(copy, tmp_path):
     with pytest.raises(IntegrityError, match="is missing"):
         open_caches(tmp_path)
     path = copy / GROUP / "zarr.json"
-    path.write_text(path.read_text().replace("latent cache 2", "latent cache 1"))
+    path.write_text(path.read_text().replace("latent cache 3", "latent cache 2"))
     with pytest.raises(IntegrityError, match="no cache of this version"):
         open_caches(copy)
 

@@ -193,7 +193,9 @@ def test_a_dead_channel_stays_finite(tmp_path, monkeypatch):
     data = datasets("waves")
     model, _ = autoencoder(data)
     with torch.no_grad():
-        model.encoder.output.weight[2] = 0
+        assert model.encoder.correction is not None
+        model.encoder.correction.output.weight[2] = 0
+        model.encoder.get_parameter("linear.problem_waves.weight")[2] = 0
     monkeypatch.setattr("cached.autoencoder", lambda of, seed=0: (model, autoencoder(of)[1]))
     artifact, _ = build_small_cache(tmp_path, data)
     statistics = codec(artifact).of("waves").statistics

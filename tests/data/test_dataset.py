@@ -45,9 +45,9 @@ EQUATIONS: dict[str, dict[str, Any]] = {
 MODELS = {
     "execution.device": "cpu",
     "model.latent.tokens": 2,
+    "model.denoiser.dilations": [1],
     "training.operator.residual_fraction": 0.5,
     "training.operator.rollout_steps": 1,
-    "training.diffusion.rollout_steps": 1,
 }
 
 
@@ -86,7 +86,7 @@ def expect_sound(data: Dataset, counts: dict[str, int]) -> None:
     assert len(set(data.rows.tolist())) == len(data.rows), "no trajectory serves twice"
     for name in counts:
         np.testing.assert_array_equal(data.split(name), data.fields[data.splits[name]])
-    assert len(data.scalars) == len(data.parameters) + (not problem.is_map)
+    assert len(data.scalars) == len(problem.numbers)
 
 
 # --- generated ------------------------------------------------------------------------------------
@@ -109,7 +109,9 @@ def test_each_problem_is_generated_and_read_back(tmp_path, name):
         assert len(data.times) == 2
     else:
         np.testing.assert_allclose(data.times, 0.05 * np.arange(5), rtol=1e-6)
-        assert data.scalars[0] == pytest.approx(np.log(0.05), rel=1e-5)
+        speed = {"advection1d": 0.4, "compressible1d": 1 / 2}.get(data.problem.name, 1.0)
+        assert data.time_step == pytest.approx(0.05, rel=1e-5)
+        assert data.scalars[0] == pytest.approx(np.log(0.05 * speed), rel=1e-5)
     for channel, field in enumerate(data.problem.fields):
         values = data.fields[:, data.known[:, channel], ..., channel]
         assert values.std() > 0
@@ -197,13 +199,33 @@ def test_several_problems_come_in_one_artifact(tmp_path):
         np.testing.assert_array_equal(data.rows, datasets[name].rows[datasets[name].splits["validation"]])
 
 
-def test_scalars_are_logarithms_of_the_step_and_of_the_parameters_by_name():
-    times, parameters = np.array([0.0, 0.1, 0.2, 0.3]), {"zeta": 3.0, "eta": 2.0}
-    scalars = conditioning_scalars(PROBLEMS["compressible1d"], times, parameters)
-    assert scalars == [pytest.approx(np.log(value)) for value in (0.1, 2.0, 3.0)]
-    assert conditioning_scalars(PROBLEMS["darcy2d"], np.array([0.0, 1.0]), {"beta": 5.0}) == [
-        pytest.approx(np.log(5.0))
+@pytest.mark.parametrize(
+    ("name", "parameters", "numbers"),
+    [
+        ("burgers1d", {"nu": 0.02}, (0.1, 0.02)),
+        ("advection1d", {"beta": 3.0}, (0.3,)),
+        ("darcy2d", {"beta": 5.0}, (5.0,)),
+        # The domain is of length 2.
+        ("compressible1d", {"zeta": 3.0, "eta": 2.0}, (0.05, 1.0, 1.5)),
+    ],
+)
+def test_scalars_are_logarithms_of_dimensionless_numbers_for_an_amplitude_of_one(name, parameters, numbers):
+    times = np.array([0.0, 0.1, 0.2, 0.3])
+    scalars = conditioning_scalars(PROBLEMS[name], times, parameters)
+    assert scalars == [pytest.approx(np.log(value)) for value in numbers]
+
+
+def test_what_is_the_same_physics_has_the_same_scalars():
+    """A fast advection over a short step and a slow one over a long step."""
+    scalars = [
+        conditioning_scalars(PROBLEMS["advection1d"], step * np.arange(3), {"beta": 0.2 / step})
+        for step in (0.05, 0.2)
     ]
+    assert scalars[0] == pytest.approx(scalars[1], rel=1e-12)
+    two = [
+        conditioning_scalars(PROBLEMS["burgers1d"], step * np.arange(3), {"nu": 0.01}) for step in (0.05, 0.2)
+    ]
+    assert two[0] != two[1]
 
 
 # --- a generation that is killed ------------------------------------------------------------------
@@ -291,16 +313,14 @@ def test_a_file_may_be_strided_in_time_and_space(tmp_path, name, stride, frames,
     made = small(name, resolution=16)
     changes = {"time_stride": stride, "space_stride": 4, "frames": frames}
     path = made.write(tmp_path / "rows.hdf5")
-    if kept == 2:  # the diffusion model sees a state after one step, and that one's next
-        with pytest.raises(UpsError, match="need 3 frames"):
-            run(tmp_path, from_file(path, made, **changes))
-        return
     (data,) = run(tmp_path, from_file(path, made, **changes)).values()
     expect_sound(data, FILE_COUNTS)
     assert data.grid == (4,)
     np.testing.assert_array_equal(data.fields, made.primitive[data.rows][:, ::stride, ::4][:, :kept])
     np.testing.assert_allclose(data.times, 0.25 * stride * np.arange(kept))
-    assert data.scalars[0] == pytest.approx(np.log(0.25 * stride))
+    assert data.time_step == pytest.approx(0.25 * stride)
+    speed = data.parameters.get("beta", 1.0) / (data.problem.domain[0][1] - data.problem.domain[0][0])
+    assert data.scalars[0] == pytest.approx(np.log(0.25 * stride * speed))
 
 
 def test_a_map_may_be_strided_in_space(tmp_path):

@@ -19,6 +19,7 @@ from ups.data.stores import WindowStore
 from ups.data.streaming import ReadAhead, StreamingStore
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import IntegrityError
+from ups.stages.latents import LatentProblem
 
 CPU = torch.device("cpu")
 MODES = ["device", "memory", "stream", "encode"]
@@ -33,7 +34,8 @@ def store(artifact: Path, name: str, mode: str, data: Dataset) -> WindowStore:
     """The train rows of a problem."""
     cache = open_caches(artifact)[name]
     if mode == "encode":
-        return EncodingStore(data, data.splits["train"], codec(artifact).of(name).encode, device=CPU)
+        problem = LatentProblem(codec(artifact).of(name), data, CPU)
+        return EncodingStore(data, data.splits["train"], problem.encode, device=CPU)
     found, resolved = open_store(cache, cache.rows("train"), mode=mode, device=CPU)  # pyright: ignore[reportArgumentType]
     assert resolved == mode
     return found
@@ -46,14 +48,11 @@ def source(
     windows = {}
     for name in names:
         data, cache = datasets()[name], open_caches(artifact)[name]
-        statistics = codec(artifact).of(name).statistics
         windows[name] = ProblemWindows(
             store=store(artifact, name, mode, data),
             length=2,
             scalars=cache.scalars,
             known=cache.known,
-            mean=statistics.field_mean,
-            deviation=statistics.field_deviation,
         )
     settings = {"seed": 3, "purpose": "operator", "batch_size": 6, "device": CPU} | changes
     return WindowSource(windows, **settings)

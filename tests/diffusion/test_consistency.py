@@ -1,67 +1,63 @@
-"""The consistency function is the identity at sigma_min, and its sampler reproduces a known distribution."""
+"""The consistency function is the identity at its last angle, and its sampler reproduces a known distribution."""
+
+import math
 
 import pytest
 import torch
 from gaussian import Gaussian
-from tiny import build, random_batch
 from torch import Tensor
 
-from ups.diffusion.consistency import boundary, consistency_sample, jump
-from ups.diffusion.edm import precondition
+from ups.diffusion.consistency import consistency_sample, jump, pseudo_huber
+from ups.diffusion.edm import denoised
 
 TARGET = Gaussian(mean=0.7, deviation=0.4)
+LAST = math.atan(0.05)
 
 
-@pytest.mark.parametrize("sigma_min", [0.02, 2e-3, 0.5])
-def test_at_sigma_min_the_jump_is_the_identity_whatever_the_weights(sigma_min):
-    batch = random_batch(4)
-    assert batch.latents is not None
-    assert batch.predictions is not None
-    x, state = batch.latents[:, 1], batch.latents[:, 0]
-
-    def jumped(sigma: float) -> Tensor:
-        model = build("consistency", scale=1.0).requires_grad_(False)
-        levels = torch.full((4,), sigma)
-        given = (batch.predictions, state, batch.scalars, batch.problem)
-        return jump(model, x, levels, *given, sigma_min=sigma_min)
-
-    assert torch.equal(jumped(sigma_min), x)
-    assert (jumped(sigma_min * 1.5) - x).abs().max() > 1e-3 * sigma_min
+def normal(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 1, 2, generator=torch.Generator().manual_seed(seed))
 
 
-def test_far_from_sigma_min_it_is_preconditioned_as_the_teacher_is():
-    sigma = torch.tensor([0.5, 1.0, 10.0], dtype=torch.float64)
-    for ours, theirs in zip(boundary(sigma, 1e-9), precondition(sigma)[:2], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+@pytest.mark.parametrize("last", [0.02, 0.3])
+def test_at_the_last_angle_the_jump_is_the_identity_whatever_the_network_says(last):
+    y = normal(4)
+
+    def jumped(angle: float) -> Tensor:
+        return jump(lambda y, _: 100 * y, y, torch.full((4,), angle), last)
+
+    assert torch.equal(jumped(last), y)
+    assert (jumped(1.5 * last) - y).abs().max() > last
 
 
-@pytest.mark.parametrize("sigmas", [[10.0], [10.0, 0.8], [10.0, 2.0, 0.3]])
-def test_the_exact_function_samples_the_distribution_in_any_number_of_calls(sigmas):
-    generator = torch.Generator().manual_seed(0)
-    noises = [torch.randn(20_000, 1, 2, generator=generator) for _ in sigmas]
-    sigma_min, calls = 0.02, []
-
-    def function(x: Tensor, sigma: Tensor) -> Tensor:
-        calls.append(sigma[0].item())
-        return TARGET.follow(x, sigma, sigma_min)
-
-    samples = consistency_sample(function, noises, sigmas, sigma_min)
-    assert calls == pytest.approx(sigmas)
-    # Starting at 10 times unit noise instead of the exact marginal leaves a bias of s / 10 of the mean.
-    bias, sampling = TARGET.mean * TARGET.deviation / 10, 4 * TARGET.deviation / 200
-    assert samples.mean().item() == pytest.approx(TARGET.mean, abs=bias + sampling)
-    assert samples.std().item() == pytest.approx(TARGET.deviation, rel=0.01)
+def test_for_a_last_angle_of_zero_it_is_the_denoiser():
+    y, raw, angle = normal(4), normal(4, 1), torch.tensor([0.1, 0.5, 1.0, math.pi / 2])
+    torch.testing.assert_close(jump(lambda *_: raw, y, angle, 0.0), denoised(y, raw, angle))
 
 
-def test_noise_is_added_so_that_the_level_is_the_one_that_is_told():
-    """After a call x has deviation sqrt(v + sigma_min^2); the next call must see sqrt(v + sigma^2)."""
+@pytest.mark.parametrize("last", [LAST, 0.4])
+@pytest.mark.parametrize(("calls", "second"), [(1, 0.6), (2, 0.6), (2, 1.3), (3, 0.9)])
+def test_the_exact_function_samples_the_distribution_in_any_number_of_calls(calls, second, last):
     seen = []
 
-    def function(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(x.var().item())
-        return TARGET.follow(x, sigma, 0.3)
+    def network(y: Tensor, angle: Tensor) -> Tensor:
+        seen.append((angle[0].item(), y.mean().item(), y.var().item()))
+        return TARGET.jump_raw(y, angle, last)
 
-    generator = torch.Generator().manual_seed(0)
-    noises = [torch.randn(200_000, 1, 1, generator=generator) for _ in range(2)]
-    consistency_sample(function, noises, [10.0, 0.5], 0.3)
-    assert seen[1] == pytest.approx(TARGET.variance + 0.25, rel=0.02)
+    samples = consistency_sample(network, [normal(100_000, seed) for seed in range(calls)], second, last)
+    assert [angle for angle, *_ in seen] == pytest.approx([math.pi / 2] + [second] * (calls - 1))
+    # Noise is added so that the level is the one that is told.
+    for angle, mean, variance in seen:
+        expected_mean, expected_variance = TARGET.marginal(torch.tensor(angle))
+        assert mean == pytest.approx(expected_mean.item(), abs=0.01)
+        assert variance == pytest.approx(expected_variance.item(), rel=0.02)
+    mean, variance = TARGET.marginal(torch.tensor(last))
+    assert samples.mean().item() == pytest.approx(mean.item(), abs=0.01)
+    assert samples.std().item() == pytest.approx(variance.sqrt().item(), rel=0.01)
+
+
+def test_the_distance_is_a_square_near_zero_and_a_norm_far_away():
+    zero = torch.zeros(1, 4, 25)
+    near, far = torch.full_like(zero, 1e-6), torch.full_like(zero, 10.0)
+    c = 0.00054 * 10
+    assert pseudo_huber(near, zero).item() == pytest.approx(1e-10 / (2 * c), rel=0.02)
+    assert pseudo_huber(far, zero).item() == pytest.approx(100.0 - c, rel=1e-4)

@@ -211,3 +211,19 @@ def test_ranks_count_the_members_below():
 def test_the_standard_error_is_that_of_the_mean():
     assert metrics.standard_error(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(1 / math.sqrt(3))
     assert math.isnan(metrics.standard_error(torch.tensor([1.0])))
+
+
+@pytest.mark.parametrize("members", [2, 5, 16])
+def test_the_spread_of_a_calibrated_gaussian_is_its_skill(members):
+    """Of M members the mean errs by the truth's deviation and its own: the factor (M + 1) / M is for that."""
+    draws = torch.randn(200_000, members + 1, 2, generator=torch.Generator().manual_seed(0))
+    ensemble, truth = draws[:, :members], draws[:, members]
+    error = (ensemble.mean(dim=1) - truth).square()
+    assert metrics.spread_skill(ensemble.var(dim=1), error, members) == pytest.approx(1, rel=0.01)
+    assert metrics.spread_skill(ensemble.var(dim=1) / 4, error, members) == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_crps_of_one_member_is_its_absolute_error():
+    members, truth = torch.randn(2, 7, 1, 3, 5, 2, generator=torch.Generator().manual_seed(0))
+    found = metrics.crps(members, truth[:, 0])
+    torch.testing.assert_close(found, (members - truth).abs().mean(dim=(1, 2, 3)))

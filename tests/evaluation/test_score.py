@@ -145,7 +145,7 @@ def test_persistence_repeats_the_first_frame_and_the_mean_is_flat():
 def test_records_are_complete_json():
     told = records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
     assert sorted(record["metric"] for record in told) == sorted(
-        [*POINT_METRICS, "crps", "coverage_90", "seconds_per_trajectory"]
+        [*POINT_METRICS, "crps", "spread_skill", "coverage_90", "seconds_per_trajectory"]
     )
     for record in told:
         assert record.keys() >= KEYS
@@ -158,8 +158,25 @@ def test_records_are_complete_json():
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
-def test_a_deterministic_model_has_no_ensemble_metrics():
-    assert sorted(table(scored(lookup(ORACLE)))) == sorted([*POINT_METRICS, "seconds_per_trajectory"])
+def test_a_deterministic_model_has_no_ensemble_metrics_but_its_absolute_error():
+    forecast = lookup(ORACLE, factor=0.5)
+    values = table(scored(forecast))
+    assert sorted(values) == sorted([*POINT_METRICS, "crps", "seconds_per_trajectory"])
+    assert values["crps"] == pytest.approx(0.5 * TRUTH[:, 1:].abs().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("members", [2, 16])
+def test_the_spread_of_a_calibrated_ensemble_is_its_error(members):
+    """Members and truth are draws of one distribution: 1, whatever the number of members."""
+    generator = torch.Generator().manual_seed(1)
+    middle = TRUTH[:, 1:] + 0.3 * torch.randn(TRUTH[:, 1:].shape, generator=generator)
+
+    def forecast(initial: Tensor) -> Tensor:
+        found = [int((TRUTH[:, 0] - frame).abs().amax(dim=(1, 2)).argmin()) for frame in initial]
+        noise = torch.randn(len(initial), members, *middle.shape[1:], generator=generator)
+        return middle[found][:, None] + 0.3 * noise
+
+    assert table(scored(forecast, members=members))["spread_skill"] == pytest.approx(1, rel=0.05)
 
 
 def test_a_forecast_that_blew_up_is_null_and_not_a_number():
@@ -208,6 +225,7 @@ def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
         "trajectory_relative_l2_median",
         "pdebench_nrmse",
         "spectral_rmse_low",
+        "crps",
         "seconds_per_trajectory",
     }  # the grid has no wavenumbers of the other bands
     assert {record["frames"] for record in told} == {2}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from command_line import TINY
-from tiny import LATENT_DIM, NETWORK, SCALARS
+from safetensors.torch import save_file
+from tiny import LATENT_DIM, NETWORK, RESIDUAL_NETWORK, SCALARS
 
 from ups.config.load import load_configuration
 from ups.config.schema import Configuration
@@ -17,7 +18,7 @@ from ups.data.pdebench import inspect
 from ups.data.pdebench_writer import write_trajectories
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.inference.finer_grid import strided
-from ups.inference.surrogate import load_surrogate
+from ups.inference.surrogate import POOL_FILE, load_surrogate
 from ups.models.build import CODEC_FILE, MODEL_FILE, build_model, save_model
 from ups.models.shape import ProblemShape
 from ups.pipeline.device import resolve
@@ -78,16 +79,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "problem": equation, "variables": "primitive", "title": name, "version": "made up", "space_stride": 2,
             "rows": {"train": [0, 1, 2], "validation": [3], "test": [4, 5]}, "original_rows": list(range(6)),
         }  # fmt: skip
-        problem = PROBLEMS[equation]
-        given = [field.given for field in problem.fields]
+        scored = [place for place, field in enumerate(PROBLEMS[equation].fields) if not field.given]
         shapes[name] = ProblemShape(
+            equation=equation,
             grid=grid,
             tokens=tuple(points // 4 for points in grid),
-            channels=len(given),
-            scored=tuple(place for place, is_given in enumerate(given) if not is_given),
+            scored=tuple(scored),
             boundary=boundary,
-            partly_known=any(given),
-            scalars=len(parameters) + (not problem.is_map),
         )
     (root / "download" / DESCRIPTION).write_text(json.dumps(described))
     shared = {
@@ -95,18 +93,28 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "latent_dim": LATENT_DIM,
         "codec": "c0ffee",
     }
+    leads = {name: 1 if shape.problem.is_map else 4 for name, shape in shapes.items()}
+    sampled = {"network": RESIDUAL_NETWORK, "leads": leads}
+    parts = {
+        "codec": {"encoder": NETWORK, "decoder": NETWORK},
+        "operator": {"network": {"kind": "transformer"} | NETWORK, "linear_path": "none", "conserve": False},
+        "diffusion": sampled | {"sampler": {"steps": 2, "sigma_min": 0.05, "centre": 3.0}},
+        "consistency": sampled | {"sampler": {"second_sigma": 3.0, "sigma_min": 0.05}},
+    }
     torch.manual_seed(0)
-    for kind, file in (
-        ("codec", CODEC_FILE),
-        *((k, MODEL_FILE) for k in ("operator", "diffusion", "consistency")),
-    ):
-        parts = {"encoder": NETWORK, "decoder": NETWORK} if kind == "codec" else {"network": NETWORK}
-        description = {"kind": kind, "sigma_min": 0.02} | shared | parts
+    for kind, own in parts.items():
+        description = {"kind": kind} | shared | own
         model = build_model(description)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        save_model(root / ("cache_encode" if kind == "codec" else kind) / file, model, description)
+        place = root / "cache_encode" / CODEC_FILE if kind == "codec" else root / kind / MODEL_FILE
+        save_model(place, model, description)
+    pools = {
+        name: torch.randn(3, leads[name], shape.layout.token_count, LATENT_DIM)
+        for name, shape in shapes.items()
+    }
+    save_file(pools, root / "diffusion" / POOL_FILE)
     return {path.name: path for path in root.iterdir()}
 
 
@@ -186,9 +194,16 @@ def test_every_problem_is_scored_on_either_grid(name, at_file_resolution, inputs
     assert {record["problem"] for record in told} == {name}
     assert {(record["n_trajectories"], record["split"]) for record in told} == {(4, "file")}
     trivial = ["train_mean"] if name == "porous" else ["persistence", "spatial_mean"]
-    assert list(dict.fromkeys(record["model"] for record in told))[: len(trivial) + 1] == [
+    assert list(dict.fromkeys(record["model"] for record in told)) == [
         *trivial,
+        "linear",
         "operator",
+        "operator_dressed",
+        "diffusion",
+        "diffusion_zero_noise",
+        "diffusion_mean",
+        "consistency_1",
+        "consistency_2",
     ]
     assert all(record["value"] is not None for record in told)
 

@@ -6,7 +6,7 @@ from tiny import LINE, SQUARE, build
 from torch import Tensor
 
 from ups.models.codec import Codec
-from ups.models.operator import LatentOperator
+from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 
 __all__ = ["DIM", "KNOWN", "SCALARS", "SHAPES", "codec", "first_frames", "held_known", "operator", "residual"]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from small_models import SHAPES, codec, first_frames, held_known
+from tiny import decoded_frames, encoded_frames
 
 from ups.inference.finer_grid import finer_coordinates, interpolated, strided
 from ups.models.token_grid import cell_centres
@@ -69,17 +70,19 @@ def test_interpolation_keeps_the_coarse_values_and_linear_functions(periodic):
 @pytest.mark.parametrize("problem", list(SHAPES))
 def test_a_finer_decoding_holds_the_models_own(problem):
     shape, bound = SHAPES[problem], codec().of(problem)
-    latents = bound.encode(first_frames(problem, 2), held_known(problem, 2))
-    own = bound.decode(latents, cell_centres(shape.grid))
+    latents = encoded_frames(bound, first_frames(problem, 2), held_known(problem, 2))
+    own = decoded_frames(bound, latents, cell_centres(shape.grid))
     axes = len(shape.grid)
-    fine = bound.decode(latents, finer_coordinates(shape.grid, 2, periodic=shape.boundary == "periodic"))
+    fine = decoded_frames(
+        bound, latents, finer_coordinates(shape.grid, 2, periodic=shape.boundary == "periodic")
+    )
     fine = fine.view(2, *(2 * points for points in shape.grid), shape.channels)
     torch.testing.assert_close(strided(fine, 2, axes).flatten(1, -2), own, rtol=1e-5, atol=1e-5)
 
 
 def test_wrapped_coordinates_decode_as_unwrapped_ones():
     bound = codec().of("wave")
-    latents = bound.encode(first_frames("wave", 2))
-    wrapped = bound.decode(latents, finer_coordinates((32,), 4, periodic=True))
-    plain = bound.decode(latents, finer_coordinates((32,), 4, periodic=False))
+    latents = encoded_frames(bound, first_frames("wave", 2))
+    wrapped = decoded_frames(bound, latents, finer_coordinates((32,), 4, periodic=True))
+    plain = decoded_frames(bound, latents, finer_coordinates((32,), 4, periodic=False))
     torch.testing.assert_close(wrapped, plain, rtol=1e-4, atol=1e-4)

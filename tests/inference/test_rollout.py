@@ -1,78 +1,103 @@
-"""A rollout is the step repeated by hand; ensemble members go their own ways; noise is the only chance."""
+"""A rollout is the step repeated by hand; a generative model corrects the whole of it once; noise is the only chance."""
+
+import math
 
 import pytest
 import torch
-from small_models import DIM, KNOWN, SCALARS, SHAPES, codec, first_frames, held_known, operator, residual
+from small_models import DIM, KNOWN, SCALARS, SHAPES, codec, first_frames, operator, residual
 from torch import Tensor
 
-from ups.diffusion.edm import denoise, heun_sample, noise_levels
-from ups.inference import rollout
+from ups.diffusion.edm import midpoint_sample, sampling_angles
+from ups.errors import DataError
+from ups.inference.correction import resampled
 from ups.inference.forecaster import (
     Forecaster,
     consistency_forecasters,
     diffusion_forecasters,
+    dressed_forecaster,
     operator_forecaster,
 )
 from ups.inference.rollout import decoded_rollout
-from ups.models.token_grid import cell_centres
+from ups.models import codec as codec_module
+from ups.models.operators import LatentOperator
+from ups.models.residual import ResidualNetwork
+from ups.objectives.operator import rollout
 
-MEMBERS, SIGMA_MIN, SIGMA_MAX = 3, 0.02, 10.0
-STEPS = {"wave": 4, "map": 1}
+MEMBERS = 3
+SAMPLER = {"steps": 2, "sigma_min": 0.05, "centre": 3.0}
+STUDENT = {"sigma_min": 0.05, "second_sigma": 3.0}
+STEPS = {"wave": 3, "map": 1}
+PARAMETERS = {"wave": {"nu": 0.5}, "map": {"beta": 0.5}}
+PROBABILISTIC = ("operator_dressed", "diffusion", "consistency_1", "consistency_2")
 both = pytest.mark.parametrize("problem", list(SHAPES))
 
 
-def centres(problem: str) -> Tensor:
-    return cell_centres(SHAPES[problem].grid)
+def pool(problem: str) -> Tensor:
+    shape = (5, STEPS[problem], SHAPES[problem].layout.token_count, DIM)
+    return 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(9))
 
 
-def forecasters(problem: str) -> dict[str, Forecaster]:
-    levels = {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "members": MEMBERS}
+def forecasters(
+    problem: str,
+    model: LatentOperator | None = None,
+    diffusion: ResidualNetwork | None = None,
+    consistency: ResidualNetwork | None = None,
+) -> dict[str, Forecaster]:
+    model, diffusion = model or operator(), diffusion or residual("diffusion")
+    consistency = consistency or residual("consistency")
     made = [
-        operator_forecaster(operator(), problem),
-        *diffusion_forecasters(operator(), residual("diffusion"), problem, steps=2, rho=7.0, **levels),
-        *consistency_forecasters(operator(), residual("consistency"), problem, second_sigma=0.8, **levels),
+        operator_forecaster(model, problem),
+        dressed_forecaster(model, diffusion, pool(problem), problem, members=MEMBERS),
+        *diffusion_forecasters(model, diffusion, problem, members=MEMBERS, **SAMPLER),
+        *consistency_forecasters(model, consistency, problem, members=MEMBERS, **STUDENT),
     ]
     return {forecaster.name: forecaster for forecaster in made}
 
 
-def roll(
-    forecaster: Forecaster, problem: str, *, seed: int = 0, members: int | None = None, count: int = 2
-) -> Tensor:
+def roll(forecaster: Forecaster, problem: str, *, seed: int = 0, count: int = 2) -> Tensor:
     return decoded_rollout(
-        forecaster.step,
+        forecaster,
         codec().of(problem),
         first_frames(problem, count),
         KNOWN[problem],
         SCALARS[problem],
         STEPS[problem],
-        centres(problem),
-        members=members or forecaster.members,
+        time_step=0.05,
+        parameters=PARAMETERS[problem],
         generator=torch.Generator().manual_seed(seed),
     )
 
 
+def latents(problem: str, count: int = 2) -> tuple[Tensor, Tensor]:
+    """First latents and scalars."""
+    tokens = SHAPES[problem].layout.token_count
+    first = torch.randn(count, tokens, DIM, generator=torch.Generator().manual_seed(2))
+    return first, SCALARS[problem].expand(count, -1)
+
+
 @both
 def test_a_rollout_is_one_step_after_the_other_in_latents(problem):
-    bound = codec().of(problem)
-    state = bound.encode(first_frames(problem, 2), held_known(problem, 2))
-    rolled = roll(operator_forecaster(operator(), problem), problem)[:, 0]
-    assert rolled.shape[1] == STEPS[problem]
-    for frame in rolled.unbind(dim=1):
-        state = operator()(state, SCALARS[problem].expand(2, -1), problem)
-        torch.testing.assert_close(frame, bound.decode(state, centres(problem)), rtol=1e-5, atol=1e-5)
-    assert frame.std() > 1e-2
+    first, scalars = latents(problem)
+    rolled = operator_forecaster(operator(), problem).rollout(
+        first, scalars, STEPS[problem], torch.Generator()
+    )
+    assert rolled.shape[:3] == (2, 1, STEPS[problem])
+    state = first
+    for frame in rolled[:, 0].unbind(dim=1):
+        state = operator()(state, scalars, problem)
+        torch.testing.assert_close(frame, state, rtol=1e-5, atol=1e-5)
 
 
 def test_what_a_first_frame_does_not_hold_is_not_seen():
-    bound = codec().of("map")
     frames = first_frames("map", 2)
     spoilt = frames + torch.tensor([0.0, 9.0])
-    step = operator_forecaster(operator(), "map").step
+    forecaster = operator_forecaster(operator(), "map")
 
     def rolled(initial: Tensor, known: Tensor | None) -> Tensor:
         return decoded_rollout(
-            step, bound, initial, known, SCALARS["map"], 1, centres("map"), generator=torch.Generator()
-        )
+            forecaster, codec().of("map"), initial, known, SCALARS["map"], 1,
+            time_step=1.0, parameters=PARAMETERS["map"], generator=torch.Generator(),
+        )  # fmt: skip
 
     torch.testing.assert_close(rolled(spoilt, KNOWN["map"]), rolled(frames, KNOWN["map"]))
     assert (rolled(spoilt, None) - rolled(frames, None)).abs().max() > 1e-3
@@ -83,29 +108,76 @@ def test_what_a_first_frame_does_not_hold_is_not_seen():
 def test_a_forecast_does_not_depend_on_how_much_is_decoded_at_once(problem, monkeypatch):
     forecaster = forecasters(problem)["diffusion"]
     whole = roll(forecaster, problem, count=3)
-    monkeypatch.setattr(rollout, "_POINTS_AT_ONCE", 2 * len(centres(problem)) + 1)
+    monkeypatch.setattr(codec_module, "_POINTS_AT_ONCE", 2 * math.prod(SHAPES[problem].grid) + 1)
     torch.testing.assert_close(roll(forecaster, problem, count=3), whole, rtol=1e-5, atol=1e-5)
 
 
 @both
-def test_a_diffusion_step_adds_the_sampled_residual_in_the_units_of_the_latents(problem):
-    z = codec().of(problem).encode(first_frames(problem, 2), held_known(problem, 2))
-    given = SCALARS[problem].expand(2, -1)
-    stepped = forecasters(problem)["diffusion"].step(z, given, torch.Generator().manual_seed(3))
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
-    prediction, model = operator()(z, given, problem), residual("diffusion")
-    levels = noise_levels(2, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, rho=7.0)
-    sampled = heun_sample(
-        lambda x, sigma: denoise(model, x, sigma, prediction, z, given, problem), noise, levels
+def test_diffusion_adds_the_sampled_residual_of_the_whole_forecast_once(problem):
+    first, given = latents(problem)
+    model, network = operator(), residual("diffusion")
+    forecaster = forecasters(problem)["diffusion"]
+    found = forecaster.rollout(first, given, STEPS[problem], torch.Generator().manual_seed(3))
+    forecasts = rollout(model, first, given, problem, STEPS[problem])
+    many = forecasts.repeat_interleave(MEMBERS, dim=0)
+    noise = torch.randn(many.shape, generator=torch.Generator().manual_seed(3))
+    told, conditions = (
+        values.repeat_interleave(MEMBERS, dim=0) for values in network.given(forecasts, given, problem)
     )
-    torch.testing.assert_close(stepped, prediction + sampled * model.deviation(problem))
-    assert (stepped - prediction).abs().max() > 0.1
+    angles = sampling_angles(2, sigma_min=0.05, centre=3.0)
+    samples = midpoint_sample(lambda y, a: network(y, a, told, conditions, problem), noise, angles)
+    corrections = network.corrections(samples.unflatten(0, (2, MEMBERS)), forecasts, problem, 0)
+    expected = forecasts[:, None] + model.conserving(corrections, problem)
+    torch.testing.assert_close(found, expected)
+    assert (found - forecasts[:, None]).abs().max() > 0.1
+
+
+def test_corrections_keep_what_the_operator_keeps():
+    model, (first, given) = operator(), latents("wave")
+    model.conserve = True
+    mass = model.get_buffer("mass_problem_wave")
+    mass.copy_(torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+    for name, forecaster in forecasters("wave", model).items():
+        if name != "operator_dressed":  # past errors of an operator that keeps it would keep it as well
+            rolled = forecaster.rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(0))
+            kept = rolled.mean(dim=-2) @ mass.T
+            start = (first.mean(dim=1) @ mass.T)[:, None, None]
+            torch.testing.assert_close(kept, start.expand_as(kept), rtol=1e-4, atol=1e-4)
 
 
 @both
-def test_the_control_without_noise_leaves_nothing_to_chance(problem):
+def test_the_dressed_operator_has_past_errors_in_the_steepness_of_its_forecast(problem):
+    first, given = latents(problem)
+    network, found = residual("diffusion"), forecasters(problem)["operator_dressed"]
+    rolled = found.rollout(first, given, STEPS[problem], torch.Generator().manual_seed(4))
+    forecasts = rollout(operator(), first, given, problem, STEPS[problem])
+    layout, generator = SHAPES[problem].layout, torch.Generator().manual_seed(4)
+    drawn = resampled(pool(problem), 2, MEMBERS, layout, generator)
+    scaled = (rolled - forecasts[:, None]) / network.steepness(forecasts, problem)[:, None]
+    torch.testing.assert_close(scaled, drawn, rtol=1e-3, atol=1e-4)
+
+
+@both
+def test_fewer_steps_are_the_first_of_all_and_more_are_refused(problem):
+    first, given = latents(problem)
+    for name in ("diffusion", "operator_dressed", "consistency_2"):
+        forecaster = forecasters(problem)[name]
+
+        def rolled(steps: int, forecaster: Forecaster = forecaster) -> Tensor:
+            return forecaster.rollout(first, given, steps, torch.Generator().manual_seed(1))
+
+        whole = rolled(STEPS[problem])
+        for steps in range(1, STEPS[problem]):
+            assert torch.equal(rolled(steps), whole[:, :, :steps])
+        with pytest.raises(DataError, match=f"{STEPS[problem] + 1} steps.*learnt for {STEPS[problem]}"):
+            rolled(STEPS[problem] + 1)
+
+
+@both
+@pytest.mark.parametrize("name", ["diffusion_zero_noise", "diffusion_mean"])
+def test_the_controls_leave_nothing_to_chance(problem, name):
     made = forecasters(problem)
-    control = made["diffusion_zero_noise"]
+    control = made[name]
     assert control.members == 1
     assert torch.equal(roll(control, problem, seed=1), roll(control, problem, seed=2))
     noisy = made["diffusion"]
@@ -113,65 +185,35 @@ def test_the_control_without_noise_leaves_nothing_to_chance(problem):
 
 
 @both
-def test_an_ensemble_is_a_function_of_its_seed(problem):
+def test_an_ensemble_is_a_function_of_its_seed_and_its_members_differ(problem):
     made = forecasters(problem)
-    for name in ("diffusion", "consistency_1", "consistency_2"):
-        assert torch.equal(roll(made[name], problem), roll(made[name], problem)), name
-
-
-@both
-def test_members_of_a_deterministic_model_agree_and_of_a_probabilistic_one_do_not(problem):
-    made = forecasters(problem)
-    same = roll(made["operator"], problem, members=MEMBERS)
-    assert same.shape == (2, MEMBERS, STEPS[problem], len(centres(problem)), SHAPES[problem].channels)
-    torch.testing.assert_close(same, same[:, :1].expand_as(same), rtol=1e-5, atol=1e-5)
-    for name in ("diffusion", "consistency_1", "consistency_2"):
-        spread = roll(made[name], problem).std(dim=1)
-        assert (spread.amax(dim=(2, 3)) > 1e-3).all(), name
-
-
-def test_each_member_is_rolled_out_from_its_own_states():
-    """Noise by place (trajectory, member) and step: every rollout can be repeated alone."""
-    steps, bound, initial = STEPS["wave"], codec().of("wave"), first_frames("wave", 2)
-    noise = torch.randn(steps, 2 * MEMBERS, 8, DIM, generator=torch.Generator().manual_seed(0))
-    place = iter(range(steps))
-
-    def step(z: Tensor, scalars: Tensor, _: torch.Generator) -> Tensor:
-        return operator()(z, scalars, "wave") + noise[next(place)]
-
-    together = decoded_rollout(
-        step, bound, initial, None, SCALARS["wave"], steps, centres("wave"),
-        members=MEMBERS, generator=torch.Generator(),
-    )  # fmt: skip
-    for trajectory in range(2):
-        for member in range(MEMBERS):
-            state = bound.encode(initial[trajectory : trajectory + 1])
-            for number in range(steps):
-                state = operator()(state, SCALARS["wave"][None], "wave")
-                state = state + noise[number, trajectory * MEMBERS + member]
-                frame = bound.decode(state, centres("wave"))[0]
-                torch.testing.assert_close(together[trajectory, member, number], frame, rtol=1e-4, atol=1e-4)
+    for name in PROBABILISTIC:
+        rolled = roll(made[name], problem)
+        shape = SHAPES[problem]
+        assert rolled.shape == (2, MEMBERS, STEPS[problem], math.prod(shape.grid), shape.channels)
+        assert torch.equal(rolled, roll(made[name], problem)), name
+        assert (rolled.std(dim=1).amax(dim=(2, 3)) > 1e-3).all(), name
 
 
 @both
 def test_calls_are_counted_as_they_happen(problem):
-    calls = 0
+    steps_called = samples_called = 0
 
-    def count(*_) -> None:
-        nonlocal calls
-        calls += 1
+    def count_step(*_) -> None:
+        nonlocal steps_called
+        steps_called += 1
 
-    counted_operator, diffusion, consistency = operator(), residual("diffusion"), residual("consistency")
-    for model in (counted_operator, diffusion, consistency):
-        model.register_forward_hook(count)
-    levels = {"sigma_min": 0.02, "sigma_max": 10.0, "members": 2}
-    made = [
-        operator_forecaster(counted_operator, problem),
-        *diffusion_forecasters(counted_operator, diffusion, problem, steps=3, rho=7.0, **levels),
-        *consistency_forecasters(counted_operator, consistency, problem, second_sigma=0.8, **levels),
-    ]
-    tokens = SHAPES[problem].layout.token_count
-    for forecaster in made:
-        calls = 0
-        forecaster.step(torch.zeros(1, tokens, DIM), SCALARS[problem][None], torch.Generator())
-        assert calls == forecaster.calls_per_step, forecaster.name
+    def count_sample(*_) -> None:
+        nonlocal samples_called
+        samples_called += 1
+
+    model, diffusion, consistency = operator(), residual("diffusion"), residual("consistency")
+    model.register_forward_hook(count_step)
+    diffusion.register_forward_hook(count_sample)
+    consistency.register_forward_hook(count_sample)
+    first, given = latents(problem)
+    for forecaster in forecasters(problem, model, diffusion, consistency).values():
+        steps_called = samples_called = 0
+        forecaster.rollout(first, given, STEPS[problem], torch.Generator())
+        assert steps_called == STEPS[problem] * forecaster.calls_per_step, forecaster.name
+        assert samples_called == forecaster.calls_per_member, forecaster.name

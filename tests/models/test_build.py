@@ -10,7 +10,21 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import LINE, NETWORK, PROBLEM, SQUARE, build, describe, fresh, random_batch, waves
+from tiny import (
+    LEADS,
+    LINE,
+    NETWORK,
+    PROBLEM,
+    SQUARE,
+    build,
+    decoded_frames,
+    describe,
+    encoded_frames,
+    fresh,
+    random_batch,
+    raw_residual,
+    waves,
+)
 from torch import Tensor, nn
 
 from ups.errors import IntegrityError
@@ -21,24 +35,27 @@ from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
 
+MOVED = replace(LINE, equation="compressible1d", variables="conserved", exact=("shift", "reflection"))
 KINDS = ["autoencoder", "codec", "operator", "diffusion", "consistency"]
+
+
+TRANSFORMER = describe("operator")["network"]
 
 
 def outputs(model: nn.Module) -> Tensor:
     batch, fields, centres = random_batch(3), waves(3, 1)[:, 0], cell_centres([32])
     assert batch.latents is not None
-    assert batch.predictions is not None
+    assert batch.forecasts is not None
     state = batch.latents[:, 0]
     match model:
         case Autoencoder():
             return model(fields, centres, PROBLEM)
         case Codec():
             codec = model.of(PROBLEM)
-            return codec.decode(codec.encode(fields), centres)
+            return decoded_frames(codec, encoded_frames(codec, fields), centres)
         case ResidualNetwork():
-            given = (batch.predictions, state, batch.scalars, PROBLEM)
-            raw = model(batch.latents[:, 1], torch.zeros(3), *given)
-            return model.apply_residual(batch.predictions, raw, PROBLEM)
+            raw = raw_residual(model, batch.forecasts, batch.latents, batch.scalars, PROBLEM)
+            return model.corrections(raw[:, None], batch.forecasts, PROBLEM, 0)
     return model(state, batch.scalars, PROBLEM)
 
 
@@ -46,17 +63,25 @@ def outputs(model: nn.Module) -> Tensor:
 def test_a_saved_model_computes_the_same_with_nothing_but_its_file(tmp_path, kind):
     """Its sizes are not the defaults of any configuration: they can come from the file alone."""
     odd = {"width": 24, "depth": 2, "heads": 3, "ratio": 1}
-    sizes = {"encoder": odd, "decoder": NETWORK} if kind in {"autoencoder", "codec"} else {"network": odd}
+    sizes: dict[str, Any] = {
+        "network": {"width": 24, "blocks": 2, "dilations": [2], "leads_per_position": 1},
+        "leads": {PROBLEM: LEADS},
+    }
+    if kind in {"autoencoder", "codec"}:
+        sizes = {"encoder": odd, "decoder": NETWORK}
+    elif kind == "operator":
+        sizes = {"network": {"kind": "hybrid", "dilations": [2, 1], "width": 24, "heads": 3, "ratio": 1}}
+        sizes |= {"linear_path": "trained", "conserve": True}
     model, description = build(kind, **sizes), describe(kind, **sizes) | {"note": "kept"}
     save_model(tmp_path / "model.safetensors", model, description)
     loaded, told = load_model(tmp_path / "model.safetensors")
     assert told == description
-    assert torch.equal(outputs(loaded), outputs(model))
+    assert torch.equal(outputs(loaded), outputs(model.requires_grad_(False)))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-@pytest.mark.parametrize("shape", [LINE, SQUARE, replace(SQUARE, boundary="outflow", scored=(0, 1))])
+@pytest.mark.parametrize("shape", [LINE, SQUARE, replace(SQUARE, boundary="outflow", scored=(0, 1)), MOVED])
 def test_a_shape_survives_its_way_through_json(shape):
     assert ProblemShape.from_json(json.loads(json.dumps(shape.to_json()))) == shape
     assert problem_shapes({"problems": {"a": shape.to_json(), "b": LINE.to_json()}}) == {
@@ -74,7 +99,7 @@ def test_averaged_weights_replace_the_models_own(tmp_path):
         dict(average.named_parameters()),
     )
     loaded, _ = load_model(tmp_path / "model.safetensors")
-    assert torch.equal(outputs(loaded), outputs(average))
+    assert torch.equal(outputs(loaded), outputs(average.requires_grad_(False)))
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):
@@ -120,14 +145,19 @@ def test_half_a_file_is_refused(tmp_path, kept):
         {"kind": "perceiver"},
         {"latent_dim": 5},
         {"problems": {PROBLEM: LINE.to_json() | {"tokens": [5]}}},
-        {"problems": {PROBLEM: LINE.to_json() | {"scalars": 3}}},
+        {"problems": {PROBLEM: LINE.to_json() | {"equation": "heat1d"}}},
+        {"problems": {PROBLEM: LINE.to_json() | {"equation": "compressible1d"}}},
+        {"problems": {PROBLEM: LINE.to_json() | {"boundary": "outflow"}}},
         {"problems": {PROBLEM: SQUARE.to_json()}},
         {"problems": {PROBLEM: LINE.to_json() | {"viscosity": 1}}},
         {"problems": {"advection1d": LINE.to_json()}},
         {"problems": {PROBLEM: LINE.to_json(), "darcy2d": SQUARE.to_json()}},
         {"problems": [PROBLEM]},
-        {"network": NETWORK | {"depth": 2}},
-        {"network": NETWORK | {"dropout": 0.1}},
+        {"network": TRANSFORMER | {"depth": 2}},
+        {"network": TRANSFORMER | {"dropout": 0.1}},
+        {"network": TRANSFORMER | {"kind": "fourier"}},
+        {"network": NETWORK},
+        {"linear_path": "trained"},
     ],
 )
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path, changes):

@@ -7,11 +7,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import GRID, LATENT_DIM, LINE, PROBLEM, TOKENS, build, fresh, random_batch, waves
+from tiny import (
+    GRID,
+    LATENT_DIM,
+    LEADS,
+    PROBLEM,
+    SQUARE,
+    TOKENS,
+    build,
+    decoded_frames,
+    encoded_frames,
+    fresh,
+    random_batch,
+    raw_residual,
+    waves,
+)
 from torch import Tensor
 
 from ups.models.autoencoder import Autoencoder
 from ups.models.codec import Codec
+from ups.models.residual import ResidualNetwork
 from ups.models.rotary import integer_frequencies, rotate, rotation
 from ups.models.token_grid import cell_centres
 
@@ -66,13 +81,14 @@ def test_the_decoder_commutes_with_shifts_by_patches(patches):
 def test_the_latent_networks_commute_with_shifts_of_tokens(kind):
     model = build(kind).requires_grad_(False)
     scalars = random_batch(3).scalars
-    states = [latents(seed) for seed in range(3)]
+    leads = [torch.stack([latents(3 * part + lead) for lead in range(LEADS)], dim=1) for part in range(2)]
 
     def apply(shift: int) -> Tensor:
-        x, prediction, state = (tokens.roll(shift, dims=1) for tokens in states)
         if kind == "operator":
-            return model(x, scalars, PROBLEM)
-        return model(x, torch.tensor([-1.0, 0.0, 0.5]), prediction, state, scalars, PROBLEM)
+            return model(latents().roll(shift, dims=1), scalars, PROBLEM)
+        assert isinstance(model, ResidualNetwork)
+        forecast, y = (tokens.roll(shift, dims=2) for tokens in leads)
+        return raw_residual(model, forecast, y, scalars, PROBLEM).transpose(1, 2)
 
     assert spread(apply(0)) > 0.1
     torch.testing.assert_close(apply(3), apply(0).roll(3, dims=1), **CLOSE)
@@ -120,7 +136,11 @@ def test_a_fresh_network_says_nothing(kind):
     if kind == "operator":
         assert torch.equal(model(latents(), scalars, PROBLEM), latents()), "a fresh operator is persistence"
     else:
-        raw = model(latents(), torch.zeros(3), latents(1), latents(2), scalars, PROBLEM)
+        assert isinstance(model, ResidualNetwork)
+        batch = random_batch(3)
+        assert batch.latents is not None
+        assert batch.forecasts is not None
+        raw = raw_residual(model, batch.forecasts, batch.latents, scalars, PROBLEM)
         assert torch.equal(raw, torch.zeros_like(raw))
 
 
@@ -139,17 +159,18 @@ def test_a_codec_normalises_there_and_back():
     codec = frozen.of(PROBLEM)
     told = codec.statistics
     torch.testing.assert_close(codec.denormalise(codec.normalise(fields())), fields(), **CLOSE)
-    z = codec.encode(fields())
+    z = encoded_frames(codec, fields())
     raw = frozen.autoencoder.encoder((fields() - told.field_mean) / told.field_deviation, PROBLEM)
     torch.testing.assert_close(z * told.latent_deviation + told.latent_mean, raw, **CLOSE)
     coordinates = cell_centres([GRID])
     expected = frozen.autoencoder.decoder(raw, coordinates, PROBLEM) * told.field_deviation + told.field_mean
-    torch.testing.assert_close(codec.decode(z, coordinates), expected, **CLOSE)
+    torch.testing.assert_close(decoded_frames(codec, z, coordinates), expected, **CLOSE)
+    torch.testing.assert_close(decoded_frames(codec, z), expected, **CLOSE)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
 def test_two_axes_commute_with_shifts_along_either():
-    sheet = replace(LINE, grid=(8, 12), tokens=(4, 4), channels=2, scored=(0, 1))
+    sheet = replace(SQUARE, grid=(8, 12), boundary="periodic")
     model = build("autoencoder", shapes={"sheet": sheet}).requires_grad_(False)
     assert isinstance(model, Autoencoder)
     torch.manual_seed(0)

@@ -26,6 +26,7 @@ def test_a_round_trip_keeps_every_point_in_its_place(grid, tokens):
     patches = layout.patchify(fields)
     assert patches.shape == (2, layout.token_count, layout.patch_points * 3)
     assert torch.equal(unpatchify(layout, patches, 3), fields)
+    assert torch.equal(layout.unpatchify(patches), fields)
 
 
 def test_a_token_sits_in_the_middle_of_its_patch():

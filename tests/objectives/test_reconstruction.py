@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import LINE, PROBLEM, SQUARE, build, waves
+from tiny import LINE, PROBLEM, SQUARE, build, normalisations, waves
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.losses.relative import relative_l2
-from ups.objectives.autoencoder import Reconstruction, random_shift, reconstruction_errors
+from ups.objectives.autoencoder import Normalisation, Reconstruction, random_shift, reconstruction_errors
 
-CPU = torch.device("cpu")
 PATTERNS = torch.tensor([[True, False], [True, True], [False, True]])
 
 
@@ -53,7 +52,7 @@ def test_a_batch_of_half_known_frames_trains_every_weight():
     model = build("autoencoder", shapes=shapes)
     fields = normal(3, 1, 16, 16, 2) * PATTERNS[:, None, None, None]
     batch = Batch("square", torch.zeros(3, 1), fields=fields, known=PATTERNS[:, None])
-    objective = Reconstruction(shapes, query_points=None, device=CPU)
+    objective = Reconstruction(normalisations(shapes))
     objective(model, batch, torch.Generator().manual_seed(0)).total.backward()
     assert all(
         torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters() if p.grad is not None
@@ -62,39 +61,48 @@ def test_a_batch_of_half_known_frames_trains_every_weight():
 
 
 class Lookup(nn.Module):
-    """Notes what it is given, and gives it back at the queried points."""
+    """Notes what it is given, and gives it back at the points of the grid."""
 
-    def forward(self, fields: Tensor, coordinates: Tensor, problem: str, known: Tensor | None) -> Tensor:
+    def forward(self, fields: Tensor, coordinates: None, problem: str, known: Tensor | None) -> Tensor:
         self.seen = (fields, problem, known)
-        grid = torch.tensor(fields.shape[1:-1])
-        index = (coordinates * grid).long()
-        return fields[(slice(None), *index.T)]
+        return fields.flatten(1, -2)
 
 
 @pytest.mark.parametrize(("name", "shape"), [(PROBLEM, LINE), ("square", SQUARE)])
-@pytest.mark.parametrize("query_points", [None, 7])
-def test_targets_are_the_fields_at_the_queried_points(name, shape, query_points):
-    """A model that is right has no loss, whatever is shifted and whichever points are asked for."""
-    objective = Reconstruction({name: shape}, query_points=query_points, device=CPU)
+def test_targets_are_the_fields_that_the_model_sees(name, shape):
+    """A model that is right has no loss, whatever is shifted."""
+    objective = Reconstruction(normalisations({name: shape}))
     fields = normal(3, 1, *shape.grid, shape.channels)
     known = None if name == PROBLEM else PATTERNS[:, None]
     model = Lookup()
     for seed in range(5):
-        loss = objective(
-            model, Batch(name, torch.zeros(3, 1), fields, known), torch.Generator().manual_seed(seed)
-        )
+        batch = Batch(name, torch.zeros(3, 1), fields=fields, known=known)
+        loss = objective(model, batch, torch.Generator().manual_seed(seed))
         assert loss.total.item() == 0.0
     assert model.seen[1] == name
     assert model.seen[2] is None if known is None else torch.equal(model.seen[2], PATTERNS)
 
 
+def test_what_the_network_sees_is_normalised_and_unknown_values_are_zero():
+    mean, deviation = torch.tensor([3.0, -50.0]), torch.tensor([0.5, 200.0])
+    objective = Reconstruction({"square": Normalisation(SQUARE, {"beta": 1.0}, mean, deviation)})
+    values, model = normal(3, 1, 16, 16, 2), Lookup()
+    fields = (values * deviation + mean) * PATTERNS[:, None, None, None]
+    batch = Batch("square", torch.zeros(3, 1), fields=fields, known=PATTERNS[:, None])
+    objective(model, batch, torch.Generator().manual_seed(0))
+    expected = (values * PATTERNS[:, None, None, None])[:, 0]
+    torch.testing.assert_close(model.seen[0], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("boundary", ["periodic", "dirichlet", "outflow"])
 def test_what_the_network_sees_is_shifted_on_a_circle_and_stays_between_walls(boundary):
     shape = replace(SQUARE, boundary=boundary)
-    objective = Reconstruction({"square": shape}, query_points=None, device=CPU)
+    objective = Reconstruction(normalisations({"square": shape}))
     fields, model, moved = normal(2, 1, 16, 16, 2), Lookup(), 0
     for seed in range(10):
-        objective(model, Batch("square", torch.zeros(2, 1), fields), torch.Generator().manual_seed(seed))
+        objective(
+            model, Batch("square", torch.zeros(2, 1), fields=fields), torch.Generator().manual_seed(seed)
+        )
         moved += not torch.equal(model.seen[0], fields[:, 0])
     assert moved >= 9 if boundary == "periodic" else moved == 0
 

@@ -15,7 +15,17 @@ from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
-from ups.config.schema import Configuration, Training, Transformer
+from ups.config.schema import (
+    OPERATORS,
+    OPTIMIZERS,
+    SYMMETRIES,
+    Configuration,
+    Correction,
+    OperatorSettings,
+    SymmetryUses,
+    Training,
+    Transformer,
+)
 from ups.config.section import Section
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.plan import make_recipes
@@ -35,6 +45,22 @@ def of_transformer(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]
     return {f"model.{name}.{key}": (value, stages) for key, value in values.items()}
 
 
+OF_OPERATORS: dict[str, Any] = {
+    "linear_path": "trained",
+    "conserve": False,
+    "width": 48,
+    "depth": 3,
+    "heads": 2,
+    "ratio": 3,
+    "levels": 1,
+    "dilations": [1],
+    "modes": 2,
+    "padding": 4,
+}
+"""Another value of every key that some kind of operator has."""
+OF_OPTIMIZERS: dict[str, Any] = {"matrix_learning_rate": 0.01, "momentum": 0.9}
+
+
 def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:
     learning = {
         "steps": 21,
@@ -47,6 +73,7 @@ def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:
         "gradient_clip": 2.0,
         "ema_decay": 0.9,
     }
+    learning["optimizer"] = {"kind": "muon"}
     reporting = {"checkpoint_every": 7, "log_every": 7, "validate_every": 7}
     rows = {f"training.{name}.{key}": (value, stages) for key, value in learning.items()}
     return rows | {f"training.{name}.{key}": (value, NONE) for key, value in reporting.items()}
@@ -55,34 +82,37 @@ def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:
 SHARED: dict[str, tuple[Any, set[str]]] = {
     "name": ("other", NONE),
     "seed": (1, AUTOENCODER),
+    "seeds": (3, NONE),
     "model.latent.tokens": (4, AUTOENCODER),
     "model.latent.dim": (2, AUTOENCODER),
+    "model.latent.floor": (10.0, AUTOENCODER),
+    "model.symmetries": ({"scaling": "augment"}, OPERATOR),
     **of_transformer("encoder", AUTOENCODER),
     **of_transformer("decoder", AUTOENCODER),
-    **of_transformer("operator", OPERATOR),
-    **of_transformer("denoiser", DIFFUSION),
+    "model.operator": ({"kind": "linear", "conserve": False}, OPERATOR),
+    "model.denoiser.width": (32, DIFFUSION),
+    "model.denoiser.blocks": (2, DIFFUSION),
+    "model.denoiser.dilations": ([1], DIFFUSION),
+    "model.denoiser.leads_per_position": (3, DIFFUSION),
     "execution.processes": (2, AUTOENCODER),
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
     **of_training("autoencoder", AUTOENCODER),
-    "training.autoencoder.query_points": (16, AUTOENCODER),
     **of_training("operator", OPERATOR),
     "training.operator.rollout_steps": (3, OPERATOR),
-    "training.operator.field_weight": (0.5, OPERATOR),
-    "training.operator.query_points": (16, OPERATOR),
+    "training.operator.curriculum": (0.5, OPERATOR),
+    "training.operator.pushforward_steps": (1, OPERATOR),
+    "training.operator.start_exponent": (1.0, OPERATOR),
+    "training.operator.state_noise": (0.01, OPERATOR),
     "training.operator.residual_fraction": (0.25, OPERATOR),
     **of_training("diffusion", DIFFUSION),
     "training.diffusion.noise.sigma_min": (0.01, DIFFUSION),
-    "training.diffusion.noise.sigma_max": (20.0, DIFFUSION),
-    "training.diffusion.noise.mean_log_sigma": (-1.0, DIFFUSION),
+    "training.diffusion.noise.centre": (2.0, DIFFUSION),
     "training.diffusion.noise.std_log_sigma": (1.0, DIFFUSION),
-    "training.diffusion.noise.rho": (5.0, DIFFUSION),
-    "training.diffusion.sampler_steps": (3, EVALUATE),
-    "training.diffusion.rollout_fraction": (0.25, DIFFUSION),
-    "training.diffusion.rollout_steps": (3, DIFFUSION),
+    "training.diffusion.sampler_steps": (3, DIFFUSION),
     **of_training("consistency", CONSISTENCY),
     "training.consistency.intervals": (8, CONSISTENCY),
-    "training.consistency.second_sigma": (0.5, EVALUATE),
+    "training.consistency.second_sigma": (0.5, CONSISTENCY),
     "cache_encode.trajectories_per_chunk": (5, CACHE),
     "loading.mode": ("encode", CACHE),
     "loading.order": ("permutation", AUTOENCODER),
@@ -90,6 +120,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "evaluation.members": (8, EVALUATE),
     "evaluation.batch_size": (32, EVALUATE),
     "evaluation.seed": (1, EVALUATE),
+    "evaluation.outside": ({"amplitude": 3.0}, EVALUATE),
     "tracking.wandb": ("disabled", NONE),
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),
@@ -110,6 +141,7 @@ GENERATED = {
     **SOLVING,
 }
 EVOLVING = GENERATED | {"data.frames": (10, ALL), "data.frame_interval": (0.1, ALL)}
+STATES = {"data.amplitude": (2.0, ALL), "data.offset": (1.0, ALL)}
 FILE = {
     "data.path": ("elsewhere.hdf5", NONE),
     **SPLITS,
@@ -135,10 +167,10 @@ TRAJECTORIES = SOLVED | {"frames": 9, "frame_interval": 0.05}
 READ = {"source": "file", "path": "data.hdf5", "trajectories": COUNTS}
 CFD = "1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train"
 BASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, set[str]]]]] = {
-    "generated burgers1d": (TRAJECTORIES | {"nu": 0.01}, EVOLVING | {"data.nu": (0.02, ALL)}),
+    "generated burgers1d": (TRAJECTORIES | {"nu": 0.01}, EVOLVING | STATES | {"data.nu": (0.02, ALL)}),
     "generated advection1d": (
         TRAJECTORIES | {"equation": "advection1d", "beta": 0.1},
-        EVOLVING | {"data.beta": (0.2, ALL), "data.scheme": ("pdebench", ALL)},
+        EVOLVING | STATES | {"data.beta": (0.2, ALL), "data.scheme": ("pdebench", ALL)},
     ),
     "generated darcy2d": (
         SOLVED | {"equation": "darcy2d", "beta": 0.1},
@@ -223,6 +255,40 @@ def test_a_setting_of_the_data_changes_exactly_these_stages(folder, tag, key):
     assert changes(folder, base(tag), key, value) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [(kind, key) for kind, section in OPERATORS.items() for key in section.model_fields],
+    ids=str,
+)
+def test_a_setting_of_an_operator_counts_for_it_alone(folder, kind, key):
+    """Of a map, which may be told to conserve whatever its codec is: it conserves nothing."""
+    chosen = {"kind": kind} | ({"dilations": [1, 2]} if "dilations" in OPERATORS[kind].model_fields else {})
+    another = "linear" if kind != "linear" else "hybrid"
+    before = base("file darcy2d") | {"model.operator": chosen}
+    if key == "kind":
+        assert changes(folder, before, "model.operator", {"kind": another}) == OPERATOR
+    else:
+        assert changes(folder, before, f"model.operator.{key}", OF_OPERATORS[key]) == OPERATOR
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "operator", "diffusion", "consistency"])
+@pytest.mark.parametrize("key", OF_OPTIMIZERS)
+def test_a_setting_of_an_optimizer_counts_for_its_stage(folder, stage, key):
+    before = {f"training.{stage}.optimizer": {"kind": "muon"}}
+    expected = SHARED[f"training.{stage}.steps"][1]
+    assert changes(folder, before, f"training.{stage}.optimizer.{key}", OF_OPTIMIZERS[key]) == expected
+
+
+@pytest.mark.parametrize(("use", "expected"), [("exact", AUTOENCODER), ("augment", OPERATOR), ("off", NONE)])
+def test_exact_symmetries_count_for_the_codec_and_drawn_ones_for_the_operator(folder, use, expected):
+    """Named for one problem or for all of them, and `off` is what a file says nothing of."""
+    assert changes(folder, {}, "model.symmetries", {"galilean": use}) == expected
+    one = {"model.symmetries": {"galilean": use}}
+    assert changes(folder, one, "model.symmetries", {"burgers1d": {"galilean": use}}) == NONE
+    changed = settings_changed(folder, {}, one)
+    assert changed == {"exact": {"autoencoder"}, "augment": {"operator"}, "off": set()}[use]
+
+
 @pytest.mark.parametrize("tag", ["file", "file darcy2d"])
 def test_other_bytes_in_the_file_change_all_stages(folder, tag):
     before = digests(folder, base(tag))
@@ -236,6 +302,18 @@ def test_rows_that_mean_the_same_are_the_same(folder):
     data = BASES["pdebench rows"][0]
     spelled_out = {"test": [0, 9], "train": [1000, 1018], "validation": [1018, 1020]}
     assert digests(folder, {"data": data}) == digests(folder, {"data": data | {"rows": spelled_out}})
+
+
+def test_a_codec_that_is_not_trained_depends_on_no_setting_of_a_training(folder):
+    untrained = {
+        "training.autoencoder.steps": 0,
+        "model.encoder.depth": 0,
+        "model.decoder.depth": 0,
+    }
+    assert changes(folder, untrained, "seed", 1) == OPERATOR
+    assert changes(folder, untrained, "training.autoencoder.batch_size", 4) == NONE
+    assert changes(folder, untrained, "model.latent.dim", 2) == AUTOENCODER
+    assert changes(folder, untrained, "model.symmetries", {"shift": "exact"}) == AUTOENCODER
 
 
 # --- several problems, and ways of loading --------------------------------------------------------
@@ -327,6 +405,12 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 def test_the_table_has_every_key_of_the_schema():
     assert set(SHARED) | set(SOLVING) == leaves(Configuration)
+    assert set(OF_OPERATORS) == {key for section in OPERATORS.values() for key in section.model_fields} - {
+        "kind"
+    }
+    assert set(OF_OPTIMIZERS) == {key for section in OPTIMIZERS.values() for key in section.model_fields} - {
+        "kind"
+    }
     assert {tag.removesuffix(" rows") for tag in BASES} == TAGGED.keys() - {"mix"}
     for tag, (_, rows) in BASES.items():
         section = TAGGED[tag.removesuffix(" rows")]
@@ -373,20 +457,30 @@ def test_no_key_is_dead():
     """Each is read by name, but for those of sections that a constructor takes whole: they are its arguments."""
     from ups.models.decoder import AnyPointDecoder
     from ups.models.encoder import GridEncoder
-    from ups.models.latent_transformer import LatentTransformer
+    from ups.models.operators import _KINDS
+    from ups.optim.build import build_optimizer
 
     assert set(TAGGED.values()) < sections()
     assert len(sections()) > 24
     read = names_read()
+    handed_on = {Transformer, Correction, SymmetryUses, *OPERATORS.values(), *OPTIMIZERS.values()}
     dead = {
         f"{section.__name__}.{name}"
-        for section in sections() - {Transformer}
+        for section in sections() - handed_on
         for name in section.model_fields
         if name not in read
     }
     assert dead == set()
-    for network in (GridEncoder, AnyPointDecoder, LatentTransformer):
+    around = set(OperatorSettings.model_fields)
+    assert around <= read
+    assert set(SymmetryUses.model_fields) == set(SYMMETRIES)
+    for network in (GridEncoder, AnyPointDecoder, _KINDS["transformer"]):
         assert set(Transformer.model_fields) <= set(inspect.signature(network).parameters)
+    for kind, section in OPERATORS.items():
+        taken = set(inspect.signature(_KINDS[kind]).parameters) if kind in _KINDS else set()
+        assert set(section.model_fields) - around - {"kind"} <= taken, kind
+    for section in OPTIMIZERS.values():
+        assert set(section.model_fields) - {"kind"} <= set(inspect.signature(build_optimizer).parameters)
 
 
 def test_what_the_loop_is_given_it_reads():

@@ -140,9 +140,9 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
         make_plan(configuration, store)
     with pytest.raises(
         ConfigurationError,
-        match=r"diffusion\.rollout_steps: 5 steps need 7 frames, and a trajectory of burgers1d has 6",
+        match=r"operator\.rollout_steps: 6 steps need 7 frames, and a trajectory of burgers1d has 6",
     ):
-        make_plan(configured(**{"model.latent.tokens": 10, "training.diffusion.rollout_steps": 5}), store)
+        make_plan(configured(**{"model.latent.tokens": 10, "training.operator.rollout_steps": 6}), store)
     plan = make_plan(configured(**{"model.latent.tokens": 10}), store)
     assert [stage.verdict for stage in plan[:2]] == ["HIT", "MISS"]
 

@@ -9,12 +9,22 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from PIL import Image
-from small_run import FLOW, MAP, make_curves, make_examples, make_training
+from small_run import ERRORS, FLOW, MAP, make_curves, make_examples, make_training
+from tiny import PROBLEM, build
 
 from ups.errors import IntegrityError
-from ups.inference.forecaster import consistency_forecasters, diffusion_forecasters, operator_forecaster
+from ups.inference.forecaster import (
+    consistency_forecasters,
+    diffusion_forecasters,
+    dressed_forecaster,
+    linear_forecasters,
+    operator_forecaster,
+)
+from ups.models.operators import LatentOperator
+from ups.models.residual import ResidualNetwork
 from ups.report import catalogue, curve_figures, drawing, field_figures, figures
 from ups.report.catalogue import MODELS
 
@@ -44,7 +54,7 @@ def test_pictures_have_twice_the_density_and_all_figures_are_small(drawn: dict[s
 
 
 def test_lines_are_labelled_with_their_models(drawn: dict[str, bytes]) -> None:
-    labels = {model.label for name, model in MODELS.items() if name != "train_mean"}
+    labels = {MODELS[name].label for name in ERRORS}
     assert labels <= texts(drawn["error_over_time.svg"])
     assert labels - {"spatial mean"} | {"truth"} <= texts(drawn["spectrum.svg"])
     assert {"diffusion", "consistency, 1 call", "consistency, 2 calls"} <= texts(drawn["calibration.svg"])
@@ -156,14 +166,18 @@ def test_missing_curves_examples_and_records_are_errors() -> None:
 
 
 def test_every_forecaster_has_a_label_and_a_colour() -> None:
-    network = None
-    levels = {"sigma_min": 0.02, "sigma_max": 10.0}
+    operator: LatentOperator = build("operator")  # pyright: ignore[reportAssignmentType]
+    network: ResidualNetwork = build("diffusion")  # pyright: ignore[reportAssignmentType]
+    sampler = {"sigma_min": 0.05, "centre": 3.0}
     forecasters = [
-        operator_forecaster(network, "p"),  # pyright: ignore[reportArgumentType]
-        *diffusion_forecasters(network, network, "p", steps=2, rho=7.0, members=2, **levels),  # pyright: ignore[reportArgumentType]
-        *consistency_forecasters(network, network, "p", second_sigma=0.8, members=2, **levels),  # pyright: ignore[reportArgumentType]
+        *linear_forecasters(operator, PROBLEM),
+        operator_forecaster(operator, PROBLEM),
+        dressed_forecaster(operator, network, torch.zeros(1, 3, 8, 4), PROBLEM, members=2),
+        *diffusion_forecasters(operator, network, PROBLEM, steps=2, members=2, **sampler),
+        *consistency_forecasters(operator, network, PROBLEM, sigma_min=0.05, second_sigma=3.0, members=2),
     ]
-    assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} == set(MODELS)
+    assert len(forecasters) == 8
+    assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} <= set(MODELS)
 
 
 def test_a_problem_has_the_figures_of_its_kind(drawn_mix: dict[str, dict[str, bytes]]) -> None:

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LINE, PROBLEM, FixedBatches, alone, build
+from tiny import LINE, PROBLEM, FixedBatches, alone, build, evolutions, normalisations
 from torch import nn
 
-from ups.diffusion.edm import noise_levels
+from ups.diffusion.edm import sampling_angles
 from ups.models.codec import Codec
 from ups.objectives import Objective
 from ups.objectives.autoencoder import Reconstruction
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.objectives.diffusion import ResidualDenoising
-from ups.objectives.operator import LatentForecast
-from ups.optim.adamw import build_adamw
+from ups.objectives.operator import RolloutError
+from ups.optim.build import build_optimizer
 from ups.optim.ema import ExponentialMovingAverage
 from ups.optim.schedule import learning_rate
 from ups.runtime.randomness import torch_generator
@@ -34,26 +34,24 @@ STEPS = 10
 
 
 def stage(name: str) -> tuple[nn.Module, Objective]:
-    shapes, device = {PROBLEM: LINE}, torch.device("cpu")
+    shapes = {PROBLEM: LINE}
     match name:
         case "autoencoder":
-            return build(name), Reconstruction(shapes, query_points=16, device=device)
+            return build(name), Reconstruction(normalisations(shapes))
         case "operator":
             codec = build("codec", seed=1).requires_grad_(False)
             assert isinstance(codec, Codec)
-            return build(name, scale=0.05), LatentForecast(
-                codec, shapes, field_weight=1.0, query_points=None, device=device
-            )
+            return build(name, scale=0.05), RolloutError(codec, evolutions(shapes), rollout_steps=2)
         case "diffusion":
-            return build(name), ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2)
+            return build(name), ResidualDenoising(centre=1.0, std_log_sigma=1.2)
     teacher = build("diffusion", seed=1).requires_grad_(False)
-    levels = noise_levels(9, sigma_min=0.02, sigma_max=10.0, rho=7.0)
-    return build(name), ConsistencyDistillation(teacher, levels)
+    angles = sampling_angles(9, sigma_min=0.02, centre=1.0)
+    return build(name), ConsistencyDistillation(teacher, angles)
 
 
 def losses(name: str) -> list[float]:
     model, objective = stage(name)
-    optimizer = build_adamw(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
+    optimizer = build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), FixedBatches(8, 3))
     trace = []
     for step in range(STEPS):

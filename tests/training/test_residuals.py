@@ -1,18 +1,17 @@
-"""Residuals are the operator's own errors after its own steps, shared out over ranks."""
+"""Residuals are those of the operator's own forecasts, shared out over ranks."""
 
-import numpy as np
 import pytest
 import torch
 from cached import SHAPES, build_small_cache, datasets
 from command_line import TINY
-from tiny import LINE, PROBLEM, SQUARE, TOKENS, alone, build, describe, fresh, random_batch
+from tiny import LINE, PROBLEM, SQUARE, TOKENS, alone, build, describe, random_batch
 from torch import Tensor
 
 from ups.config import load_configuration
 from ups.data.cache import open_caches
 from ups.data.splits import fitted_and_held_out
 from ups.models.build import MODEL_FILE, save_model
-from ups.models.operator import LatentOperator
+from ups.models.operators import LatentOperator
 from ups.objectives import Loss
 from ups.runtime.randomness import numpy_generator
 from ups.runtime.request import Request
@@ -20,7 +19,7 @@ from ups.stages.diffusion import loss_validation, residual_data
 from ups.training.residuals import Residuals, ResidualSource
 
 FRAMES, COUNT = 7, 5
-SCALARS = random_batch(1).scalars[0]
+SCALARS = random_batch(COUNT).scalars
 MIX = {PROBLEM: LINE, "square": SQUARE}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -35,15 +34,13 @@ def latents(count: int = COUNT, frames: int = FRAMES, tokens: int = TOKENS) -> T
     return torch.randn(count, frames, tokens, 4, generator=torch.Generator().manual_seed(1))
 
 
-def residuals(**changes) -> Residuals:
-    return Residuals(
-        PROBLEM, operator(), latents(), SCALARS, **({"rollout_steps": 2, "rollout_fraction": 0.5} | changes)
-    )
+def residuals() -> Residuals:
+    return Residuals.of(PROBLEM, operator(), latents(), SCALARS)
 
 
 def of_a_map(count: int = 6) -> Residuals:
     states = latents(count, 2, SQUARE.layout.token_count)
-    return Residuals("square", operator(), states, torch.ones(1), rollout_steps=2, rollout_fraction=0.5)
+    return Residuals.of("square", operator(), states, torch.ones(count, 1))
 
 
 def source(problems: dict[str, Residuals] | None = None, **changes) -> ResidualSource:
@@ -51,128 +48,68 @@ def source(problems: dict[str, Residuals] | None = None, **changes) -> ResidualS
     return ResidualSource.of(problems or {PROBLEM: residuals()}, **(settings | changes))
 
 
-def level(made: Residuals, number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """States, targets and predictions of one level."""
-    part = slice(int(made.offsets[number]), int(made.offsets[number] + made.sizes[number]))
-    return made.states[part], made.targets[part], made.predictions[part]
-
-
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_states_of_a_level_are_so_many_steps_of_the_operator_from_the_truth(number):
-    state, target, prediction = level(residuals(), number)
-    truth, model = latents(), operator()
-    place = 0
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_forecasts_start_from_the_truth_once_and_go_on_alone(at_once, monkeypatch):
+    monkeypatch.setattr("ups.training.residuals._TRAJECTORIES_AT_ONCE", at_once)
+    made, truth, model = residuals(), latents(), operator()
+    assert made.forecasts.shape == made.truth.shape == (COUNT, FRAMES - 1, TOKENS, 4)
+    assert torch.equal(made.truth, truth[:, 1:])
     for trajectory in range(COUNT):
-        for start in range(FRAMES - 1 - number):
-            expected = truth[trajectory, start][None]
-            for _ in range(number):
-                expected = model(expected, SCALARS[None], PROBLEM)
-            torch.testing.assert_close(state[place], expected[0], **CLOSE)
-            torch.testing.assert_close(prediction[place], model(expected, SCALARS[None], PROBLEM)[0], **CLOSE)
-            assert torch.equal(target[place], truth[trajectory, start + number + 1])
-            place += 1
-    assert place == len(state) == len(target) == len(prediction)
+        state = truth[trajectory, 0][None]
+        for lead in range(FRAMES - 1):
+            state = model(state, SCALARS[trajectory][None], PROBLEM)
+            torch.testing.assert_close(made.forecasts[trajectory, lead], state[0], **CLOSE)
 
 
 def test_a_map_is_applied_once_and_only_to_what_is_given():
     made = of_a_map()
-    assert made.sizes.tolist() == [6]
-    assert made.level_weights == [1.0]
     truth, model = latents(6, 2, SQUARE.layout.token_count), operator()
-    assert torch.equal(made.states, truth[:, 0])
-    assert torch.equal(made.targets, truth[:, 1])
+    assert torch.equal(made.truth, truth[:, 1:])
     predicted = model(truth[:, 0], torch.ones(6, 1), "square")
-    torch.testing.assert_close(made.predictions, predicted, **CLOSE)
+    torch.testing.assert_close(made.forecasts[:, 0], predicted, **CLOSE)
     batch = source({"square": made}).batch(0)
     assert batch.problem == "square"
     assert batch.scalars.shape == (12, 1)
 
 
-def test_a_batch_is_the_examples_of_its_slots():
-    """One gather over all levels against a loop that looks every slot up by itself."""
+def test_a_batch_is_the_trajectories_of_its_slots():
     made = residuals()
-    sizes, weights = made.sizes.tolist(), made.level_weights
+    seen = set()
     for step in range(5):
         batch = source({PROBLEM: made}).batch(step)
-        generator = numpy_generator(0, "residuals", PROBLEM, step)
-        levels = generator.choice(3, p=weights, size=12)
-        places = generator.random(12)
+        places = numpy_generator(0, "residuals", PROBLEM, step).random(12)
         assert batch.latents is not None
-        assert batch.predictions is not None
-        for slot, (number, place) in enumerate(zip(levels.tolist(), places.tolist(), strict=True)):
-            state, target, prediction = level(made, number)
-            index = int(place * sizes[number])
-            assert torch.equal(batch.latents[slot, 0], state[index])
-            assert torch.equal(batch.latents[slot, 1], target[index])
-            assert torch.equal(batch.predictions[slot], prediction[index])
-            assert torch.equal(batch.scalars[slot], SCALARS)
-
-
-def test_the_deviation_is_that_of_the_residuals_that_are_drawn():
-    made = residuals()
-    batch = source({PROBLEM: made}, batch_size=4000).batch(0)
-    assert batch.latents is not None
-    drawn = (batch.latents[:, 1] - batch.predictions).square().mean(dim=(0, 1)).sqrt()
-    torch.testing.assert_close(made.deviation(), drawn, rtol=0.05, atol=0)
-    assert (made.deviation() > 0.5).all()
-    one_level = residuals(rollout_steps=0)
-    exact = (one_level.targets - one_level.predictions).square().mean(dim=(0, 1)).sqrt()
-    torch.testing.assert_close(one_level.deviation(), exact)
-
-
-def test_a_channel_without_error_is_not_divided_by_zero():
-    still = latents()[:, :1].expand(-1, FRAMES, -1, -1)
-    persistence = fresh("operator")
-    assert isinstance(persistence, LatentOperator)
-    made = Residuals(PROBLEM, persistence, still, SCALARS, rollout_steps=1, rollout_fraction=0.5)
-    assert made.deviation().tolist() == [1.0] * 4
+        assert batch.forecasts is not None
+        for slot, place in enumerate(places.tolist()):
+            index = int(place * COUNT)
+            seen.add(index)
+            assert torch.equal(batch.latents[slot], made.truth[index])
+            assert torch.equal(batch.forecasts[slot], made.forecasts[index])
+            assert torch.equal(batch.scalars[slot], SCALARS[index])
+    assert seen == set(range(COUNT))
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_shares_of_all_ranks_are_the_batch_of_one(world):
     whole = source().batch(5)
     assert whole.latents is not None
-    assert whole.predictions is not None
+    assert whole.forecasts is not None
     for rank in range(world):
         share = source(rank=rank, world=world).batch(5)
         assert torch.equal(share.latents, whole.latents[rank::world])
-        assert torch.equal(share.predictions, whole.predictions[rank::world])
+        assert torch.equal(share.forecasts, whole.forecasts[rank::world])
         assert share.scalars.shape == (12 // world, 2)
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
     def draw(seed: int, step: int) -> Tensor:
-        predictions = source(seed=seed).batch(step).predictions
-        assert predictions is not None
-        return predictions
+        forecasts = source(seed=seed).batch(step).forecasts
+        assert forecasts is not None
+        return forecasts
 
     assert torch.equal(draw(0, 1), draw(0, 1))
     assert not torch.equal(draw(0, 1), draw(0, 2))
     assert not torch.equal(draw(0, 1), draw(1, 1))
-
-
-@pytest.mark.parametrize(("fraction", "steps", "expected"), [(0.5, 2, [0.5, 0.25, 0.25]), (0.3, 0, [1.0])])
-def test_levels_are_drawn_as_often_as_they_should(fraction, steps, expected):
-    made = residuals(rollout_fraction=fraction, rollout_steps=steps)
-    assert made.level_weights == pytest.approx(expected)
-    batch = source({PROBLEM: made}, batch_size=4000).batch(0)
-    assert batch.latents is not None
-    states = batch.latents[:, 0].flatten(1)
-    for number, share in enumerate(expected):
-        candidates = level(made, number)[0].flatten(1)
-        members = (states[:, None] == candidates).all(dim=2).any(dim=1)
-        assert members.float().mean().item() == pytest.approx(share, abs=0.03)
-
-
-def test_a_spread_has_first_and_last_examples_of_every_level():
-    made = residuals()
-    batch = made.take(made.spread(4))
-    assert batch.predictions is not None
-    assert len(batch.predictions) == len(batch.scalars) == 3 * 4
-    for number in range(3):
-        assert torch.equal(batch.predictions[4 * number], level(made, number)[2][0])
-        assert torch.equal(batch.predictions[4 * number + 3], level(made, number)[2][-1])
-    assert np.array_equal(made.spread(10_000), np.arange(made.sizes.sum()))
 
 
 # --- several problems -----------------------------------------------------------------------------
@@ -185,12 +122,7 @@ def test_problems_take_turns_each_with_its_own_residuals():
         batch = made.batch(step)
         seen.add(batch.problem)
         assert batch.latents is not None
-        expected = (12, 2, TOKENS, 4) if batch.problem == PROBLEM else (12, 2, 16, 4)
-        assert batch.latents.shape == expected
-        alone_drawn = made.problems[batch.problem].drawn(
-            numpy_generator(0, "residuals", batch.problem, step), 12, 0, 1
-        )
-        assert torch.equal(batch.latents, alone_drawn.latents)
+        assert batch.latents.shape == ((12, 6, TOKENS, 4) if batch.problem == PROBLEM else (12, 1, 16, 4))
     assert seen == {PROBLEM, "square"}
 
 
@@ -207,13 +139,12 @@ def test_a_mix_follows_difficulty_and_goes_on_after_a_resume():
     for step in range(7, 30):
         expected, batch = whole.batch(step), resumed.batch(step)
         assert batch.problem == expected.problem
-        assert torch.equal(batch.predictions, expected.predictions)
+        assert torch.equal(batch.forecasts, expected.forecasts)
 
 
-def test_proportional_counts_true_states():
-    """Every step of every trajectory is one, whatever rollouts start from it."""
+def test_proportional_counts_trajectories():
     weights = source({PROBLEM: residuals(), "square": of_a_map()}, sampling="proportional").state()["weights"]
-    assert weights == (pytest.approx(30 / 36), pytest.approx(6 / 36))
+    assert weights == (pytest.approx(5 / 11), pytest.approx(6 / 11))
 
 
 # --- out of a cache -------------------------------------------------------------------------------
@@ -260,13 +191,21 @@ def test_only_train_rows_that_the_operator_did_not_fit_are_learnt_from(request_o
             (data.validation[name], cache.rows("validation")),
         ):
             truth = torch.from_numpy(cache.latents(rows)).float()
-            levels = 1 if name == "map" else 3
-            assert len(made.sizes) == levels
-            for number in range(levels):
-                state, target, _ = level(made, number)
-                assert torch.equal(target, truth[:, number + 1 :].flatten(0, 1))
-                if number == 0:
-                    assert torch.equal(state, truth[:, :-1].flatten(0, 1))
+            assert torch.equal(made.truth, truth[:, 1:])
+            first = data.operator(truth[:, 0], made.scalars, name)
+            torch.testing.assert_close(made.forecasts[:, 0], first, **CLOSE)
+
+
+def test_residuals_are_conditioned_as_forecasts_are(request_of_a_mix):
+    """Where the amplitude is taken out, the dimensionless numbers are the frame's and not the problem's."""
+    data = residual_data(request_of_a_mix, alone(), batch_size=8)
+    for name, problem in data.problems.items():
+        rows = problem.rows("validation")
+        frame = problem.codec.frame(
+            torch.from_numpy(problem.rows_fields(rows)[:, 0]), problem.source.parameters
+        )
+        expected = frame.conditioning(torch.tensor(problem.scalars))
+        torch.testing.assert_close(data.validation[name].scalars, expected)
 
 
 @pytest.mark.parametrize("world", [2, 5])

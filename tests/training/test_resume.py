@@ -16,16 +16,31 @@ import pytest
 import torch
 from ranked import run_ranks
 from safetensors import safe_open
-from tiny import LINE, PROBLEM, SQUARE, FixedBatches, alone, fresh, problem_windows, random_batch, waves
+from tiny import (
+    LINE,
+    PROBLEM,
+    SQUARE,
+    FixedBatches,
+    alone,
+    build,
+    evolutions,
+    fresh,
+    normalisations,
+    problem_windows,
+    random_batch,
+    waves,
+)
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
 from ups.errors import IntegrityError, Interrupted, NotFiniteError, PreflightError, ProcessKilled
-from ups.models.token_grid import cell_centres
+from ups.models.codec import Codec
 from ups.objectives import Objective
 from ups.objectives.autoencoder import Reconstruction, reconstruction_errors
 from ups.objectives.diffusion import ResidualDenoising
+from ups.objectives.operator import RolloutError
+from ups.optim.muon import hidden_matrices
 from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
@@ -43,6 +58,7 @@ SETTINGS = LoopSettings(
     warmup_steps=2,
     weight_decay=1e-2,
     betas=(0.9, 0.95),
+    optimizer={},
     gradient_clip=1.0,
     ema_decay=0.99,
     checkpoint_every=3,
@@ -51,6 +67,7 @@ SETTINGS = LoopSettings(
     threads=1,
     bf16=False,
 )
+HYBRID = {"kind": "hybrid", "width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2}
 TIMINGS = {"seconds_per_step", "data_wait_fraction"}
 
 
@@ -92,7 +109,8 @@ class Source:
         self.ranks, self.die_at, self.stop_at = ranks, die_at, stop_at
         self.steps: list[int] = []
         self.problems: list[str] = []
-        self.source = FixedBatches(6) if kind == "diffusion" else windows_of(kind, ranks, seed)
+        fixed = {"diffusion": FixedBatches(6), "muon": FixedBatches(6)}
+        self.source = fixed.get(kind) or windows_of(kind, ranks, seed)
 
     def batch(self, step: int) -> Batch:
         if step == self.die_at:
@@ -130,7 +148,7 @@ def validation_of(kind: str, ranks: Ranks, objective: Objective) -> Validation:
             if len(share) == 0:
                 found[name] = torch.zeros(0)
                 continue
-            decoded = model(share, cell_centres(share.shape[1:-1]), name)
+            decoded = model(share, None, name)
             found[name] = reconstruction_errors(decoded, share.flatten(1, -2), None)
         return found
 
@@ -148,10 +166,26 @@ def run_training(
 ) -> tuple[dict[str, Tensor], Source]:
     """Train in `work`; all tensors of the final state, and the source with the steps that were taken."""
     shapes = MIX if kind == "mix" else {PROBLEM: LINE}
-    model = fresh("diffusion" if kind == "diffusion" else "autoencoder", shapes=shapes)
-    objective: Objective = Reconstruction(shapes, query_points=16, device=ranks.device)
-    if kind == "diffusion":
-        objective = ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2)
+    objective: Objective = Reconstruction(normalisations(shapes))
+    match kind:
+        case "diffusion":
+            model = fresh("diffusion")
+            objective = ResidualDenoising(centre=1.0, std_log_sigma=1.2)
+        case "muon":
+            model, codec = fresh("operator", network=HYBRID, linear_path="trained"), build("codec")
+            assert isinstance(codec, Codec)
+            # Everything that a step draws or counts: noise, pushed steps, a growing rollout.
+            objective = RolloutError(
+                codec.requires_grad_(False),
+                evolutions(shapes),
+                rollout_steps=2,
+                rollout_start=6,
+                pushforward_steps=1,
+                state_noise=0.1,
+            )
+            settings = replace(settings, optimizer={"matrix_learning_rate": 0.02, "momentum": 0.9})
+        case _:
+            model = fresh("autoencoder", shapes=shapes)
     source = Source(kind, ranks, seed, **fate)
     state = train(model, objective, source, validation_of(kind, ranks, objective), settings, ranks, work)
     return everything(state), source
@@ -185,7 +219,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "diffusion", "mix"])
+@pytest.mark.parametrize("kind", ["autoencoder", "diffusion", "mix", "muon"])
 def test_killed_at_any_step_it_ends_the_same(tmp_path, kind):
     reference, _ = run_training(tmp_path / "reference", alone(), kind=kind)
     for step in range(STEPS):
@@ -207,6 +241,19 @@ def test_killed_at_every_step_it_ends_the_same(tmp_path):
     resumed, source = run_training(tmp_path / "killed", alone(), settings=settings)
     assert source.steps == [STEPS - 1]
     expect_same(resumed, reference)
+
+
+def test_the_momentum_of_every_matrix_is_in_the_checkpoint(tmp_path):
+    with pytest.raises(Killed):
+        run_training(tmp_path, alone(), kind="muon", die_at=4)
+    (held,) = checkpoints(tmp_path)
+    with safe_open(held, framework="pt") as file:
+        slots = [name.rpartition("/")[2] for name in file.keys() if name.startswith("optimizer/")]  # noqa: SIM118
+    hidden = len(hidden_matrices(fresh("operator", network=HYBRID, linear_path="trained")))
+    assert (
+        hidden == 14
+    )  # per block: a kernel, four maps of attention and MLP, two of their outputs, the gates
+    assert slots.count("momentum_buffer") == hidden
 
 
 def test_a_finished_training_is_found_finished(tmp_path):
@@ -389,7 +436,7 @@ def test_an_error_that_is_not_finite_stops_a_training_whose_weights_follow_it(tm
             super().reweigh(step, dict(errors) | {"square": float("nan")})
 
     source = Diverged("mix", alone(), 5)
-    objective = Reconstruction(MIX, query_points=16, device=torch.device("cpu"))
+    objective = Reconstruction(normalisations(MIX))
     model, checked = fresh("autoencoder", shapes=MIX), validation_of("mix", alone(), objective)
     with pytest.raises(NotFiniteError, match="validation error of square is nan at step 4"):
         train(model, objective, source, checked, SETTINGS, alone(), tmp_path)
@@ -439,7 +486,7 @@ def validated_with_peers(ranks: Ranks) -> list[dict[str, Any]]:
             told.append(dict(errors))
             super().reweigh(step, errors)
 
-    objective = Reconstruction(MIX, query_points=16, device=ranks.device)
+    objective = Reconstruction(normalisations(MIX))
     with tempfile.TemporaryDirectory() as work:
         train(
             fresh("autoencoder", shapes=MIX),

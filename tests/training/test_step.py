@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from ranked import run_ranks
-from tiny import LINE, PROBLEM, SQUARE, FixedBatches, alone, build, fresh, problem_windows, random_batch
+from tiny import (
+    LINE,
+    PROBLEM,
+    SQUARE,
+    FixedBatches,
+    alone,
+    build,
+    evolutions,
+    fresh,
+    problem_windows,
+    random_batch,
+)
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
@@ -18,8 +29,8 @@ from ups.models.codec import Codec
 from ups.models.embedding import module_key
 from ups.objectives import Loss
 from ups.objectives.diffusion import ResidualDenoising
-from ups.objectives.operator import LatentForecast
-from ups.optim.adamw import build_adamw
+from ups.objectives.operator import RolloutError
+from ups.optim.build import build_optimizer
 from ups.optim.ema import ExponentialMovingAverage
 from ups.runtime.ranks import Ranks
 from ups.training.step import TrainingState, training_step
@@ -29,7 +40,7 @@ UNLIMITED = 1e9
 
 def gradient_descent(model: nn.Module) -> TrainingState:
     """With rate 1 a step changes the weights by the gradient, so that it can be seen."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "rate": 1.0}], lr=1.0)
     return TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
 
 
@@ -69,7 +80,7 @@ def forecast_step(ranks: Ranks, problem: str) -> tuple[dict[str, Tensor], dict[s
     codec = build("codec", shapes=SHAPES).requires_grad_(False)
     assert isinstance(codec, Codec)
     model = build("operator", shapes=SHAPES)
-    objective = LatentForecast(codec, SHAPES, field_weight=1.0, query_points=None, device=ranks.device)
+    objective = RolloutError(codec, evolutions(SHAPES), rollout_steps=2)
     logged = step(gradient_descent(model), objective, source.batch(4), ranks)
     return snapshot(model), logged
 
@@ -87,10 +98,11 @@ def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, probl
     first = results[0][0]
     assert all(torch.equal(first[name], other[name]) for other, _ in results for name in first)
     initial = build("operator", shapes=SHAPES).state_dict()
-    moved = max((weights[name] - initial[name]).abs().max().item() for name in initial)
+    moved = max((weights[n] - value).abs().max().item() for n, value in initial.items() if value.numel())
     assert moved > 1e-2, "the comparison means nothing if the gradient is as small as its tolerance"
     (other,) = SHAPES.keys() - {problem}
-    untouched = [name for name in initial if f".{module_key(other)}." in name]
+    others = (f".{module_key(other)}.", f".scalars.{SHAPES[other].equation}.")
+    untouched = [name for name in initial if any(part in name for part in others)]
     assert untouched
     assert all(torch.equal(weights[name], initial[name]) for name in untouched), "a batch holds one problem"
 
@@ -113,7 +125,7 @@ def test_what_is_not_finite_stops_before_any_weight_has_changed(kind):
     model = build("operator")
     state = TrainingState(
         model,
-        build_adamw(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
+        build_optimizer(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
         ExponentialMovingAverage(model, 0.9),
         FixedBatches(2),
         step=7,
@@ -144,11 +156,15 @@ def test_the_gradient_is_clipped_by_its_global_norm_and_the_record_has_the_norm_
     assert logged["gradient_norm"].item() == pytest.approx(5.0)
 
 
-def test_the_learning_rate_of_the_step_is_the_one_that_is_used():
+@pytest.mark.parametrize("share", [1.0, 20.0])
+def test_the_learning_rate_of_the_step_is_the_one_that_is_used(share):
+    """Times the share of a group: two schedules that differ by a factor."""
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
-    step(gradient_descent(model), Slope(), random_batch(1), learning_rate=0.1)
-    torch.testing.assert_close(model.weight.detach(), -torch.tensor([[0.3, 0.4]]))
+    state = gradient_descent(model)
+    state.optimizer.param_groups[0]["rate"] = share
+    step(state, Slope(), random_batch(1), learning_rate=0.1)
+    torch.testing.assert_close(model.weight.detach(), -share * torch.tensor([[0.3, 0.4]]))
 
 
 @pytest.mark.parametrize("kind", ["operator", "diffusion"])
@@ -158,18 +174,15 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
         model = fresh(kind)
         codec = build("codec").requires_grad_(False)
         assert isinstance(codec, Codec)
-        shapes = {PROBLEM: LINE}
         objective = {
-            "operator": LatentForecast(
-                codec, shapes, field_weight=1.0, query_points=None, device=torch.device("cpu")
-            ),
-            "diffusion": ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2),
+            "operator": RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=2),
+            "diffusion": ResidualDenoising(centre=1.0, std_log_sigma=1.2),
         }[kind]
-        optimizer = build_adamw(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
-        state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8, 3))
+        optimizer = build_optimizer(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+        state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
         traces[autocast] = torch.stack(
             [
-                step(state, objective, random_batch(8, 3), learning_rate=1e-2, autocast=autocast)["loss"]
+                step(state, objective, random_batch(8), learning_rate=1e-2, autocast=autocast)["loss"]
                 for _ in range(20)
             ]
         )
@@ -193,7 +206,7 @@ for compiled in (False, True):
         model.compile(fullgraph=True)
     state = gradient_descent(model)
     for number in range(3):
-        step(state, ResidualDenoising(mean_log_sigma=-0.4, std_log_sigma=1.2), random_batch(8, seed=number),
+        step(state, ResidualDenoising(centre=1.0, std_log_sigma=1.2), random_batch(8, seed=number),
              learning_rate=1e-2)
     weights.append(snapshot(model))
     assert not compiled or sum(torch._dynamo.utils.counters["aot_autograd"].values()) > 0

@@ -16,6 +16,10 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
         return measure_generators(
             threads=request["threads"], seconds=request["seconds"], device=request["device"]
         )
+    if request["subject"] == "peers":
+        from ups.benchmarks.peers import measure_peers
+
+        return measure_peers(request)
     from ups.benchmarks.cache import measure_cache
 
     with TemporaryDirectory(prefix=".bench-", dir=request["directory"]) as directory:

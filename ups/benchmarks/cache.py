@@ -34,11 +34,12 @@ from ups.models.autoencoder import Autoencoder
 from ups.models.build import CODEC_FILE, Description, build_model, load_model
 from ups.models.codec import Codec
 from ups.models.shape import ProblemShape
-from ups.objectives.operator import LatentForecast
-from ups.optim.adamw import build_adamw
+from ups.objectives.operator import RolloutError
+from ups.optim.build import build_optimizer
 from ups.optim.ema import ExponentialMovingAverage
 from ups.runtime.ranks import Ranks
 from ups.stages.cache_encode import build_cache
+from ups.stages.latents import LatentProblem
 from ups.training.step import BatchSource, TrainingState, training_step
 
 ORIGIN_SECONDS = 9.3
@@ -119,7 +120,7 @@ def _build(
     """Build a cache from scratch, with the latent statistics, from files that are read slab by slab."""
     sources = sources_of_artifact(data)
     source = sources[_PROBLEM]
-    shape = ProblemShape(source.grid, (tokens,), 1, (0,), "periodic", partly_known=False, scalars=2)
+    shape = ProblemShape("burgers1d", source.grid, (tokens,), (0,), "periodic")
     description: Description = {
         "kind": "autoencoder",
         "problems": {_PROBLEM: shape.to_json()},
@@ -274,31 +275,38 @@ def _measure_loaders(directory: Path, threads: int) -> list[Record]:
     (dataset,) = load_datasets(data).values()
     memory, _ = open_store(cache, rows, mode="memory", device=_CPU)
     stream, _ = open_store(cache, rows, mode="stream", device=_CPU)
-    encode = EncodingStore(dataset, dataset.splits["train"], codec.of(_PROBLEM).encode, device=_CPU)
+    problem = LatentProblem(codec.of(_PROBLEM), dataset, _CPU)
+    encode = EncodingStore(dataset, dataset.splits["train"], problem.encode, device=_CPU)
     records = []
     for name, store in (("memory (on a CPU also device)", memory), ("stream", stream), ("encode", encode)):
-        source = _source(store, cache, codec)
-        records.append(_waiting(name, source, codec, source))
+        source = _source(store, cache)
+        records.append(_waiting(name, source, codec, problem, source))
         if name == "stream":
             with ReadAhead(source, depth=4) as ahead:
-                records.append(_waiting("stream, 4 batches read ahead", ahead, codec, source))
+                records.append(_waiting("stream, 4 batches read ahead", ahead, codec, problem, source))
     return records
 
 
-def _source(store: WindowStore, cache: LatentCache, codec: Codec) -> WindowSource:
-    known = codec.of(_PROBLEM).statistics
-    windows = ProblemWindows(store, 3, cache.scalars, cache.known, known.field_mean, known.field_deviation)
+def _source(store: WindowStore, cache: LatentCache) -> WindowSource:
+    windows = ProblemWindows(store, 3, cache.scalars, cache.known)
     return WindowSource({_PROBLEM: windows}, seed=0, purpose="operator", batch_size=64, device=_CPU)
 
 
-def _waiting(name: str, source: BatchSource, codec: Codec, plain: WindowSource) -> Record:
-    network = {"width": 64, "depth": 4, "heads": 4, "ratio": 2}
-    shapes = {problem: shape.to_json() for problem, shape in codec.shapes.items()}
-    description = {"kind": "operator", "problems": shapes, "latent_dim": 4, "network": network}
+def _waiting(
+    name: str, source: BatchSource, codec: Codec, problem: LatentProblem, plain: WindowSource
+) -> Record:
+    description = {
+        "kind": "operator",
+        "problems": {_PROBLEM: problem.codec.shape.to_json()},
+        "latent_dim": 4,
+        "network": {"kind": "transformer", "width": 64, "depth": 4, "heads": 4, "ratio": 2},
+        "linear_path": "none",
+        "conserve": False,
+    }
     model = build_model(description)
-    optimizer = build_adamw(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
+    optimizer = build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), source)
-    objective = LatentForecast(codec, codec.shapes, field_weight=1.0, query_points=None, device=_CPU)
+    objective = RolloutError(codec, {_PROBLEM: problem.evolution()}, rollout_steps=2)
     waited, taken = [], []
     for step in range(_STEPS):
         started = time.perf_counter()

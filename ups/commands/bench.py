@@ -1,4 +1,4 @@
-"""`ups bench data|cache`."""
+"""`ups bench data|cache|peers`."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from ups.commands import race
 from ups.commands.arguments import add_root, count
 from ups.commands.tables import show
 from ups.pipeline.device import resolve_device
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cache.add_argument(
         "--trajectories", type=count, default=512, help="in the cache that is measured (default 512)"
     )
+    race.add_arguments(
+        subjects.add_parser("peers", help="FNO, U-Net and others against the operator of a configuration")
+    )
     for subject in (data, cache):
         subject.add_argument("--threads", type=count, default=2, help="default 2")
         subject.add_argument("--json", action="store_true", help="print JSON")
@@ -35,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Measure in a process of its own and print the records."""
+    if options.subject == "peers":
+        race.execute(options)
+        return
     place = find_root(options.root) / "artifacts" / ".work"
     request: dict[str, Any] = {
         "subject": options.subject,

@@ -25,7 +25,7 @@ _COMMANDS = {
     "report": "write report.html of a run again",
     "data": "list, fetch, generate and check trajectories",
     "cache": "look after artifacts: list, show, verify, explain, pin, clean up",
-    "bench": "measure data generation and the cache on this machine",
+    "bench": "measure data generation, the cache, and the operator against its peers, on this machine",
 }
 
 

@@ -5,11 +5,11 @@ import time
 
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root
-from ups.commands.tables import console, plan_table, result_tables, show
+from ups.commands.tables import console, plan_table, result_tables, seed_tables, show
 from ups.config.load import parse_overrides
 from ups.config.schema import STAGES, StageName
 from ups.pipeline.execute import Built
-from ups.pipeline.run import Run, run_all
+from ups.pipeline.run import OUTSIDE, Run, overrides_by_seed, run_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,13 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Plan, run, and end with the result table and the path of the report."""
-    follow(
-        Run.start(
-            options.config, parse_overrides(options.assignments), root=options.root, until=options.until
-        ),
-        options.until,
-    )
+    """Plan, run, and end with the result table and the path of the report; of several seeds, with their range."""
+    tables = []
+    for overrides in overrides_by_seed(options.config, parse_overrides(options.assignments)):
+        run = Run.start(options.config, overrides, root=options.root, until=options.until)
+        follow(run, options.until)
+        if options.until == "evaluate":
+            tables.append(read_json(run.directory / "metrics.json"))
+    if len(tables) > 1:
+        for table in seed_tables(tables):
+            show(table)
 
 
 def follow(run: Run, until: StageName) -> None:
@@ -47,8 +50,9 @@ def follow(run: Run, until: StageName) -> None:
         until=until,
     )
     if until == "evaluate":
-        for table in result_tables(read_json(run.directory / "metrics.json")):
-            show(table)
+        for name in ("metrics.json", OUTSIDE):
+            for table in result_tables(read_json(run.directory / name)):
+                show(table)
         terminal.print(f"report: {run.directory / 'report.html'}", markup=False, soft_wrap=True)
     seconds = time.monotonic() - started
     terminal.print(f"run: {run.directory}  ({seconds:.1f} s)", markup=False, soft_wrap=True)

@@ -19,11 +19,12 @@ METRICS = {
     "final_relative_l2": "final rel. L2",
     "mass_drift": "mass drift",
     "crps": "CRPS",
+    "spread_skill": "spread / skill",
     "coverage_90": "coverage 90 %",
     "seconds_per_trajectory": "s / trajectory",
 }
 
-_WIDTH_OF_FILES = 140  # where there is no terminal whose width could be asked
+_WIDTH_OF_FILES = 160  # where there is no terminal whose width could be asked
 _NARROWEST_TEXT = 24
 _GAP = 2
 
@@ -101,6 +102,36 @@ def result_table(records: list[dict[str, Any]]) -> Table:
         cells = [values.get((model, metric, field)) for metric, field in columns]
         table.add_row(model, *("" if cell is None else f"{cell:.3g}" for cell in cells))
     return table
+
+
+def seed_tables(runs: list[list[dict[str, Any]]]) -> list[Table]:
+    """One table per problem of runs that differ in their seeds: of every metric its mean over seeds and its range.
+
+    runs: the records of each run.
+    """
+    tables = []
+    for problem in dict.fromkeys(record["problem"] for record in runs[0]):
+        values: dict[tuple[str, str], list[float]] = {}
+        for record in (record for run in runs for record in run if record["problem"] == problem):
+            if record["field"] is None and record["value"] is not None and record["metric"] in METRICS:
+                values.setdefault((record["model"], record["metric"]), []).append(record["value"])
+        measured = [metric for metric in METRICS if any(metric == known for _, known in values)]
+        seeds = sorted({record["seed"] for run in runs for record in run})
+        title = Text(f"{problem}: mean over seeds {', '.join(map(str, seeds))} [lowest, highest]")
+        table = _table(_narrow("model"), *(_narrow(METRICS[name], "right") for name in measured), title=title)
+        for model in dict.fromkeys(model for model, _ in values):
+            table.add_row(model, *(_range(values.get((model, metric), [])) for metric in measured))
+        tables.append(table)
+    return tables
+
+
+def _range(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    if max(values) == min(values):
+        return f"{mean:.3g}"
+    return f"{mean:.3g} [{min(values):.3g}, {max(values):.3g}]"
 
 
 def _table(*columns: Column | str, title: Text | None = None) -> Table:

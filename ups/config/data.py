@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from ups.config.section import Count, Integer, Name, Positive, Section, Seed
+from ups.config.section import Count, Integer, Name, Positive, Real, Section, Seed
 from ups.problems import PROBLEMS, Boundary, Problem, ProblemName, Variables
 from ups.problems.published import DARUS, PUBLISHED, TEST_ROWS, PublishedFile
 
@@ -69,6 +69,11 @@ class ProblemData(Section):
         """Fields of the state."""
         return len(self.problem.fields)
 
+    @property
+    def usual_boundary(self) -> Boundary:
+        """The boundary as far as the configuration knows it: a file may say another."""
+        return getattr(self, "boundary", None) or self.problem.boundaries[0]
+
     def used_variables(self) -> Variables:
         """Which variables the models see."""
         return getattr(self, "variables", "primitive")
@@ -118,7 +123,14 @@ class Generated(EquationData):
         return getattr(self, "frames", _MAP_FRAMES)
 
 
-class GeneratedBurgers(Generated):
+class FromSinusoids(Generated):
+    """Base of the problems that begin with PDEBench's sums of sines."""
+
+    amplitude: Positive = Field(default=1.0, description="factor on PDEBench's initial states")
+    offset: Real = Field(default=0.0, ge=-1e6, le=1e6, description="added to them")
+
+
+class GeneratedBurgers(FromSinusoids):
     """1D Burgers: PDEBench's equation, scheme and distribution of initial states."""
 
     equation: Literal["burgers1d"] = "burgers1d"
@@ -127,7 +139,7 @@ class GeneratedBurgers(Generated):
     frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
 
 
-class GeneratedAdvection(Generated):
+class GeneratedAdvection(FromSinusoids):
     """1D advection: PDEBench's distribution of initial states."""
 
     equation: Literal["advection1d"]
@@ -333,6 +345,10 @@ class PublishedData(ProblemData):
     @property
     def problem(self) -> Problem:
         return self.published.problem
+
+    @property
+    def usual_boundary(self) -> Boundary:
+        return self.published.boundary
 
     @property
     def counts(self) -> Splits:

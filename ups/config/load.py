@@ -12,7 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from ups.config.data import TAGGED, DataFile, Mix, ProblemData
 from ups.config.numbers import parse_yaml
-from ups.config.schema import ONE_NUMBER, PER_PROBLEM, Configuration
+from ups.config.schema import (
+    ONE_FOR_ALL,
+    ONE_NUMBER,
+    OPERATORS,
+    OPTIMIZERS,
+    PER_PROBLEM,
+    Configuration,
+)
 from ups.errors import ConfigurationError
 from ups.problems import PROBLEMS
 
@@ -155,8 +162,15 @@ def _describe(problem: Any) -> str:
             message = "required key is missing; add it"
         case "invalid_key":
             message = "a key must be a word"
-        case "union_tag_not_found" if not isinstance(problem["input"], dict):
+        case "union_tag_not_found" | "union_tag_invalid" if not isinstance(problem["input"], dict):
             message = f"must be a section with keys (got {_shown(problem['input'])})"
+        case "union_tag_not_found" | "union_tag_invalid" if location[0] != "data":
+            kinds = _kinds(location)
+            location.append("kind")
+            if "kind" in problem["input"]:
+                message = f"must be one of {', '.join(kinds)} (got {_shown(problem['input']['kind'])})"
+            else:
+                message = f"required key is missing; add it: one of {', '.join(kinds)}"
         case "union_tag_not_found":
             sources = _SOURCES[:-1] if location[1:] else _SOURCES  # a mix holds none
             known = problem["input"].get("source") in sources
@@ -193,13 +207,19 @@ def _follow(parts: list[str]) -> tuple[list[str], type[BaseModel]]:
     inner: type[BaseModel] | None = Configuration
     location: list[str] = []
     named = False  # the next part is a name of the user's, whatever it looks like
+    kinds: Mapping[str, type[BaseModel]] = {}
     for part in parts:
+        if part in kinds:
+            inner, kinds = kinds[part], {}
+            continue
         if not named and location[:1] == ["data"] and (part in TAGGED or part == "one"):
             inner = TAGGED.get(part, inner)
             continue
-        if part in {ONE_NUMBER, PER_PROBLEM}:
+        if part in {ONE_NUMBER, ONE_FOR_ALL, PER_PROBLEM}:
+            named = part == PER_PROBLEM
             continue
         location.append(part)
+        kinds = _kinds(location)
         if named:
             named = False
             continue
@@ -208,6 +228,13 @@ def _follow(parts: list[str]) -> tuple[list[str], type[BaseModel]]:
         inner = None if field is None else next(iter(_models_in(field.annotation)), None)
         named = section is Mix and part == "problems"
     return location, section
+
+
+def _kinds(location: list[str]) -> Mapping[str, type[BaseModel]]:
+    """The sections that a key chooses from by its `kind`; none if it does not."""
+    if location == ["model", "operator"]:
+        return OPERATORS
+    return OPTIMIZERS if location[-1] == "optimizer" else {}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -4,10 +4,9 @@ All models are frozen and forbid unknown keys. Which keys count for the digest o
 here but written down once, in `ups.pipeline.graph`.
 """
 
-import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ups.config.data import Data, Mix, ProblemData, Sampling
 from ups.config.section import (
@@ -23,6 +22,7 @@ from ups.config.section import (
     Seed,
     Share,
 )
+from ups.problems import Symmetry
 
 STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
 StageName = Literal[
@@ -41,24 +41,207 @@ class Transformer(Section):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(
-                f"heads {self.heads} do not divide width {self.width}: choose width = heads * an even number"
-            )
-        if (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width / heads = {self.width // self.heads} is odd, and rotary positions turn pairs of "
-                "channels: choose width = heads * an even number"
-            )
+        require_heads(self.width, self.heads)
         return self
+
+
+def require_heads(width: int, heads: int) -> None:
+    """Attention heads share the width evenly, in pairs of channels."""
+    if width % heads:
+        raise ValueError(f"heads {heads} do not divide width {width}: choose width = heads * an even number")
+    if (width // heads) % 2:
+        raise ValueError(
+            f"width / heads = {width // heads} is odd, and rotary positions turn pairs of "
+            "channels: choose width = heads * an even number"
+        )
+
+
+class Correction(Transformer):
+    """The transformer's part of the encoder or decoder, added to its linear map; zero at first."""
+
+    depth: Integer = Field(default=0, ge=0, le=1000, description="blocks; 0: the linear map alone")
+
+
+LinearPath = Literal["none", "trained", "frozen"]
+
+
+class OperatorSettings(Section):
+    """What every operator has beside its network."""
+
+    linear_path: LinearPath = Field(
+        default="none",
+        description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
+        "trained on with it, or frozen",
+    )
+    conserve: bool = Field(
+        default=True,
+        description="increments leave the mean of conserved fields as it is; needs a linear decoder",
+    )
+
+
+class TransformerOperator(Transformer, OperatorSettings):
+    """Transformer blocks on all tokens."""
+
+    kind: Literal["transformer"]
+    depth: Count = 4
+
+
+class ConvolutionOperator(OperatorSettings):
+    """Dilated residual convolution."""
+
+    kind: Literal["convolution"] = "convolution"
+    width: Count = 96
+    dilations: tuple[Count, ...] = Field(
+        default=(1, 2, 4, 2, 1, 1, 2, 4, 2, 1),
+        min_length=1,
+        description="of each residual convolution, in tokens",
+    )
+
+
+class UNetOperator(Transformer, OperatorSettings):
+    """Transformer blocks on tokens that are halved and doubled again."""
+
+    kind: Literal["pdet_unet"]
+    depth: Count = Field(default=1, description="blocks per level, on the way down and on the way up")
+    levels: Count = Field(default=2, le=16, description="how often tokens are halved")
+
+
+class HybridOperator(OperatorSettings):
+    """A convolution and a transformer block in turn."""
+
+    kind: Literal["hybrid"]
+    width: Count = 64
+    dilations: tuple[Count, ...] = Field(
+        default=(1, 2, 4, 1), min_length=1, description="of the convolution of each block, in tokens"
+    )
+    heads: Count = 4
+    ratio: Count = Field(default=2, description="hidden width of the MLP over `width`")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        require_heads(self.width, self.heads)
+        return self
+
+
+class FourierOperator(OperatorSettings):
+    """Fourier neural operator."""
+
+    kind: Literal["fno"]
+    width: Count = 64
+    depth: Count = Field(default=4, description="layers")
+    modes: Count = Field(
+        default=32,
+        multiple_of=2,
+        description="wave numbers per axis that are mixed, the negative ones counted",
+    )
+    padding: Integer = Field(
+        default=8, ge=0, le=1024, description="tokens of zeros beyond the end of an axis with walls"
+    )
+
+
+class ConvolutionalUNetOperator(OperatorSettings):
+    """Residual convolutions on tokens that are halved and doubled again."""
+
+    kind: Literal["unet"]
+    width: Count = Field(default=32, description="on the finest level; twice as wide on every coarser one")
+    depth: Count = Field(
+        default=1, description="residual blocks per level, on the way down and on the way up"
+    )
+    levels: Count = Field(default=3, le=16, description="how often tokens are halved")
+
+
+class LinearOperator(OperatorSettings):
+    """The linear path alone: nothing is trained unless the path is."""
+
+    kind: Literal["linear"]
+    linear_path: LinearPath = "frozen"
+
+    @model_validator(mode="after")
+    def _has_a_path(self) -> Self:
+        if self.linear_path == "none":
+            raise ValueError("linear_path none leaves a linear operator nothing: write frozen or trained")
+        return self
+
+
+def _operator_kind(value: object) -> str:
+    read = value.get if isinstance(value, dict) else lambda key, default: getattr(value, key, default)
+    return str(read("kind", "convolution"))
+
+
+Operator = Annotated[
+    Annotated[TransformerOperator, Tag("transformer")]
+    | Annotated[ConvolutionOperator, Tag("convolution")]
+    | Annotated[UNetOperator, Tag("pdet_unet")]
+    | Annotated[HybridOperator, Tag("hybrid")]
+    | Annotated[FourierOperator, Tag("fno")]
+    | Annotated[ConvolutionalUNetOperator, Tag("unet")]
+    | Annotated[LinearOperator, Tag("linear")],
+    Discriminator(_operator_kind),
+]
+
+OPERATORS: dict[str, type[OperatorSettings]] = {
+    "transformer": TransformerOperator,
+    "convolution": ConvolutionOperator,
+    "pdet_unet": UNetOperator,
+    "hybrid": HybridOperator,
+    "fno": FourierOperator,
+    "unet": ConvolutionalUNetOperator,
+    "linear": LinearOperator,
+}
+
+LARGEST_MATRIX = 4096
+"""Rows that the linear path of a problem with walls may have: 64 MiB."""
+
+
+class Denoiser(Section):
+    """The network of the generative models: convolutions along tokens and along leads in turn."""
+
+    width: Count = 64
+    blocks: Count = Field(default=2, description="residual blocks")
+    dilations: tuple[Count, ...] = Field(
+        default=(1, 2, 4), min_length=1, description="of the convolutions of a block along tokens"
+    )
+    leads_per_position: Count = Field(default=8, description="steps of a forecast that make one position")
+
+
+SymmetryUse = Literal["off", "augment", "exact"]
+# Without quotes YAML reads the word off as false.
+_Use = Annotated[SymmetryUse, BeforeValidator(lambda use: "off" if use is False else use)]
+
+
+class SymmetryUses(Section):
+    """How the symmetries of a problem's equation are used.
+
+    augment: training draws them at random. exact: every trajectory is moved to its own frame and back, so that
+    the model obeys them whatever its weights.
+    """
+
+    shift: _Use = "off"
+    reflection: _Use = "off"
+    galilean: _Use = "off"
+    offset: _Use = "off"
+    scaling: _Use = "off"
+    square: _Use = "off"
+
+    def used(self, how: SymmetryUse) -> tuple[Symmetry, ...]:
+        """The symmetries that are used in one way."""
+        return tuple(name for name in SYMMETRIES if getattr(self, name) == how)
+
+
+SYMMETRIES: tuple[Symmetry, ...] = get_args(Symmetry)
+
+
+def _uses_or_problems(value: object) -> str:
+    several = isinstance(value, dict) and any(isinstance(use, dict | SymmetryUses) for use in value.values())
+    return PER_PROBLEM if several else ONE_FOR_ALL
 
 
 def _one_or_several(value: object) -> str:
     return PER_PROBLEM if isinstance(value, dict) else ONE_NUMBER
 
 
-ONE_NUMBER, PER_PROBLEM = "one number", "one per problem"
-"""Tags of the two ways to write tokens; validation errors name the tags that they passed."""
+ONE_NUMBER, ONE_FOR_ALL, PER_PROBLEM = "one number", "one for all", "one per problem"
+"""Tags of the ways to write what may differ between problems; validation errors name the tags they passed."""
 
 
 class Latent(Section):
@@ -71,16 +254,24 @@ class Latent(Section):
         description="tokens per space axis; must divide the resolution. One number, or one per problem of a mix"
     )
     dim: Count = Field(description="channels per token, the same for all problems of a mix")
+    floor: Positive | None = Field(
+        default=None,
+        description="largest relative L2 that the untrained codec may have on train fields; null: any",
+    )
 
 
 class Model(Section):
     """All networks of a run."""
 
     latent: Latent
-    encoder: Transformer = Transformer()
-    decoder: Transformer = Transformer()
-    operator: Transformer = Transformer(depth=4)
-    denoiser: Transformer = Transformer()
+    encoder: Correction = Correction()
+    decoder: Correction = Correction()
+    operator: Operator = ConvolutionOperator()
+    denoiser: Denoiser = Denoiser()
+    symmetries: Annotated[
+        Annotated[SymmetryUses, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, SymmetryUses], Tag(PER_PROBLEM)],
+        Discriminator(_uses_or_problems),
+    ] = Field(default=SymmetryUses(), description="uses of symmetries. One set, or one per problem of a mix")
 
 
 class Execution(Section):
@@ -97,11 +288,29 @@ class Execution(Section):
     )
 
 
+class AdamW(Section):
+    """AdamW for all parameters."""
+
+    kind: Literal["adamw"] = "adamw"
+
+
+class Muon(Section):
+    """Muon for hidden matrices, AdamW for the rest."""
+
+    kind: Literal["muon"]
+    matrix_learning_rate: Positive = Field(default=0.02, description="peak rate of hidden matrices")
+    momentum: Decay = 0.95
+
+
+OPTIMIZERS: dict[str, type[Section]] = {"adamw": AdamW, "muon": Muon}
+
+
 class Training(Section):
     """Optimisation of one stage. One loop and one step serve all stages."""
 
     steps: Count
     batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
+    optimizer: Annotated[AdamW | Muon, Discriminator("kind")] = AdamW()
     learning_rate: Positive = 1e-3
     final_learning_rate: NonNegative = Field(default=1e-5, description="end of the cosine schedule")
     warmup_steps: Integer = Field(default=50, ge=0, description="linear warm-up of the learning rate")
@@ -115,7 +324,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        if self.warmup_steps >= self.steps:
+        if self.warmup_steps >= self.steps > 0:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} must be below steps {self.steps}: lower warmup_steps"
             )
@@ -128,18 +337,36 @@ class Training(Section):
 
 
 class AutoencoderTraining(Training):
-    """Reconstruction of single fields at random query points."""
+    """Reconstruction of single fields."""
 
-    query_points: Count | None = Field(default=None, description="points decoded per sample; null: the grid")
+    steps: Integer = Field(
+        ge=0,
+        le=10**9,
+        description="0: the linear codec as it starts, where encoder and decoder have no correction",
+    )
 
 
 class OperatorTraining(Training):
-    """One-step and multi-step prediction in latents, and a decoded-field term."""
+    """Prediction over rollouts, in the norm in which forecasts are scored."""
 
     rollout_steps: Count = Field(default=2, description="autoregressive steps in the loss, gradients through")
-    field_weight: NonNegative = Field(default=1.0, description="weight of the decoded-field term")
-    query_points: Count | None = Field(
-        default=None, description="points decoded per sample for that term; null: the grid"
+    curriculum: Share | None = Field(
+        default=None,
+        description="part of the training until all rollout_steps are taken, one more at a time; null: from the start",
+    )
+    pushforward_steps: Integer = Field(
+        default=0,
+        ge=0,
+        le=10**6,
+        description="at most so many steps of the operator's own, without gradient, first",
+    )
+    start_exponent: NonNegative = Field(
+        default=0.0,
+        description="windows begin at frame s with a probability in proportion to (1 + s)^-start_exponent: initial "
+        "states are unlike all later ones, and every forecast begins with one; 0: evenly",
+    )
+    state_noise: NonNegative = Field(
+        default=0.0, description="deviation of noise on the first state, in its root mean square"
     )
     residual_fraction: Share = Field(
         default=0.125,
@@ -148,20 +375,19 @@ class OperatorTraining(Training):
 
 
 class NoiseLevels(Section):
-    """Noise of the residual diffusion, in units of the residual's standard deviation per channel."""
+    """Noise of the residual diffusion, in units of the residual's deviation. Samplers start from pure noise."""
 
-    sigma_min: Positive = 0.02
-    sigma_max: Positive = 5.0
-    mean_log_sigma: Real = Field(
-        default=-0.4, ge=-20, le=20, description="training noise: log-normal, EDM table 1"
+    sigma_min: Positive = Field(default=0.05, description="last level of the samplers")
+    centre: Positive = Field(
+        default=3.0,
+        description="level around which training noise is log-normal and the samplers' levels are dense",
     )
-    std_log_sigma: Positive = 1.2
-    rho: Positive = Field(default=7.0, description="EDM eq. 5")
+    std_log_sigma: Positive = Field(default=1.4, description="deviation of the logarithm of training noise")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
+        if self.sigma_min >= self.centre:
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be below centre {self.centre:g}")
         return self
 
 
@@ -169,18 +395,23 @@ class DiffusionTraining(Training):
     """Denoising of the operator's residual."""
 
     noise: NoiseLevels = NoiseLevels()
-    sampler_steps: Count = Field(default=5, description="Heun steps; 2 * steps - 1 network calls")
-    rollout_fraction: Real = Field(
-        default=0.5, ge=0, le=1, description="part of the states taken out of the operator's rollouts"
-    )
-    rollout_steps: Count = Field(default=4, description="longest rollout those states come from")
+    sampler_steps: Count = Field(default=8, ge=2, description="steps; 2 * steps - 1 network calls")
 
 
 class ConsistencyTraining(Training):
     """Distillation of the diffusion model into one and two calls."""
 
-    intervals: Count = Field(default=16, ge=2, description="noise levels between sigma_min and sigma_max")
-    second_sigma: Positive = Field(default=0.8, description="noise level of the second call")
+    intervals: Count = Field(default=8, ge=2, description="intervals of noise levels")
+    second_sigma: Positive = Field(default=3.0, description="noise level of the second call")
+
+
+class Outside(Section):
+    """Test trajectories outside the training range: the same initial states, turned into others and solved anew."""
+
+    amplitude: Positive = Field(default=2.0, description="factor on the initial states")
+    offset: Real = Field(default=1.0, ge=-1e6, le=1e6, description="added to them")
+    parameter: Positive = Field(default=1.0, description="factor on the equation's parameter (nu, beta)")
+    trajectories: Count = Field(default=32, description="of the test split, its first")
 
 
 class Evaluation(Section):
@@ -189,6 +420,10 @@ class Evaluation(Section):
     members: Count = Field(default=16, ge=2, description="ensemble members of the probabilistic models")
     batch_size: Count = Field(default=256, description="states advanced together")
     seed: Seed = Field(default=0, description="seed of the ensembles' noise")
+    outside: Outside | None = Field(
+        default=None,
+        description="score outside the training range too, in a table of its own; of generated Burgers and advection",
+    )
 
 
 class Stages(Section):
@@ -238,6 +473,11 @@ class Configuration(Section):
 
     name: Name = Field(description="of the configuration; part of the names of its runs")
     seed: Seed = Field(default=0, description="seed of initial weights, batches and noise")
+    seeds: Count = Field(
+        default=1,
+        le=100,
+        description="runs of the chain, with seed, seed + 1, ...; results are shown with their range over seeds",
+    )
     data: Data
     model: Model
     execution: Execution = Execution()
@@ -275,16 +515,35 @@ class Configuration(Section):
                 f"model.latent.tokens: names {', '.join(sorted(tokens))}, and the problems are "
                 f"{', '.join(sorted(names))}: give one number per problem"
             )
+        model = self.model
+        if isinstance(model.symmetries, dict) and not set(model.symmetries) <= set(names):
+            raise ValueError(
+                f"model.symmetries: names {', '.join(sorted(model.symmetries))}, and the problems are "
+                f"{', '.join(sorted(names))}: name only these"
+            )
         axes = max(len(data.problem.axes) for data in self.problems.values())
-        for network in ("encoder", "decoder", "operator", "denoiser"):
-            size = getattr(self.model, network)
-            if (size.width // size.heads) % (2 * axes):
+        for network in ("encoder", "decoder", "operator"):
+            size = getattr(model, network)
+            if hasattr(size, "heads") and (size.width // size.heads) % (2 * axes):
                 raise ValueError(
                     f"model.{network}: width / heads = {size.width // size.heads} is no multiple of {2 * axes}; "
                     f"rotary positions share the pairs of channels among {axes} axes: choose another width or heads"
                 )
+        corrected = [part for part in ("encoder", "decoder") if getattr(model, part).depth]
+        if corrected and not self.training.autoencoder.steps:
+            raise ValueError(
+                f"training.autoencoder.steps: 0 leaves the correction of the {corrected[0]} untrained: raise it, or "
+                f"set model.{corrected[0]}.depth: 0"
+            )
+        if self.training.operator.start_exponent and self.loading.order == "permutation":
+            raise ValueError(
+                "training.operator.start_exponent: loading.order permutation draws every window equally often: set "
+                "start_exponent to 0, or order to independent"
+            )
         for name, data in self.problems.items():
             if problem := self.misfit(name, data.kept_grid, data.kept_frames):
+                raise ValueError(problem)
+            if problem := self._symmetry_misfit(name, data, corrected):
                 raise ValueError(problem)
             operator = self.training.operator
             held_out = round(data.counts.train * operator.residual_fraction)
@@ -302,12 +561,43 @@ class Configuration(Section):
                     f"{self.execution.processes}: every rank takes an equal share"
                 )
         sigma, noise = self.training.consistency.second_sigma, self.training.diffusion.noise
-        if not noise.sigma_min < sigma < noise.sigma_max:
+        if sigma <= noise.sigma_min:
             raise ValueError(
-                f"training.consistency.second_sigma: {sigma:g} is not between sigma_min {noise.sigma_min:g} "
-                f"and sigma_max {noise.sigma_max:g} of training.diffusion.noise: choose one between them"
+                f"training.consistency.second_sigma: {sigma:g} is not above sigma_min {noise.sigma_min:g} of "
+                "training.diffusion.noise: raise it"
             )
         return self
+
+    def symmetries(self, problem: str) -> SymmetryUses:
+        """How the symmetries of a problem are used."""
+        uses = self.model.symmetries
+        return uses.get(problem, SymmetryUses()) if isinstance(uses, dict) else uses
+
+    def _symmetry_misfit(self, name: str, data: ProblemData, corrected: list[str]) -> str | None:
+        """Why symmetries or conservation cannot be had; None if they can."""
+        equation, boundary, variables = data.problem, data.usual_boundary, data.used_variables()
+        available = equation.has(boundary, variables)
+        uses = self.symmetries(name)
+        for symmetry in SYMMETRIES:
+            if getattr(uses, symmetry) != "off" and symmetry not in available:
+                having = ", ".join(available) or "none"
+                return (
+                    f"model.symmetries.{symmetry}: {equation.title} with {boundary} boundary in {variables} variables "
+                    f"does not have it (it has {having}): write off"
+                )
+        if uses.scaling == "exact" and equation.symmetries.scaled_by is None and corrected:
+            return (
+                f"model.symmetries.scaling: exact needs a linear codec, and model.{corrected[0]}.depth is not 0: set "
+                "it to 0, or write augment"
+            )
+        declared = equation.fields_in(variables)
+        keeps = boundary == "periodic" and not equation.is_map and any(field.conserved for field in declared)
+        if self.model.operator.conserve and keeps and corrected:
+            return (
+                f"model.operator.conserve: needs a linear codec, and model.{corrected[0]}.depth is not 0: set it to "
+                "0, or conserve: false"
+            )
+        return None
 
     def misfit(self, name: str, grid: tuple[int, ...] | None, frames: int | None) -> str | None:
         """Why models of this configuration cannot work on a problem's trajectories; None if they can.
@@ -325,23 +615,43 @@ class Configuration(Section):
                         f"model.latent.tokens: {tokens} tokens do not divide the {resolution} grid points of "
                         f"{name}: choose one of {', '.join(str(n) for n in _divisors(resolution))}"
                     )
-            for stage in ("autoencoder", "operator"):
-                points = getattr(self.training, stage).query_points
-                if points is not None and points > math.prod(grid):
+            operator = self.model.operator
+            for network in ("operator", "denoiser"):
+                widest = max(getattr(getattr(self.model, network), "dilations", (0,)))
+                if widest >= max(tokens, 2):  # a single token is its own neighbour, or lies beside two walls
                     return (
-                        f"training.{stage}.query_points: {points} are more than the {math.prod(grid)} grid "
-                        f"points of {name}: lower it, or write null for all"
+                        f"model.{network}.dilations: {widest} reaches past the {tokens} tokens of {name} per axis: "
+                        f"keep them below {tokens}"
                     )
+            size = tokens ** len(grid) * self.model.latent.dim
+            walled = self.problems[name].usual_boundary != "periodic"
+            if operator.linear_path != "none" and walled and size > LARGEST_MATRIX:
+                return (
+                    f"model.operator.linear_path: with walls it is a matrix, and {size} rows for {name} are more than "
+                    f"{LARGEST_MATRIX}: write none, or lower tokens or dim"
+                )
+            modes = getattr(operator, "modes", 0)
+            if modes > tokens:
+                return (
+                    f"model.operator.modes: {modes} wave numbers are more than the {tokens} tokens of {name} per axis "
+                    f"have: keep them to {tokens}"
+                )
+            halvings = getattr(operator, "levels", 0)
+            if tokens % 2**halvings:
+                return (
+                    f"model.operator.levels: {tokens} tokens of {name} cannot be halved {halvings} times: lower "
+                    "levels, or choose a number of tokens with more factors of 2"
+                )
         if frames is not None and not self.problems[name].problem.is_map:
-            # The operator's window holds the state it starts from; the diffusion model also the state after
-            # its longest rollout. A map takes its one step, whatever the rollouts of the others.
-            for stage, further in (("operator", 1), ("diffusion", 2)):
-                steps = getattr(self.training, stage).rollout_steps
-                if steps + further > frames:
-                    return (
-                        f"training.{stage}.rollout_steps: {steps} steps need {steps + further} frames, and a "
-                        f"trajectory of {name} has {frames}: lower rollout_steps, or keep more frames"
-                    )
+            # The operator's window holds the state it starts from. A map takes its one step, whatever the
+            # rollouts of the others.
+            training = self.training.operator
+            steps = training.rollout_steps + training.pushforward_steps
+            if steps + 1 > frames:
+                return (
+                    f"training.operator.rollout_steps: {steps} steps need {steps + 1} frames, and a "
+                    f"trajectory of {name} has {frames}: lower rollout_steps, or keep more frames"
+                )
         return None
 
 

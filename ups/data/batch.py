@@ -12,21 +12,21 @@ class Batch:
 
     Attributes:
         problem: name of the problem in the configuration; a batch holds one.
-        fields: [B, T, *grid, C] normalised fields (zero mean, unit deviation of the train split), where the
-            loss is in fields.
+        fields: [B, T, *grid, C] physical fields, where they are read.
         known: [B, T, C] bool, which fields are known in which frame; None: all. Unknown values are 0.
-        scalars: [B, S] natural logarithms of time step and PDE parameters.
+        scalars: [B, S] natural logarithms of the equation's dimensionless numbers.
+        step: of the training that drew it.
         latents: [B, T, K, d] standardised latents, where a cache is read.
-        predictions: [B, K, d] the operator's prediction of latents[:, 1] from latents[:, 0], where its
-            residual is learnt.
+        forecasts: [B, T, K, d] the operator's forecast of these latents, where its residual is learnt.
     """
 
     problem: str
     scalars: Tensor
+    step: int = 0
     fields: Tensor | None = None
     known: Tensor | None = None
     latents: Tensor | None = None
-    predictions: Tensor | None = None
+    forecasts: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; nothing is copied where it is there already."""
@@ -40,5 +40,5 @@ class Batch:
             fields=move(self.fields),
             known=move(self.known),
             latents=move(self.latents),
-            predictions=move(self.predictions),
+            forecasts=move(self.forecasts),
         )

@@ -40,7 +40,7 @@ from ups.data.slabs import REBUILD, SlabArray, read_layout, read_metadata
 from ups.errors import IntegrityError
 
 GROUP = "cache.zarr"
-FORMAT = "universal-physics-stack latent cache 2"
+FORMAT = "universal-physics-stack latent cache 3"
 LATENTS = "latents"
 
 
@@ -63,6 +63,8 @@ class LatentCache:
         known: [t, C] which fields are known in which frame.
         scored: channels that a forecast is scored on.
         scalars: [S] conditioning.
+        time_step: between frames; 1 for a map.
+        parameters: of the equation.
         shape: `ups.models.shape.ProblemShape` as JSON.
         stored: whether there are arrays; with `loading.mode: encode` a cache holds the attributes alone.
     """
@@ -79,6 +81,8 @@ class LatentCache:
         self.known = np.array(attributes["known"], dtype=bool)
         self.scored: list[int] = attributes["scored"]
         self.scalars: list[float] = attributes["scalars"]
+        self.time_step: float = attributes["time_step"]
+        self.parameters: dict[str, float] = attributes["parameters"]
         self.shape: dict[str, Any] = attributes["shape"]
         self.stored: bool = attributes["stored"]
         self._latents: SlabArray | None = None

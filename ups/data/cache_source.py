@@ -55,6 +55,7 @@ class CacheSource(ProblemTrajectories):
             "boundary": self.boundary,
             "parameters": self.parameters,
             "scalars": self.scalars,
+            "time_step": self.time_step,
             "times": self.times.tolist(),
             "coordinates": [axis.tolist() for axis in self.coordinates],
             "splits": {name: rows.tolist() for name, rows in self.splits.items()},

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ups.data.pdebench import Trajectories, read_trajectories
 from ups.data.splits import SPLITS
-from ups.problems import PROBLEMS, Boundary, Problem
+from ups.problems import AMPLITUDE, LENGTH, PROBLEMS, TIME_STEP, Boundary, Problem
 
 DESCRIPTION = "splits.json"
 
@@ -62,6 +62,11 @@ class ProblemTrajectories:
         return scored_channels(self.problem)
 
     @property
+    def time_step(self) -> float:
+        """Between frames; 1 for a map."""
+        return time_step(self.problem, self.times)
+
+    @property
     def scalars(self) -> list[float]:
         """What the models are conditioned on; see `conditioning_scalars`."""
         return conditioning_scalars(self.problem, self.times, self.parameters)
@@ -91,17 +96,23 @@ def scored_channels(problem: Problem) -> list[int]:
     return [channel for channel, field in enumerate(problem.fields) if not field.given]
 
 
+def time_step(problem: Problem, times: NDArray[np.float64]) -> float:
+    """Between frames; 1 for a map. From the first and last stamp: float32 stamps one step apart are off by 1e-5."""
+    return 1.0 if problem.is_map else float(times[-1] - times[0]) / (len(times) - 1)
+
+
 def conditioning_scalars(
     problem: Problem, times: NDArray[np.float64], parameters: dict[str, float]
 ) -> list[float]:
-    """Natural logarithms of the time step (a map has none) and of the PDE parameters in order of their names.
-
-    The interval is taken from the first and last stamp: float32 stamps one step apart are off by 1e-5.
-    """
-    scalars = [math.log(parameters[name]) for name in sorted(parameters)]
-    if problem.is_map:
-        return scalars
-    return [math.log(float(times[-1] - times[0]) / (len(times) - 1)), *scalars]
+    """Natural logarithms of the equation's dimensionless numbers, for an amplitude of 1."""
+    lower, upper = problem.domain[0]
+    logarithms = {name: math.log(value) for name, value in parameters.items()}
+    logarithms |= {LENGTH: math.log(upper - lower), AMPLITUDE: 0.0}
+    logarithms[TIME_STEP] = math.log(time_step(problem, times))
+    return [
+        math.fsum(exponent * logarithms[name] for name, exponent in number.items())
+        for number in problem.numbers
+    ]
 
 
 def read_description(artifact: Path) -> dict[str, dict[str, Any]]:

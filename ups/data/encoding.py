@@ -6,7 +6,7 @@ from cached ones by the rounding and by the order of additions in batches of ano
 float16 in the last place (tested).
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,13 @@ from ups.data.dataset import Dataset
 from ups.data.half import rounded_to_half
 from ups.data.stores import Windows, require_frames
 
-Encode = Callable[[Tensor, Tensor | None], Tensor]
-"""Physical frames [B, *grid, C] and which fields are known [B, C] (None: all) to standardised latents [B, K, d]."""
+
+class Encode(Protocol):
+    """Physical frames [B, T, *grid, C] to standardised latents [B, T, K, d]."""
+
+    def __call__(self, fields: Tensor, elapsed: Tensor, first: Tensor, known: Tensor | None) -> Tensor:
+        """elapsed: [B, T] since the first states [B, *grid, C]; known: [B, T, C], None: all."""
+        ...
 
 
 class EncodingStore:
@@ -54,6 +59,8 @@ class EncodingStore:
         fields = torch.from_numpy(drawn).to(self.device, non_blocking=True)
         known = None
         if self._known is not None:
-            known = self._known[torch.from_numpy(frames).to(self.device)].flatten(0, 1)
-        latents = self.encode(fields.flatten(0, 1), known)
-        return Windows(fields.half().float(), latents.float().unflatten(0, (len(rows), length)))
+            known = self._known[torch.from_numpy(frames).to(self.device)]
+        first = torch.from_numpy(self.dataset.fields[self.rows[rows], 0]).to(self.device, non_blocking=True)
+        elapsed = self.dataset.time_step * torch.from_numpy(frames).to(self.device).float()
+        latents = self.encode(fields, elapsed, first, known)
+        return Windows(fields.half().float(), latents.float())

@@ -14,15 +14,29 @@ from ups.runtime.randomness import numpy_generator
 
 
 def draw_windows(
-    *key: int | str, batch_size: int, trajectories: int, starts: int, rank: int = 0, world: int = 1
+    *key: int | str,
+    batch_size: int,
+    trajectories: int,
+    starts: int,
+    start_exponent: float = 0.0,
+    rank: int = 0,
+    world: int = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """This rank's share of a batch: trajectory indices and start frames, each [batch_size / world].
 
-    Uniform with replacement over all windows; the key (seed, problem, step) names the draw.
+    With replacement over all windows, start s in proportion to (1 + s)^-start_exponent; the key (seed, problem,
+    step) names the draw.
     """
-    flat = numpy_generator(*key, "batch").integers(0, trajectories * starts, size=batch_size)
-    mine = flat[rank::world]
-    return mine // starts, mine % starts
+    generator = numpy_generator(*key, "batch")
+    if not start_exponent:
+        mine = generator.integers(0, trajectories * starts, size=batch_size)[rank::world]
+        return mine // starts, mine % starts
+    rows = generator.integers(0, trajectories, size=batch_size)
+    weights = np.arange(1, starts + 1, dtype=np.float64) ** -start_exponent
+    # Rounding may leave the last limit below 1.
+    limits = np.cumsum(weights / weights.sum())[:-1]
+    first = np.searchsorted(limits, generator.random(batch_size), "right")
+    return rows[rank::world], first[rank::world].astype(np.int64)
 
 
 def permuted_windows(

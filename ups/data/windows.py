@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ups.config.data import Sampling
 from ups.data.batch import Batch
@@ -28,15 +27,12 @@ class ProblemWindows:
         length: frames of a window.
         scalars: [S] conditioning.
         known: [t, C] which fields are known in which frame.
-        mean, deviation: of the fields, [C], physical units.
     """
 
     store: WindowStore
     length: int
     scalars: list[float]
     known: NDArray[np.bool_]
-    mean: Tensor
-    deviation: Tensor
 
     @property
     def starts(self) -> int:
@@ -45,10 +41,7 @@ class ProblemWindows:
 
 
 class WindowSource:
-    """Batches by step. A batch counts windows, not trajectories, and holds one problem.
-
-    Values are stored in physical units, and normalised when they are fed.
-    """
+    """Batches by step, in physical units. A batch counts windows, not trajectories, and holds one problem."""
 
     def __init__(
         self,
@@ -59,11 +52,14 @@ class WindowSource:
         batch_size: int,
         sampling: Sampling = "balanced",
         order: Order = "independent",
+        start_exponent: float = 0.0,
         device: torch.device,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         """purpose: name of the stage; stages of one seed draw different batches.
+
+        start_exponent: of `draw_windows`; a permutation has none.
 
         Raises:
             DataError: a trajectory is shorter than a window.
@@ -85,14 +81,11 @@ class WindowSource:
             purpose=purpose,
         )
         self.seed, self.purpose, self.order = seed, purpose, order
+        self.start_exponent = start_exponent
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.device = device
         self._scalars = {
             name: torch.tensor(problem.scalars, dtype=torch.float32, device=device)
-            for name, problem in problems.items()
-        }
-        self._statistics = {
-            name: (problem.mean.to(device), problem.deviation.to(device))
             for name, problem in problems.items()
         }
         self._known = {
@@ -113,7 +106,8 @@ class WindowSource:
         return Batch(
             problem=name,
             scalars=self._scalars[name].expand(len(rows), -1),
-            fields=None if windows.fields is None else self._normalised(name, windows.fields, known),
+            step=step,
+            fields=windows.fields,
             known=known,
             latents=windows.latents,
         )
@@ -141,12 +135,4 @@ class WindowSource:
         }
         if self.order == "permutation":
             return permuted_windows(self.seed, self.purpose, name, place=count * self.batch_size, **shape)
-        return draw_windows(self.seed, self.purpose, name, step, **shape)
-
-    def _normalised(self, name: str, fields: Tensor, known: Tensor | None) -> Tensor:
-        mean, deviation = self._statistics[name]
-        normalised = (fields - mean) / deviation
-        if known is None:
-            return normalised
-        axes = (1,) * (fields.ndim - 3)
-        return normalised * known.view(*known.shape[:2], *axes, known.shape[-1])
+        return draw_windows(self.seed, self.purpose, name, step, start_exponent=self.start_exponent, **shape)

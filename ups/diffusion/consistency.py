@@ -1,62 +1,46 @@
-"""Consistency parametrisation (Song et al. 2023, arXiv:2303.01469, eq. 5 and appendix C), sigma_data = 1."""
+"""Consistency models (Song et al. 2023, arXiv:2303.01469) in the angles of `ups.diffusion.edm`."""
 
-from collections.abc import Callable
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ups.diffusion.edm import precondition
-
-ConsistencyFunction = Callable[[Tensor, Tensor], Tensor]
-"""(x [B, K, d], sigma [B]) to the clean x at the end of its trajectory, [B, K, d]."""
+from ups.diffusion.edm import Network, wide
 
 
-def boundary(sigma: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
-    """c_skip and c_out with c_skip(sigma_min) = 1 and c_out(sigma_min) = 0, so that f(x, sigma_min) = x.
+def jump(network: Network, y: Tensor, angle: Tensor, last: float) -> Tensor:
+    """The consistency function: along the flow from y [B, ...] at angle [B] to the angle `last`, in one call.
 
-    c_skip = 1 / ((sigma - sigma_min)^2 + 1),  c_out = (sigma - sigma_min) / sqrt(sigma^2 + 1).
-    For sigma_min -> 0 both are EDM's, which is what lets training start from the diffusion weights.
+    cos(a - last) y + sin(a - last) F(y, a): the identity at `last` whatever the weights (their eq. 5), exact for
+    data of unit deviation, and for last -> 0 the denoiser of the same F, whose weights it can therefore start from.
     """
-    shifted = sigma - sigma_min
-    return 1 / (shifted.square() + 1), shifted * (sigma.square() + 1).rsqrt()
+    turn = angle - last
+    return wide(turn.cos(), y) * y + wide(turn.sin(), y) * network(y, angle)
 
 
-def jump(
-    network: nn.Module,
-    x: Tensor,
-    sigma: Tensor,
-    prediction: Tensor,
-    state: Tensor,
-    scalars: Tensor,
-    problem: str,
-    *,
-    sigma_min: float,
-) -> Tensor:
-    """The consistency function f(x; sigma): to the end of x's trajectory, in one call, [B, K, d].
-
-    The identity at sigma_min whatever the weights. Arguments as `ups.diffusion.edm.denoise`.
-    """
-    c_skip, c_out = boundary(sigma, sigma_min)
-    _, _, c_in, c_noise = precondition(sigma)
-    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars, problem)
-    return c_skip[:, None, None] * x + c_out[:, None, None] * raw
-
-
-def consistency_sample(
-    function: ConsistencyFunction, noises: list[Tensor], sigmas: list[float], sigma_min: float
-) -> Tensor:
-    """Algorithm 1 (multistep consistency sampling): one call per noise level.
+def consistency_sample(network: Network, noises: list[Tensor], second: float, last: float) -> Tensor:
+    """Algorithm 1 (multistep consistency sampling): one call per noise.
 
     Args:
-        noises: unit normal [B, K, d], one per call.
-        sigmas: decreasing noise levels, sigma_max first.
+        noises: unit normal [B, ...], one per call.
+        second: angle of every call but the first, which starts from pure noise.
+        last: angle at which the student is the identity.
 
     Returns:
-        Clean tokens [B, K, d].
+        Clean tokens [B, ...].
     """
-    x = torch.zeros_like(noises[0])
-    for noise, sigma in zip(noises, sigmas, strict=True):
-        spread = sigma if sigma == sigmas[0] else (sigma**2 - sigma_min**2) ** 0.5
-        x = x + spread * noise
-        x = function(x, x.new_full((len(x),), sigma))
-    return x
+    first, *others = noises
+    y = jump(network, first, first.new_full((len(first),), math.pi / 2), last)
+    kept = math.cos(second) / math.cos(last)
+    added = math.sqrt(math.sin(second) ** 2 - (kept * math.sin(last)) ** 2)
+    for noise in others:
+        y = kept * y + added * noise
+        y = jump(network, y, y.new_full((len(y),), second), last)
+    return y
+
+
+def pseudo_huber(first: Tensor, second: Tensor) -> Tensor:
+    """Distance of Song and Dhariwal 2023 (arXiv:2310.14189, section 3.3), c = 0.00054 sqrt(D), [B]."""
+    squared = (first - second).square().flatten(1).sum(dim=1)
+    c = 0.00054 * first[0].numel() ** 0.5
+    return torch.sqrt(squared + c**2) - c

@@ -1,84 +1,88 @@
-"""Noise levels, preconditioning and sampler of EDM (Karras et al. 2022, arXiv:2206.00364).
+"""Diffusion in EDM form (Karras et al. 2022, arXiv:2206.00364) with the noise level as an angle.
 
-Everything is in units in which the data have unit deviation (sigma_data = 1): the residual is divided by
-its own per-channel deviation before it comes here. Noise levels have shape [B] and tokens [B, K, d].
+Data have unit deviation (sigma_data = 1). With sigma = tan(a), EDM's scaled input x / sqrt(sigma^2 + 1) is
+
+    y = cos(a) clean + sin(a) noise,
+
+its preconditioning (Table 1, column "Ours") is a rotation, D = cos(a) y + sin(a) F(y, a), and its ODE of the
+probability flow is dy/da = -F (the form of Lu and Song 2024, arXiv:2410.11081, without their factor). All its
+weights of the loss are 1.
+
+The angle pi/2 is noise without end: y is unit normal there whatever mean and deviation the data have, so a sampler
+that starts there has no error of the start. (One that starts at sigma_max * noise leaves out the data's own mean and
+deviation: sigma_max 3 and five steps gave 65 % of a mean of 1.) For data of unit deviation F is constant along the
+flow, and few steps are enough.
+
+Angles have shape [B], tokens [B, ...].
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""(x [B, K, d], sigma [B]) to the expected clean x, [B, K, d]."""
+Network = Callable[[Tensor, Tensor], Tensor]
+"""The raw network F: (y [B, ...], angle [B]) to [B, ...]."""
 
-
-def noise_levels(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
-    """Eq. 5 without its final zero: `steps` levels from sigma_max down to sigma_min, float64 [steps]."""
-    if steps == 1:
-        return torch.tensor([sigma_max], dtype=torch.float64)
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return (high + ramp * (low - high)) ** rho
+_WARP = 2.0  # steps shrink towards the data, where those of small deviation take shape
 
 
-def precondition(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """c_skip, c_out, c_in, c_noise of Table 1 (column "Ours") for sigma_data = 1; each like sigma."""
-    variance = sigma.square() + 1
-    return 1 / variance, sigma * variance.rsqrt(), variance.rsqrt(), sigma.log() / 4
+def wide(values: Tensor, like: Tensor) -> Tensor:
+    """Values [B] to be multiplied with [B, ...]."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-def loss_weight(sigma: Tensor) -> Tensor:
-    """lambda(sigma) of Table 1 for sigma_data = 1: the squared error of the raw network has weight 1."""
-    return (sigma.square() + 1) / sigma.square()
+def noised(clean: Tensor, noise: Tensor, angle: Tensor) -> Tensor:
+    """y at a noise level, from clean tokens and unit normal noise, all [B, ...]."""
+    return wide(angle.cos(), clean) * clean + wide(angle.sin(), clean) * noise
 
 
-def denoise(
-    network: nn.Module,
-    x: Tensor,
-    sigma: Tensor,
-    prediction: Tensor,
-    state: Tensor,
-    scalars: Tensor,
-    problem: str,
-) -> Tensor:
-    """D(x; sigma) of eq. 7 from the raw network F: the expected clean residual, [B, K, d].
+def raw_target(clean: Tensor, noise: Tensor, angle: Tensor) -> Tensor:
+    """What F should be for one pair: -dy/da. Its mean over the pairs of a y is that y's F."""
+    return wide(angle.sin(), clean) * clean - wide(angle.cos(), clean) * noise
 
-    x, prediction, state [B, K, d], sigma [B], scalars [B, S]; problem: its name, for the network.
+
+def denoised(y: Tensor, raw: Tensor, angle: Tensor) -> Tensor:
+    """D(y; angle) of eq. 7: the expected clean tokens."""
+    return wide(angle.cos(), y) * y + wide(angle.sin(), y) * raw
+
+
+def sampling_angles(steps: int, *, sigma_min: float, centre: float) -> Tensor:
+    """Decreasing noise levels [steps] float64: pi/2 first, atan(sigma_min) last.
+
+    centre: noise level around which they are dense. Neighbouring leads and tokens err alike, so what many of them
+    have in common is seen through noise of several deviations, and steps are needed there.
     """
-    c_skip, c_out, c_in, c_noise = precondition(sigma)
-    raw = network(c_in[:, None, None] * x, c_noise, prediction, state, scalars, problem)
-    return c_skip[:, None, None] * x + c_out[:, None, None] * raw
+    last = (math.atan(sigma_min / centre) / (math.pi / 2)) ** (1 / _WARP)
+    even = math.pi / 2 * torch.linspace(1, last, steps, dtype=torch.float64) ** _WARP
+    # atan(centre * tan(even)), also at pi/2.
+    return torch.atan2(centre * even.sin(), even.cos().clamp_min(0))
 
 
-def heun_sample(denoiser: Denoiser, noise: Tensor, levels: Tensor) -> Tensor:
-    """Algorithm 1 without churn: the probability-flow ODE from sigma_max to 0 by Heun's method.
+def midpoint_step(network: Network, y: Tensor, angle: Tensor, following: Tensor) -> Tensor:
+    """One step of the midpoint method along the flow, from angle [B] to following [B]."""
+    step = angle - following
+    middle = y + wide(step / 2, y) * network(y, angle)
+    return y + wide(step, y) * network(middle, angle - step / 2)
+
+
+def midpoint_sample(network: Network, noise: Tensor, angles: Tensor) -> Tensor:
+    """Along the flow from pure noise to clean tokens.
+
+    The midpoint method, where EDM has Heun's: of components of .3 to 8 deviations, 8 steps around the centre 3
+    keep 96 to 101 %, Heun's 85 to 104 %.
 
     Args:
-        denoiser: D(x, sigma).
-        noise: unit normal [B, K, d]; zeros give the deterministic control of the ablation.
-        levels: decreasing noise levels [steps]; 0 is appended here.
+        noise: unit normal [B, ...]; zeros give the deterministic control of the ablation.
+        angles: as from `sampling_angles`.
 
     Returns:
-        Clean tokens [B, K, d], after 2 * steps - 1 calls of the denoiser.
+        Clean tokens [B, ...], after 2 * steps - 1 calls of the network.
     """
-    sigmas = [*levels.tolist(), 0.0]
-    x = noise * sigmas[0]
-    for sigma, following in pairwise(sigmas):
-        slope = (x - denoiser(x, x.new_full((len(x),), sigma))) / sigma
-        euler = x + (following - sigma) * slope
-        if following > 0:
-            slope_after = (euler - denoiser(euler, x.new_full((len(x),), following))) / following
-            euler = x + (following - sigma) * 0.5 * (slope + slope_after)
-        x = euler
-    return x
-
-
-def heun_step(denoiser: Denoiser, x: Tensor, sigma: Tensor, following: Tensor) -> Tensor:
-    """One Heun step with a noise level per sample: x [B, K, d] from sigma [B] to following [B], both > 0."""
-    step = (following - sigma)[:, None, None]
-    slope = (x - denoiser(x, sigma)) / sigma[:, None, None]
-    euler = x + step * slope
-    slope_after = (euler - denoiser(euler, following)) / following[:, None, None]
-    return x + step * 0.5 * (slope + slope_after)
+    y, count = noise, len(noise)
+    levels = [y.new_full((count,), angle) for angle in angles.tolist()]
+    for angle, following in pairwise(levels):
+        y = midpoint_step(network, y, angle, following)
+    return denoised(y, network(y, levels[-1]), levels[-1])

@@ -76,9 +76,12 @@ def crps(members: Tensor, truth: Tensor) -> Tensor:
 
     mean_m |x_m - y| - 1 / (2 M (M - 1)) sum_ij |x_i - x_j|  (Ferro 2014, eq. 8): unbiased in M, so an
     ensemble is neither rewarded nor punished for its size. The double sum is taken over sorted members.
+    One member is a forecast without doubt, whose CRPS is its mean absolute error.
     """
     count = members.shape[1]
     skill = (members - truth.unsqueeze(1)).abs().mean(dim=1)
+    if count == 1:
+        return skill.mean(dim=(1, 2))
     ordered = members.sort(dim=1).values
     weights = torch.arange(1 - count, count, 2, dtype=members.dtype, device=members.device)
     spread = torch.einsum("m,nmtxc->ntxc", weights, ordered) / (count * (count - 1))
@@ -105,6 +108,16 @@ def coverage(members: Tensor, truth: Tensor, level: float) -> Tensor:
     upper = ((gaps + 1) / (count + 1)).clamp(max=1 - tail)
     inside = ((upper - lower).clamp(min=0) * (count + 1)).float()
     return inside[rank].mean(dim=(2, 3))
+
+
+def spread_skill(variance: Tensor, square_error: Tensor, members: int) -> float:
+    """Spread of an ensemble over the error of its mean: 1 for a calibrated one of any size.
+
+    sqrt((M + 1) / M mean variance / mean square error) (Fortin et al. 2014, eq. 15), means over trajectories, then
+    over fields. variance (unbiased) and square_error [n, C], both relative to the square norm of the truth.
+    """
+    ratio = (members + 1) / members * variance.mean(dim=0) / square_error.mean(dim=0)
+    return ratio.sqrt().mean().item()
 
 
 def rank_counts(members: Tensor, truth: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """From forecasts to records: one dictionary per model, metric and, where there are several, field.
 
 Fields of one problem have different units, and numbers of different units are never added. What is relative
-(trajectory relative L2, nRMSE, mass drift, coverage) is averaged over the scored fields, each by itself first;
+(trajectory relative L2, nRMSE, mass drift, coverage, spread over skill) is averaged over the scored fields, each by itself first;
 where there are several, the trajectory relative L2 of each is a record of its own too. What has a unit (spectral
 RMSE, CRPS) is a record per field and nothing else. Given fields are never scored.
 """
@@ -76,14 +76,18 @@ class Scores:
         drift: of the mass, [n]; empty where nothing is conserved.
         spectral: squared spectral error [n, t, bins, C].
         spectrum: energy of the prediction at the last frame by wavenumber, [n, bins, C].
-        crps: [n, C], for ensembles.
+        crps: [n, C]; of a deterministic model the mean absolute error, which is the CRPS of one certain value.
+        variance, square_error: of the ensemble and of its mean, over the square norm of the truth, [n, C], for
+            ensembles.
         coverage: [n, t], for ensembles.
         ranks: [M + 1], for ensembles.
+        equivariance: relative L2 between forecasts with and without a symmetry, by symmetry, where measured.
     """
 
     name: str
     members: int
     calls_per_step: int
+    calls_per_member: int = 0
     seconds: float = 0.0
     batch: int = 0
     per_field: list[Tensor] = field(default_factory=list)
@@ -93,8 +97,11 @@ class Scores:
     spectral: list[Tensor] = field(default_factory=list)
     spectrum: list[Tensor] = field(default_factory=list)
     crps: list[Tensor] = field(default_factory=list)
+    variance: list[Tensor] = field(default_factory=list)
+    square_error: list[Tensor] = field(default_factory=list)
     coverage: list[Tensor] = field(default_factory=list)
     ranks: list[Tensor] = field(default_factory=list)
+    equivariance: dict[str, float] = field(default_factory=dict)
 
     def get(self, name: str) -> Tensor:
         """All trajectories of one kept quantity."""
@@ -110,12 +117,13 @@ def score(
     members: int,
     calls_per_step: int,
     batch: int,
+    calls_per_member: int = 0,
 ) -> Scores:
     """Score a model on trajectories [n, 1 + t, *grid, C], `batch` of them at a time.
 
     Point metrics score the ensemble mean. Time counts the forecast only: encoding, steps and decoding.
     """
-    scores = Scores(name, members, calls_per_step, batch=batch * members)
+    scores = Scores(name, members, calls_per_step, calls_per_member, batch=batch * members)
     grid = tuple(truth.shape[2:-1])
     scored, conserved = setting.scored, setting.conserved
     for part in truth.split(batch):
@@ -138,8 +146,11 @@ def score(
         scores.frame.append(metrics.pdebench_nrmse(prediction, target).mean(dim=-1).cpu())
         scores.spectral.append(metrics.power(prediction - target, grid).cpu())
         scores.spectrum.append(metrics.power(ensemble[:, 0, -1:], grid)[:, 0].cpu())
+        scores.crps.append(metrics.crps(ensemble, target).cpu())
         if members > 1:
-            scores.crps.append(metrics.crps(ensemble, target).cpu())
+            norm = target.square().mean(dim=(1, 2))
+            scores.variance.append((ensemble.var(dim=1).mean(dim=(1, 2)) / norm).cpu())
+            scores.square_error.append(((prediction - target).square().mean(dim=(1, 2)) / norm).cpu())
             scores.coverage.append(metrics.coverage(ensemble, target, 0.9).cpu())
             scores.ranks.append(metrics.rank_counts(ensemble, target)[None].cpu())
     return scores
@@ -182,6 +193,7 @@ def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
             "seed": setting.seed,
             "n_members": scores.members,
             "calls_per_step": scores.calls_per_step,
+            "calls_per_member": scores.calls_per_member,
             "device": setting.device,
             "threads": setting.threads,
             "batch": scores.batch,
@@ -202,7 +214,10 @@ def _over_fields(scores: Scores, setting: Setting) -> list[_Number]:
     if scores.drift:
         numbers.append(_mean("mass_drift", scores.get("drift")))
     if scores.members > 1:
+        ratio = metrics.spread_skill(scores.get("variance"), scores.get("square_error"), scores.members)
+        numbers.append(_Number("spread_skill", ratio))
         numbers.append(_mean("coverage_90", scores.get("coverage").mean(dim=1)))
+    numbers += [_Number(f"equivariance_{name}", value) for name, value in scores.equivariance.items()]
     seconds = scores.seconds / len(trajectory)
     return [*numbers, _Number("seconds_per_trajectory", seconds, "s")]
 
@@ -222,8 +237,7 @@ def _by_field(scores: Scores, setting: Setting) -> list[_Number]:
             _Number(f"spectral_rmse_{band}", value, declared.unit, field=name)
             for band, value in bands.items()
         ]
-        if scores.members > 1:
-            numbers.append(_mean("crps", scores.get("crps")[:, place], unit=declared.unit, field=name))
+        numbers.append(_mean("crps", scores.get("crps")[:, place], unit=declared.unit, field=name))
     return numbers
 
 

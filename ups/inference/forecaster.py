@@ -1,6 +1,7 @@
-"""What evaluation rolls out: the steppers behind the rows of the result table, each for one problem.
+"""What evaluation rolls out: the models behind the rows of the result table, each for one problem.
 
-Of a map (2D Darcy), which goes through the chain as two frames, one step is the whole map.
+The operator runs to the end first, once per trajectory; a generative model then corrects the whole forecast at once,
+and nothing is fed back. Of a map (2D Darcy), which goes through the chain as two frames, one step is the whole map.
 """
 
 from collections.abc import Callable
@@ -9,13 +10,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ups.diffusion.consistency import consistency_sample, jump
-from ups.diffusion.edm import denoise, heun_sample, noise_levels
-from ups.models.operator import LatentOperator
+from ups.errors import DataError
+from ups.inference.correction import (
+    Sampler,
+    consistency_sampler,
+    diffusion_sampler,
+    draw,
+    mean_sampler,
+    resampled,
+    zero_noise_sampler,
+)
+from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
+from ups.objectives.operator import rollout
 
-Step = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""(latents [B, K, d], scalars [B, S], generator) to the latents one time step later."""
+CONSISTENCY_CALLS = (1, 2)
+"""The ways in which the consistency student is sampled."""
+
+Rollout = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
+"""(first latents [n, K, d], scalars [n, S], steps, generator) to forecasts [n, members, steps, K, d]."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +36,57 @@ class Forecaster:
     """One model of the table.
 
     Attributes:
-        members: size of its ensemble; each member is rolled out on its own. 1: deterministic.
-        calls_per_step: network calls per time step and member.
+        members: size of its ensemble. 1: deterministic.
+        calls_per_step: network calls per time step, for all members together.
+        calls_per_member: further calls per member, for all steps together.
     """
 
     name: str
-    step: Step
+    rollout: Rollout
     members: int
     calls_per_step: int
+    calls_per_member: int = 0
 
 
 def operator_forecaster(operator: LatentOperator, problem: str) -> Forecaster:
     """The operator alone."""
-    return Forecaster("operator", lambda z, scalars, _: operator(z, scalars, problem), 1, 1)
+
+    def forecast(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+        return rollout(operator, first, scalars, problem, steps)[:, None]
+
+    return Forecaster("operator", forecast, 1, 1)
+
+
+def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaster]:
+    """The best linear map of a step, alone; none where the problem is too large for one."""
+    if not operator.has_linear(problem):
+        return []
+
+    def forecast(first: Tensor, _scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+        states = [first]
+        for _step in range(steps):
+            states.append(operator.linear_step(states[-1], problem))
+        return torch.stack(states[1:], dim=1)[:, None]
+
+    return [Forecaster("linear", forecast, 1, 0)]
+
+
+def dressed_forecaster(
+    operator: LatentOperator, network: ResidualNetwork, pool: Tensor, problem: str, *, members: int
+) -> Forecaster:
+    """The operator with past errors put on: what an ensemble costs that learns nothing.
+
+    pool: residuals of trajectories that the operator did not fit, in their steepness, [N, T, K, d].
+    """
+    layout = network.network.shapes[problem].layout
+
+    def forecast(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        forecasts = _forecasts(operator, network, first, scalars, problem)
+        drawn = resampled(pool, len(first), members, layout, generator)
+        scale = network.steepness(forecasts, problem)
+        return (forecasts[:, None] + scale[:, None] * drawn)[:, :, : _within(steps, network, problem)]
+
+    return Forecaster("operator_dressed", forecast, members, 1)
 
 
 def diffusion_forecasters(
@@ -45,24 +96,31 @@ def diffusion_forecasters(
     *,
     steps: int,
     sigma_min: float,
-    sigma_max: float,
-    rho: float,
+    centre: float,
     members: int,
 ) -> list[Forecaster]:
-    """The diffusion model, and the same network started from zero noise: the control of the ablation."""
-    levels = noise_levels(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
-
-    def step(z: Tensor, scalars: Tensor, noise: Tensor) -> Tensor:
-        prediction = operator(z, scalars, problem)
-        residual = heun_sample(
-            lambda x, sigma: denoise(network, x, sigma, prediction, z, scalars, problem), noise, levels
-        )
-        return network.apply_residual(prediction, residual, problem)
-
-    calls = 1 + 2 * steps - 1
+    """The diffusion model; the same network started from zero noise, the control of the ablation; and its mean."""
+    calls = 2 * steps - 1
     return [
-        Forecaster("diffusion", lambda z, s, g: step(z, s, _noise(z, g)), members, calls),
-        Forecaster("diffusion_zero_noise", lambda z, s, _: step(z, s, torch.zeros_like(z)), 1, calls),
+        _corrected(
+            "diffusion",
+            operator,
+            network,
+            problem,
+            diffusion_sampler(steps, sigma_min, centre),
+            members,
+            calls,
+        ),
+        _corrected(
+            "diffusion_zero_noise",
+            operator,
+            network,
+            problem,
+            zero_noise_sampler(steps, sigma_min, centre),
+            1,
+            calls,
+        ),
+        _corrected("diffusion_mean", operator, network, problem, mean_sampler(), 1, 1),
     ]
 
 
@@ -72,28 +130,65 @@ def consistency_forecasters(
     problem: str,
     *,
     sigma_min: float,
-    sigma_max: float,
     second_sigma: float,
     members: int,
 ) -> list[Forecaster]:
     """The consistency student in one and in two calls."""
-
-    def step(z: Tensor, scalars: Tensor, generator: torch.Generator, sigmas: list[float]) -> Tensor:
-        prediction = operator(z, scalars, problem)
-        residual = consistency_sample(
-            lambda x, sigma: jump(network, x, sigma, prediction, z, scalars, problem, sigma_min=sigma_min),
-            [_noise(z, generator) for _ in sigmas],
-            sigmas,
-            sigma_min,
-        )
-        return network.apply_residual(prediction, residual, problem)
-
-    one, two = [sigma_max], [sigma_max, second_sigma]
     return [
-        Forecaster("consistency_1", lambda z, s, g: step(z, s, g, one), members, 2),
-        Forecaster("consistency_2", lambda z, s, g: step(z, s, g, two), members, 3),
+        _corrected(
+            f"consistency_{calls}",
+            operator,
+            network,
+            problem,
+            consistency_sampler(calls, second_sigma, sigma_min),
+            members,
+            calls,
+            way,
+        )
+        for way, calls in enumerate(CONSISTENCY_CALLS)
     ]
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def _corrected(
+    name: str,
+    operator: LatentOperator,
+    network: ResidualNetwork,
+    problem: str,
+    sampler: Sampler,
+    members: int,
+    calls: int,
+    way: int = 0,
+) -> Forecaster:
+    """The operator's forecast, corrected by samples of its residual. way: of sampling, see `ResidualNetwork`."""
+
+    def forecast(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        forecasts = _forecasts(operator, network, first, scalars, problem)
+        samples = draw(network, sampler, forecasts, scalars, problem, members, generator)
+        corrections = network.corrections(samples, forecasts, problem, way)
+        corrected = forecasts[:, None] + operator.conserving(corrections, problem)
+        return corrected[:, :, : _within(steps, network, problem)]
+
+    return Forecaster(name, forecast, members, 1, calls)
+
+
+def _forecasts(
+    operator: LatentOperator, network: ResidualNetwork, first: Tensor, scalars: Tensor, problem: str
+) -> Tensor:
+    """The operator's forecasts of all leads that the residual was learnt on, [n, T, K, d]."""
+    return rollout(operator, first, scalars, problem, network.leads[problem])
+
+
+def _within(steps: int, network: ResidualNetwork, problem: str) -> int:
+    """The steps that are asked for, if the residual of so many was learnt.
+
+    Raises:
+        DataError: it was not.
+    """
+    leads = network.leads[problem]
+    if steps > leads:
+        raise DataError(
+            f"asks for {steps} steps, and the residual of {problem} was learnt for {leads}",
+            where="forecast",
+            fix=f"ask for at most {leads} steps",
+        )
+    return steps

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from ups.config import Configuration
 from ups.errors import IntegrityError
@@ -10,45 +15,37 @@ from ups.inference.forecaster import (
     Forecaster,
     consistency_forecasters,
     diffusion_forecasters,
+    dressed_forecaster,
+    linear_forecasters,
     operator_forecaster,
 )
 from ups.models.build import MODEL_FILE, Description, load_codec, load_model
 from ups.models.codec import Codec
-from ups.models.operator import LatentOperator
+from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the generative models are sampled.
-
-    Attributes:
-        steps: of the diffusion sampler.
-        sigma_min, sigma_max, rho: its noise levels.
-        student_sigma_min: noise level at which the consistency student is the identity.
-        second_sigma: noise level of its second call.
-        members: of every ensemble.
-    """
-
-    steps: int
-    sigma_min: float
-    sigma_max: float
-    rho: float
-    student_sigma_min: float
-    second_sigma: float
-    members: int
+POOL_FILE = "residuals.safetensors"
+"""Residuals of trajectories that the operator did not fit, in the artifact of the diffusion stage."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The networks of a run, for all of its problems."""
+    """The networks of a run, for all of its problems.
+
+    Attributes:
+        pools: by problem, residuals [N, T, K, d] that dress the operator.
+        samplers: how the generative models are sampled, by stage; see `ups.models.build`.
+        members: of every ensemble.
+    """
 
     codec: Codec
     description: Description
     operator: LatentOperator
     diffusion: ResidualNetwork
     consistency: ResidualNetwork
-    sampling: Sampling
+    pools: dict[str, Tensor]
+    samplers: dict[str, dict[str, Any]]
+    members: int
 
     @property
     def problems(self) -> list[str]:
@@ -57,27 +54,16 @@ class Surrogate:
 
     def forecasters(self, problem: str) -> list[Forecaster]:
         """Every trained row of a problem's table."""
-        sampling = self.sampling
+        operator, diffusion, members = self.operator, self.diffusion, self.members
         return [
-            operator_forecaster(self.operator, problem),
+            *linear_forecasters(operator, problem),
+            operator_forecaster(operator, problem),
+            dressed_forecaster(operator, diffusion, self.pools[problem], problem, members=members),
             *diffusion_forecasters(
-                self.operator,
-                self.diffusion,
-                problem,
-                steps=sampling.steps,
-                sigma_min=sampling.sigma_min,
-                sigma_max=sampling.sigma_max,
-                rho=sampling.rho,
-                members=sampling.members,
+                operator, diffusion, problem, members=members, **self.samplers["diffusion"]
             ),
             *consistency_forecasters(
-                self.operator,
-                self.consistency,
-                problem,
-                sigma_min=sampling.student_sigma_min,
-                sigma_max=sampling.sigma_max,
-                second_sigma=sampling.second_sigma,
-                members=sampling.members,
+                operator, self.consistency, problem, members=members, **self.samplers["consistency"]
             ),
         ]
 
@@ -87,13 +73,12 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
 
     Args:
         artifacts: directories of cache_encode, operator, diffusion and consistency.
-        configuration: how to sample: device, noise levels, steps, members. Architectures come from the files.
+        configuration: device and number of members. Architectures and samplers come from the files.
 
     Raises:
         IntegrityError: a file is damaged, or belongs to another codec or other problems.
     """
     device = configuration.execution.device
-    noise = configuration.training.diffusion.noise
     codec, codec_description = load_codec(artifacts["cache_encode"], device)
     operator, operator_description = load_model(artifacts["operator"] / MODEL_FILE, device)
     diffusion, diffusion_description = load_model(artifacts["diffusion"] / MODEL_FILE, device)
@@ -114,13 +99,18 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
     assert isinstance(operator, LatentOperator)
     assert isinstance(diffusion, ResidualNetwork)
     assert isinstance(consistency, ResidualNetwork)
-    sampling = Sampling(
-        steps=configuration.training.diffusion.sampler_steps,
-        sigma_min=noise.sigma_min,
-        sigma_max=noise.sigma_max,
-        rho=noise.rho,
-        student_sigma_min=consistency_description["sigma_min"],
-        second_sigma=configuration.training.consistency.second_sigma,
-        members=configuration.evaluation.members,
-    )
-    return Surrogate(codec, codec_description, operator, diffusion, consistency, sampling)
+    pools = _pools(artifacts["diffusion"] / POOL_FILE, list(codec.shapes), device)
+    samplers = {
+        "diffusion": diffusion_description["sampler"],
+        "consistency": consistency_description["sampler"],
+    }
+    members = configuration.evaluation.members
+    return Surrogate(codec, codec_description, operator, diffusion, consistency, pools, samplers, members)
+
+
+def _pools(path: Path, problems: list[str], device: str) -> dict[str, Tensor]:
+    try:
+        pools = load_file(path)
+        return {name: pools[name].to(device) for name in problems}
+    except (SafetensorError, KeyError, OSError) as error:
+        raise IntegrityError(f"holds no residuals of every problem: {error}", where=str(path)) from error

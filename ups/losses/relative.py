@@ -1,5 +1,6 @@
 """Relative errors."""
 
+import torch
 from torch import Tensor
 
 
@@ -28,3 +29,12 @@ def relative_l2_per_field(prediction: Tensor, target: Tensor) -> Tensor:
         ValueError: shapes differ.
     """
     return relative_l2(prediction.movedim(-1, 1), target.movedim(-1, 1), start_dim=2)
+
+
+def relative_l2_by_frame(error: Tensor, target: Tensor) -> Tensor:
+    """||error|| / ||target|| of every frame and field: errors and targets [B, T, *grid, C] to [B, T, C].
+
+    A frame of zeros has no relative error; its norm is taken as the smallest number there is.
+    """
+    size = target.flatten(2, -2).norm(dim=2)
+    return error.flatten(2, -2).norm(dim=2) / size.clamp_min(torch.finfo(size.dtype).tiny)

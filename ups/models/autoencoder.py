@@ -1,8 +1,11 @@
 """Encoder and any-point decoder, trained together."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from ups.models.decoder import AnyPointDecoder
+from ups.models.embedding import module_key
 from ups.models.encoder import GridEncoder
 
 
@@ -15,7 +18,13 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, fields: Tensor, coordinates: Tensor, problem: str, known: Tensor | None = None
+        self, fields: Tensor, coordinates: Tensor | None, problem: str, known: Tensor | None = None
     ) -> Tensor:
-        """Fields [B, *grid, C] and coordinates [Q, axes] to values [B, Q, C]; see `GridEncoder.forward`."""
+        """Fields [B, *grid, C] and coordinates [Q, axes] (None: the grid) to values [B, Q, C]."""
         return self.decoder(self.encoder(fields, problem, known), coordinates, problem)
+
+    def set_basis(self, problem: str, basis: Tensor) -> None:
+        """Start a problem's linear maps at an orthonormal basis [latent_dim, patch values] and its transpose."""
+        key = module_key(problem)
+        for linear, weight in ((self.encoder.linear[key], basis), (self.decoder.linear[key], basis.T)):
+            cast(nn.Linear, linear).weight.data.copy_(weight)

@@ -19,9 +19,9 @@ from ups.models.autoencoder import Autoencoder
 from ups.models.codec import Codec
 from ups.models.decoder import AnyPointDecoder
 from ups.models.encoder import GridEncoder
-from ups.models.latent_transformer import LatentTransformer
-from ups.models.operator import LatentOperator
-from ups.models.residual import ResidualNetwork
+from ups.models.operators import LatentOperator, network_of
+from ups.models.operators.linear import LinearPath, fits
+from ups.models.residual import ResidualNetwork, RolloutNetwork
 from ups.models.shape import ProblemShape
 
 MODEL_FILE = "model.safetensors"
@@ -39,8 +39,10 @@ def build_model(description: Description) -> nn.Module:
 
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
-    operator, diffusion, consistency: network (width, depth, heads, ratio).
-    consistency: sigma_min, which its users need besides the network.
+    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("none", "trained" or "frozen"),
+        conserve.
+    diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
+        problem), sampler (arguments of how it is sampled, which its users need besides the network).
     """
     kind: Kind = description["kind"]
     shapes = problem_shapes(description)
@@ -53,10 +55,26 @@ def build_model(description: Description) -> nn.Module:
             )
             return autoencoder if kind == "autoencoder" else Codec(autoencoder, shapes, dim)
         case "operator":
-            return LatentOperator(_network(description, shapes, inputs=dim, extra_scalars=0))
+            path = description["linear_path"]
+            network = network_of(description["network"], shapes, inputs=dim, outputs=dim, extra_scalars=0)
+            return LatentOperator(
+                network,
+                shapes,
+                dim,
+                linear={
+                    name: LinearPath(shape.layout, dim, trained=path == "trained")
+                    for name, shape in shapes.items()
+                    if fits(shape.layout, dim)
+                },
+                linear_path=path != "none",
+                conserve=description["conserve"],
+            )
         case "diffusion" | "consistency":
-            network = _network(description, shapes, inputs=3 * dim, extra_scalars=1)
-            return ResidualNetwork(network, shapes, dim)
+            network = RolloutNetwork(
+                shapes, inputs=2 * dim + 1, outputs=dim, extra_scalars=3, **description["network"]
+            )
+            ways = 2 if kind == "consistency" else 1
+            return ResidualNetwork(network, description["leads"], dim, ways=ways)
         case _:
             assert_never(kind)
 
@@ -107,15 +125,3 @@ def load_codec(artifact: Path, device: torch.device | str = "cpu") -> tuple[Code
     if not isinstance(codec, Codec):
         raise IntegrityError(f"holds a network of kind {description['kind']}, not a codec", where=str(path))
     return codec, description
-
-
-def _network(
-    description: Description, shapes: dict[str, ProblemShape], *, inputs: int, extra_scalars: int
-) -> LatentTransformer:
-    return LatentTransformer(
-        shapes,
-        inputs=inputs,
-        outputs=description["latent_dim"],
-        extra_scalars=extra_scalars,
-        **description["network"],
-    )

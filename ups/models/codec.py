@@ -1,5 +1,6 @@
 """The frozen codec: physical fields to standardised latents and back."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -9,11 +10,16 @@ from torch import Tensor, nn
 
 from ups.models.autoencoder import Autoencoder
 from ups.models.embedding import module_key
+from ups.models.frame import Frame
+from ups.models.interpolation import interpolate
 from ups.models.shape import ProblemShape
+
+# Decoding needs some kilobytes per point: a frame of two axes for a whole batch would take gigabytes at once.
+_POINTS_AT_ONCE = 2**22
 
 
 class Statistics(nn.Module):
-    """Means and deviations of one problem's train split, per channel."""
+    """Means and deviations of one problem's train split, per channel, in the frame of the models."""
 
     field_mean: Tensor
     field_deviation: Tensor
@@ -61,7 +67,7 @@ class ProblemCodec:
 
     Attributes:
         problem: its name.
-        shape: its grid, fields and boundary.
+        shape: its grid, fields, boundary and symmetries.
         statistics: of its train split.
     """
 
@@ -70,30 +76,78 @@ class ProblemCodec:
     autoencoder: Autoencoder
     statistics: Statistics
 
-    def normalise(self, fields: Tensor) -> Tensor:
-        """Physical fields [..., C] to zero mean and unit deviation over the train split."""
-        return (fields - self.statistics.field_mean) / self.statistics.field_deviation
+    def normalise(self, fields: Tensor, known: Tensor | None = None) -> Tensor:
+        """Fields [..., *grid, C] of a frame to zero mean and unit deviation over the train split.
+
+        known: [..., C] bool, which fields are known (the others become 0); None: all.
+        """
+        return normalised(fields, self.statistics.field_mean, self.statistics.field_deviation, known)
 
     def denormalise(self, fields: Tensor) -> Tensor:
         return fields * self.statistics.field_deviation + self.statistics.field_mean
 
-    def encode(self, fields: Tensor, known: Tensor | None = None) -> Tensor:
-        """Physical fields [B, *grid, C] to standardised latents [B, K, d].
+    def frame(self, first: Tensor, parameters: dict[str, float] | None = None) -> Frame:
+        """The frames of trajectories from their first states [n, *grid, C]; see `Frame.of`."""
+        return Frame.of(self.shape, first, parameters)
 
-        known: [B, C] bool, which fields are known; None: all.
+    def encode(self, fields: Tensor, elapsed: Tensor, frame: Frame, known: Tensor | None = None) -> Tensor:
+        """Physical fields [n, t, *grid, C] at times [t] (or [n, t]) since the first state to latents [n, t, K, d].
+
+        frame: of the n trajectories.
+        known: [n, t, C] bool; None: all.
         """
-        normalised = self.normalise(fields)
-        if known is not None:
-            axes = (1,) * (fields.ndim - 2)
-            normalised = normalised * known.view(len(fields), *axes, known.shape[-1])
-        latents = self.autoencoder.encoder(normalised, self.problem, known)
-        return (latents - self.statistics.latent_mean) / self.statistics.latent_deviation
+        inside = self.normalise(frame.enter(fields, elapsed), known).flatten(0, 1)
+        told = None if known is None else known.flatten(0, 1)
+        latents = self.autoencoder.encoder(inside, self.problem, told)
+        standardised = (latents - self.statistics.latent_mean) / self.statistics.latent_deviation
+        return standardised.unflatten(0, fields.shape[:2])
 
-    def decode_normalised(self, latents: Tensor, coordinates: Tensor) -> Tensor:
-        """Standardised latents [B, K, d] at coordinates [Q, axes] to normalised fields [B, Q, C]."""
+    def encode_trajectories(
+        self,
+        fields: Tensor,
+        known: Tensor | None,
+        *,
+        time_step: float,
+        parameters: dict[str, float],
+    ) -> Tensor:
+        """Whole trajectories [n, t, *grid, C], in the frames of their first states, to latents [n, t, K, d].
+
+        known: [t, C] bool; None: all.
+        """
+        elapsed = time_step * torch.arange(fields.shape[1], device=fields.device)
+        told = None if known is None else known.expand(len(fields), -1, -1)
+        return self.encode(fields, elapsed, self.frame(fields[:, 0], parameters), told)
+
+    def inside(self, latents: Tensor) -> Tensor:
+        """Standardised latents [n, t, K, d] to normalised fields on the grid, in their frame, [n, t, *grid, C]."""
         raw = latents * self.statistics.latent_deviation + self.statistics.latent_mean
-        return self.autoencoder.decoder(raw, coordinates, self.problem)
+        return self.autoencoder.decoder.grid(raw.flatten(0, 1), self.problem).unflatten(0, latents.shape[:2])
 
-    def decode(self, latents: Tensor, coordinates: Tensor) -> Tensor:
-        """Standardised latents [B, K, d] at coordinates [Q, axes] to physical fields [B, Q, C]."""
-        return self.denormalise(self.decode_normalised(latents, coordinates))
+    def decode(
+        self, latents: Tensor, elapsed: Tensor, frame: Frame, coordinates: Tensor | None = None
+    ) -> Tensor:
+        """Standardised latents [n, t, K, d] at times [n, t] since the first state to physical fields [n, t, Q, C].
+
+        coordinates: [Q, axes] in domain lengths; None: the points of the grid, in C order.
+        """
+        points = max(math.prod(self.shape.grid), 0 if coordinates is None else len(coordinates))
+        at_once = max(1, _POINTS_AT_ONCE // (points * latents.shape[1]))
+        parts = []
+        for start in range(0, len(latents), at_once):
+            rows = slice(start, start + at_once)
+            fields = frame[rows].leave(self.denormalise(self.inside(latents[rows])), elapsed[rows])
+            if coordinates is None:
+                parts.append(fields.flatten(2, -2))
+            else:
+                values = interpolate(fields.flatten(0, 1), coordinates, self.shape.layout)
+                parts.append(values.unflatten(0, fields.shape[:2]))
+        return torch.cat(parts)
+
+
+def normalised(fields: Tensor, mean: Tensor, deviation: Tensor, known: Tensor | None) -> Tensor:
+    """Fields [..., *grid, C] less their mean [C] over their deviation [C]; what is not known [..., C] is 0."""
+    values = (fields - mean) / deviation
+    if known is None:
+        return values
+    axes = (1,) * (fields.ndim - known.ndim)
+    return values * known.view(*known.shape[:-1], *axes, known.shape[-1])

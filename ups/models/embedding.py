@@ -15,18 +15,16 @@ def module_key(problem: str) -> str:
     return f"problem_{problem}"
 
 
-class PositionEmbedding(nn.Module):
-    """Rotation table of a problem's tokens, and an additive embedding of their place between walls.
+class WallEmbedding(nn.Module):
+    """An additive embedding of the tokens' place between walls.
 
-    A problem without walls has no additive part, so that its shift symmetry is exact.
+    A problem without walls has none, so that its shift symmetry is exact.
     """
 
-    table: Tensor
     features: Tensor
 
-    def __init__(self, layout: TokenGrid, width: int, heads: int) -> None:
+    def __init__(self, layout: TokenGrid, width: int) -> None:
         super().__init__()
-        self.register_buffer("table", layout.token_rotation(width // heads), persistent=False)
         self.walls = (
             nn.Linear(layout.wall_feature_count, width, bias=False) if layout.wall_feature_count else None
         )
@@ -38,8 +36,18 @@ class PositionEmbedding(nn.Module):
         return tokens if self.walls is None else tokens + self.walls(self.features)
 
 
+class PositionEmbedding(WallEmbedding):
+    """The embedding between walls, and the rotation table of a problem's tokens."""
+
+    table: Tensor
+
+    def __init__(self, layout: TokenGrid, width: int, heads: int) -> None:
+        super().__init__(layout, width)
+        self.register_buffer("table", layout.token_rotation(width // heads), persistent=False)
+
+
 class PatchEmbedding(nn.Module):
-    """Fields of one problem to tokens: a linear map of each patch.
+    """Patches of one problem to tokens: a linear map of each.
 
     Where a problem has frames that are known in part (a map), the pattern of what is known is embedded too;
     unknown values must be 0.
@@ -47,15 +55,14 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, layout: TokenGrid, *, channels: int, partly_known: bool, width: int) -> None:
         super().__init__()
-        self.layout = layout
         self.values = nn.Linear(layout.patch_points * channels, width)
         self.known = nn.Linear(channels, width, bias=False) if partly_known else None
 
-    def forward(self, fields: Tensor, known: Tensor | None) -> Tensor:
-        """Fields [B, *grid, C] and known [B, C] bool (None: all) to tokens [B, K, W]."""
-        tokens = self.values(self.layout.patchify(fields))
+    def forward(self, patches: Tensor, known: Tensor | None) -> Tensor:
+        """Patches [B, K, values] and known [B, C] bool (None: all) to tokens [B, K, W]."""
+        tokens = self.values(patches)
         if self.known is None:
             return tokens
         if known is None:
-            known = torch.ones(len(fields), fields.shape[-1], dtype=torch.bool, device=fields.device)
+            known = torch.ones(len(patches), self.known.in_features, dtype=torch.bool, device=patches.device)
         return tokens + self.known(known.to(tokens.dtype)).unsqueeze(1)

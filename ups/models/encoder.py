@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from ups.models.embedding import PatchEmbedding, PositionEmbedding, module_key
@@ -10,17 +11,54 @@ from ups.models.transformer import Block
 
 
 class GridEncoder(nn.Module):
-    """Patch embedding, transformer blocks, projection to the latent channels.
+    """An orthonormal linear map of each patch, and a transformer's correction of it, zero at first.
 
-    One class for every number of space axes and every mix of problems: the layout is in `TokenGrid`, the
-    problem's own part in `PatchEmbedding`. Shifting a periodic field by one patch shifts the tokens by one and
-    changes nothing else (tested), because positions enter only through periodic rotations.
+    The linear map has as many rows as a token has channels. With at least as many channels as a patch has
+    values it loses nothing, and there is nothing to learn; with fewer it starts at the principal components of
+    the train split's patches (`ups.stages.autoencoder`), the best that a linear map can do.
+
+    One class for every number of space axes and every mix of problems. Shifting a periodic field by one patch
+    shifts the tokens by one and changes nothing else (tested), because positions enter only through periodic
+    rotations.
     """
 
     def __init__(
         self,
         shapes: Mapping[str, ProblemShape],
         *,
+        latent_dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        ratio: int,
+    ) -> None:
+        """depth: blocks of the correction; 0: none."""
+        super().__init__()
+        self.layouts = {name: shape.layout for name, shape in shapes.items()}
+        self.linear = nn.ModuleDict(
+            {
+                module_key(name): _orthonormal(shape.layout.patch_points * shape.channels, latent_dim)
+                for name, shape in shapes.items()
+            }
+        )
+        self.correction = _Correction(shapes, latent_dim, width, depth, heads, ratio) if depth else None
+
+    def forward(self, fields: Tensor, problem: str, known: Tensor | None = None) -> Tensor:
+        """Fields [B, *grid, C] in normalised units to latents [B, K, latent_dim].
+
+        known: [B, C] bool, which fields are known (the others must be 0); None: all.
+        """
+        patches = self.layouts[problem].patchify(fields)
+        latents = self.linear[module_key(problem)](patches)
+        return latents if self.correction is None else latents + self.correction(patches, problem, known)
+
+
+class _Correction(nn.Module):
+    """Transformer blocks on the patches [B, K, patch values] to what is added to the latents."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, ProblemShape],
         latent_dim: int,
         width: int,
         depth: int,
@@ -44,14 +82,20 @@ class GridEncoder(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.output = nn.Linear(width, latent_dim)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
-    def forward(self, fields: Tensor, problem: str, known: Tensor | None = None) -> Tensor:
-        """Fields [B, *grid, C] in normalised units to latents [B, K, latent_dim].
-
-        known: [B, C] bool, which fields are known (the others must be 0); None: all.
-        """
+    def forward(self, patches: Tensor, problem: str, known: Tensor | None) -> Tensor:
         position = self.positions[module_key(problem)]
-        x = position(self.embeddings[module_key(problem)](fields, known))
+        x = position(self.embeddings[module_key(problem)](patches, known))
         for block in self.blocks:
             x = block(x, position.table)
         return self.output(x)
+
+
+def _orthonormal(values: int, channels: int) -> nn.Linear:
+    """The first `channels` values as they are; channels beyond the values stay 0."""
+    linear = nn.Linear(values, channels, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(channels, values))
+    return linear

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ups.models.token_grid import TokenGrid
-from ups.problems import Boundary
+from ups.problems import PROBLEMS, Boundary, Problem, ProblemName, Symmetry, Variables
 
 
 @dataclass(frozen=True)
@@ -13,21 +13,56 @@ class ProblemShape:
     """What a network must know of a problem.
 
     Attributes:
+        equation: its declaration's name.
+        variables: in which its state is given.
         grid, tokens: points and tokens per space axis.
-        channels: fields of the state.
         scored: channels that are forecast; the others are given.
         boundary: of every axis.
-        partly_known: there are frames in which not all fields are known.
-        scalars: number of conditioning scalars.
+        exact: symmetries that are used exactly, by moving every trajectory to its own frame.
     """
 
+    equation: ProblemName
     grid: tuple[int, ...]
     tokens: tuple[int, ...]
-    channels: int
     scored: tuple[int, ...]
     boundary: Boundary
-    partly_known: bool
-    scalars: int
+    variables: Variables = "primitive"
+    exact: tuple[Symmetry, ...] = ()
+
+    @property
+    def problem(self) -> Problem:
+        return PROBLEMS[self.equation]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the fields, in the order of the channels."""
+        return tuple(field.name for field in self.problem.fields_in(self.variables))
+
+    @property
+    def channels(self) -> int:
+        """Fields of the state."""
+        return len(self.names)
+
+    @property
+    def partly_known(self) -> bool:
+        """There are frames in which not all fields are known."""
+        return self.problem.is_map
+
+    @property
+    def scalars(self) -> int:
+        """Conditioning scalars: logarithms of dimensionless numbers."""
+        return len(self.problem.numbers)
+
+    @property
+    def length(self) -> float:
+        """Of the domain, along its first axis."""
+        lower, upper = self.problem.domain[0]
+        return upper - lower
+
+    @property
+    def scales_itself(self) -> bool:
+        """Whether the field's own amplitude is taken out at every step."""
+        return "scaling" in self.exact and self.problem.symmetries.scaled_by is None
 
     @property
     def layout(self) -> TokenGrid:
@@ -37,10 +72,12 @@ class ProblemShape:
     def from_json(cls, values: Mapping[str, Any]) -> "ProblemShape":
         """From a description in a model file."""
         arguments = dict(values)
-        for name in ("grid", "tokens", "scored"):
+        for name in _TUPLES:
             arguments[name] = tuple(arguments[name])
         return cls(**arguments)
 
     def to_json(self) -> dict[str, Any]:
-        lists = {name: list(getattr(self, name)) for name in ("grid", "tokens", "scored")}
-        return vars(self) | lists
+        return vars(self) | {name: list(getattr(self, name)) for name in _TUPLES}
+
+
+_TUPLES = ("grid", "tokens", "scored", "exact")

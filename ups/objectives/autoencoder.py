@@ -1,16 +1,38 @@
-"""Reconstruction: decode the encoding of a field at query points."""
+"""Reconstruction: decode the encoding of a field."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_per_field
+from ups.models.codec import normalised
+from ups.models.frame import Frame
 from ups.models.shape import ProblemShape
-from ups.models.token_grid import cell_centres
 from ups.objectives.objective import Loss
-from ups.objectives.queries import drawn_points
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What turns a problem's fields into what its autoencoder sees.
+
+    Attributes:
+        parameters: of the equation.
+        mean, deviation: of the fields in their frame, [C].
+    """
+
+    shape: ProblemShape
+    parameters: dict[str, float]
+    mean: Tensor
+    deviation: Tensor
+
+    def __call__(self, fields: Tensor, known: Tensor | None) -> Tensor:
+        """Physical fields [B, *grid, C], each taken for the first of its trajectory, to normalised ones."""
+        frame = Frame.of(self.shape, fields, self.parameters)
+        inside = frame.enter(fields.unsqueeze(1), torch.zeros(1, device=fields.device)).squeeze(1)
+        return normalised(inside, self.mean, self.deviation, known)
 
 
 class Reconstruction:
@@ -20,26 +42,18 @@ class Reconstruction:
     problem, and it teaches the encoder every alignment of a front to its patches.
     """
 
-    def __init__(
-        self, shapes: Mapping[str, ProblemShape], *, query_points: int | None, device: torch.device
-    ) -> None:
-        """query_points: how many points of the grid are decoded per step (None: all)."""
-        self.periodic = {name: shape.layout.periodic for name, shape in shapes.items()}
-        self.coordinates = {name: cell_centres(shape.grid).to(device) for name, shape in shapes.items()}
-        self.query_points = query_points
+    def __init__(self, problems: Mapping[str, Normalisation]) -> None:
+        self.problems = dict(problems)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if batch.fields is None:
             raise ValueError("this objective reads fields")
-        fields = random_shift(batch.fields[:, 0], self.periodic[batch.problem], generator)
+        problem = self.problems[batch.problem]
         known = None if batch.known is None else batch.known[:, 0]
-        targets = fields.flatten(1, -2)
-        coordinates = self.coordinates[batch.problem]
-        chosen = drawn_points(len(coordinates), self.query_points, generator)
-        if chosen is not None:
-            coordinates, targets = coordinates[chosen], targets[:, chosen]
-        decoded = model(fields, coordinates, batch.problem, known).float()
-        return Loss(reconstruction_errors(decoded, targets, known).mean())
+        fields = random_shift(batch.fields[:, 0], problem.shape.layout.periodic, generator)
+        targets = problem(fields, known)
+        decoded = model(targets, None, batch.problem, known).float()
+        return Loss(reconstruction_errors(decoded, targets.flatten(1, -2), known).mean())
 
 
 def reconstruction_errors(decoded: Tensor, targets: Tensor, known: Tensor | None) -> Tensor:

@@ -1,41 +1,65 @@
-"""Denoising of the operator's residual."""
+"""Denoising of the residual of whole forecasts."""
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.diffusion.edm import denoise, loss_weight
+from ups.diffusion.edm import Network, noised, raw_target
 from ups.models.residual import ResidualNetwork
 from ups.objectives.objective import Loss
 
 
 class ResidualDenoising:
-    """EDM's training objective (eq. 8) on r = (z_next - prediction) / residual_deviation."""
+    """EDM's training objective (eq. 8) on r = (z - forecast) / deviation, as the squared error of the raw network."""
 
-    def __init__(self, *, mean_log_sigma: float, std_log_sigma: float) -> None:
-        self.mean_log_sigma = mean_log_sigma
+    def __init__(self, *, centre: float, std_log_sigma: float) -> None:
+        """Training noise is log-normal around `centre`, in units of the residual's deviation."""
+        self.mean_log_sigma = math.log(centre)
         self.std_log_sigma = std_log_sigma
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
-        state, prediction, residual = residual_example(model, batch)
-        normal = torch.randn(len(state), generator=generator, device=state.device)
-        sigma = torch.exp(self.mean_log_sigma + self.std_log_sigma * normal)
-        noise = torch.randn(state.shape, generator=generator, device=state.device)
-        noisy = residual + sigma[:, None, None] * noise
-        denoised = denoise(model, noisy, sigma, prediction, state, batch.scalars, batch.problem)
-        errors = (denoised.float() - residual).square().mean(dim=(1, 2))
-        return Loss((loss_weight(sigma) * errors).mean(), {"L_denoise": errors.mean()})
+        example = ResidualExample.of(model, batch)
+        residual = example.residual
+        normal = torch.randn(len(residual), generator=generator, device=residual.device)
+        angle = torch.exp(self.mean_log_sigma + self.std_log_sigma * normal).atan()
+        noise = torch.randn(residual.shape, generator=generator, device=residual.device)
+        raw = example.network(model)(noised(residual, noise, angle), angle).float()
+        errors = (raw - raw_target(residual, noise, angle)).square().flatten(1).mean(dim=1)
+        return Loss(errors.mean(), {"L_denoise": (angle.sin().square() * errors).mean()})
 
 
-def residual_example(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """State, prediction and residual in its own units, each [B, K, d]."""
-    if batch.latents is None or batch.predictions is None:
-        raise ValueError("this objective reads latents and the operator's predictions of them")
-    state, target = batch.latents[:, 0], batch.latents[:, 1]
-    return state, batch.predictions, (target - batch.predictions) / network_of(model).deviation(batch.problem)
+@dataclass(frozen=True)
+class ResidualExample:
+    """A batch as the generative models see it.
+
+    Attributes:
+        residual: in its deviation, [B, T, K, d].
+        told, scalars: as from `ResidualNetwork.given`.
+    """
+
+    problem: str
+    residual: Tensor
+    told: Tensor
+    scalars: Tensor
+
+    @classmethod
+    def of(cls, model: nn.Module, batch: Batch) -> "ResidualExample":
+        """Of a batch with forecasts, by the statistics of a model."""
+        if batch.latents is None or batch.forecasts is None:
+            raise ValueError("this objective reads latents and the operator's forecasts of them")
+        network, problem = _residual_network(model), batch.problem
+        residual = (batch.latents - batch.forecasts) / network.deviation(batch.forecasts, problem)
+        return cls(problem, residual, *network.given(batch.forecasts, batch.scalars, problem))
+
+    def network(self, model: nn.Module) -> Network:
+        """A model of residuals as a function of noisy tokens and their angle."""
+        return lambda y, angle: model(y, angle, self.told, self.scalars, self.problem)
 
 
-def network_of(model: nn.Module) -> ResidualNetwork:
+def _residual_network(model: nn.Module) -> ResidualNetwork:
     """The model as what this objective trains."""
     if not isinstance(model, ResidualNetwork):
         raise TypeError(f"this objective trains a ResidualNetwork, not a {type(model).__name__}")

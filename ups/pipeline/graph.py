@@ -8,11 +8,10 @@ from typing import Any
 from ups.artifacts.sums import content_of_file
 from ups.config import Configuration
 from ups.config.data import DataFile, ProblemData, PublishedData
-from ups.config.schema import StageName
+from ups.config.schema import StageName, SymmetryUse
 
-# When and how often a training tells about itself does not change what it learns; nor does the way in which
-# its model is sampled later, which counts for evaluate.
-_NOT_LEARNT = {"checkpoint_every", "log_every", "validate_every", "sampler_steps", "second_sigma"}
+# When and how often a training tells about itself does not change what it learns.
+_NOT_LEARNT = {"checkpoint_every", "log_every", "validate_every"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,18 @@ def _training(configuration: Configuration, stage: str, *networks: str) -> dict[
     }
 
 
+def _codec(configuration: Configuration) -> dict[str, Any]:
+    """Without steps the codec is the linear one, whatever the seed and the other settings of a training."""
+    settings = _training(configuration, "autoencoder", "latent", "encoder", "decoder")
+    if not configuration.training.autoencoder.steps:
+        settings = {name: settings[name] for name in ("model", "execution")} | {"steps": 0}
+    return settings | {"order": configuration.loading.order, "exact": _symmetries(configuration, "exact")}
+
+
+def _symmetries(configuration: Configuration, how: SymmetryUse) -> dict[str, list[str]]:
+    return {name: list(configuration.symmetries(name).used(how)) for name in configuration.problems}
+
+
 def _encoded_on_the_fly(configuration: Configuration) -> bool:
     return configuration.loading.mode == "encode"
 
@@ -98,9 +109,7 @@ GRAPH: dict[StageName, Stage] = {
         Stage(
             "autoencoder",
             ("download",),
-            lambda c, _: (
-                _training(c, "autoencoder", "latent", "encoder", "decoder") | {"order": c.loading.order}
-            ),
+            lambda c, _: _codec(c),
         ),
         Stage(
             "cache_encode",
@@ -115,7 +124,10 @@ GRAPH: dict[StageName, Stage] = {
         Stage(
             "operator",
             ("download", "cache_encode"),
-            lambda c, _: _on_latents(c, "operator", "operator") | {"order": c.loading.order},
+            lambda c, _: (
+                _on_latents(c, "operator", "operator")
+                | {"order": c.loading.order, "augment": _symmetries(c, "augment")}
+            ),
         ),
         Stage(
             "diffusion",
@@ -125,26 +137,12 @@ GRAPH: dict[StageName, Stage] = {
         Stage(
             "consistency",
             ("download", "cache_encode", "operator", "diffusion"),
-            lambda c, _: (
-                _on_latents(c, "consistency")
-                | {
-                    "noise": c.training.diffusion.noise.model_dump(),
-                    "rollout": [c.training.diffusion.rollout_fraction, c.training.diffusion.rollout_steps],
-                }
-            ),
+            lambda c, _: _on_latents(c, "consistency") | {"noise": c.training.diffusion.noise.model_dump()},
         ),
         Stage(
             "evaluate",
             ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"),
-            lambda c, _: (
-                {
-                    "evaluation": c.evaluation.model_dump(),
-                    "noise": c.training.diffusion.noise.model_dump(),
-                    "sampler_steps": c.training.diffusion.sampler_steps,
-                    "second_sigma": c.training.consistency.second_sigma,
-                }
-                | _machine(c)
-            ),
+            lambda c, _: {"evaluation": c.evaluation.model_dump()} | _machine(c),
             parallel=False,
         ),
     )

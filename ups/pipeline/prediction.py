@@ -3,24 +3,31 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
 
 from ups.config import Configuration
 from ups.config.data import Generated, ProblemData, PublishedData
-from ups.config.schema import StageName, Transformer
-from ups.problems import Boundary
+from ups.config.schema import (
+    LARGEST_MATRIX,
+    ConvolutionalUNetOperator,
+    ConvolutionOperator,
+    FourierOperator,
+    HybridOperator,
+    Operator,
+    StageName,
+    Transformer,
+    UNetOperator,
+)
 
 _CHECKPOINTS = 3  # two are kept, and the next is written before the oldest goes
 _COPIES = 4  # in a checkpoint: weights, their average, and Adam's two moments
 _HDF5_BYTES = 8192
 _HEADER_BYTES = 4000  # names, shapes and the description in a safetensors file
-_HEADER_OF_PROBLEM = 2000
-_MODELS_IN_TABLE = 8
+_HEADER_OF_PROBLEM = 1700
+_MODELS_IN_TABLE = 11
+_POOL_TRAJECTORIES = 128  # as ups.stages.diffusion, which this row does not see
 _EXAMPLES = 3 * 4  # three trajectories: truth, two forecasts and a spread of each
 _CRC_BYTES = 4
 _NUMBER_IN_TEXT = 21
-_FOURIER_BANDS = 12  # features of each conditioning scalar
-_WALL_FEATURES = 8  # of each axis with walls
 _LOG_BYTES = 100_000
 _FIGURES_BYTES = 2_000_000
 
@@ -53,14 +60,16 @@ def predicted_bytes(stage: StageName, configuration: Configuration, shapes: Mapp
         case "autoencoder":
             parameters = _autoencoder(configuration, shapes)
         case "operator":
-            parameters = _conditioned(configuration, model.operator, inputs=1, extra_scalars=0)
+            parameters = _network(configuration, model.operator)
+            parameters += _linear_paths(configuration, shapes)
         case "diffusion" | "consistency":
-            parameters = _conditioned(configuration, model.denoiser, inputs=3, extra_scalars=1)
+            parameters = _denoiser(configuration, shapes)
         case "evaluate":
             return sum(
                 _evaluated(data.counts.test, shapes[name]) for name, data in configuration.problems.items()
             )
-    return _weight_bytes(parameters, len(shapes)) * (1 + _CHECKPOINTS * _COPIES) + _LOG_BYTES
+    size = _weight_bytes(parameters, len(shapes)) * (1 + _CHECKPOINTS * _COPIES) + _LOG_BYTES
+    return size + (_pools(configuration, shapes) if stage == "diffusion" else 0)
 
 
 def _downloaded(data: ProblemData, shape: KeptShape) -> int:
@@ -102,7 +111,7 @@ def _attributes(configuration: Configuration, name: str, shape: KeptShape) -> in
     data, dim = configuration.problems[name], configuration.model.latent.dim
     rows, channels = data.counts.total, data.channels
     per_row, per_frame = 18 + 2 * len(str(rows)), 42 + 15 * channels
-    return rows * per_row + shape.frames * per_frame + 25 * sum(shape.grid) + 62 * (channels + dim) + 1900
+    return rows * per_row + shape.frames * per_frame + 25 * sum(shape.grid) + 62 * (channels + dim) + 1400
 
 
 def _evaluated(trajectories: int, shape: KeptShape) -> int:
@@ -121,39 +130,90 @@ def _weight_bytes(parameters: int, problems: int) -> int:
 
 
 def _autoencoder(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
-    encoder, decoder = configuration.model.encoder, configuration.model.decoder
-    dim = configuration.model.latent.dim
-    encoding = encoder.depth * _block(encoder) + (dim + 1) * encoder.width
-    # The decoder's cross-attention and its MLP are one more block; the gate a square matrix.
-    decoding = (decoder.depth + 1) * _block(decoder) + decoder.width**2 + (dim + 2) * decoder.width
+    """Weights of encoder and decoder: linear maps of patches, and corrections."""
+    dim, total = configuration.model.latent.dim, 0
+    corrections = (configuration.model.encoder, configuration.model.decoder)
     for name, shape in shapes.items():
-        data, axes = configuration.problems[name], len(shape.grid)
-        channels, walls = data.channels, _wall_features(data)
-        patch = math.prod(shape.grid) // configuration.tokens(name) ** axes
-        places = sum(points // configuration.tokens(name) - 1 for points in shape.grid)
-        known = channels if data.problem.is_map else 0
-        encoding += (channels * patch + 1 + known + walls) * encoder.width
-        # Queries: the place in the patch, two layers; the map to the fields.
-        decoding += decoder.width**2 + (places + 2 * walls + channels + 2) * decoder.width
-    return encoding + decoding
+        data, tokens = configuration.problems[name], configuration.tokens(name)
+        patch = data.channels * shape.points // tokens ** len(shape.grid)
+        total += 2 * patch * dim
+        # Maps from and to the patch; what is known, and where the walls are, add a few rows.
+        total += sum((patch + 8) * part.width for part in corrections if part.depth)
+    return total + sum(_blocks(part) + dim * part.width for part in corrections if part.depth)
 
 
-def _conditioned(configuration: Configuration, size: Transformer, *, inputs: int, extra_scalars: int) -> int:
-    """A latent transformer modulated by scalars: six vectors per block out of one of its own width."""
-    dim = configuration.model.latent.dim
-    parameters = size.depth * (_block(size) + 6 * size.width * (size.width + 1))
-    parameters += ((inputs + 1) * dim + 1 + len(get_args(Boundary))) * size.width + dim
-    for data in configuration.problems.values():
-        scalars = len(data.problem.parameters) + (not data.problem.is_map) + extra_scalars
-        parameters += size.width**2 + (scalars * _FOURIER_BANDS + 2 + _wall_features(data)) * size.width
-    return parameters
+def _network(configuration: Configuration, network: Operator) -> int:
+    """Weights of a network on latents, at most a third above their number: matrices between hidden channels, maps
+    in and out, and an embedding of scalars per equation."""
+    axes = {len(data.problem.axes) for data in configuration.problems.values()}
+    dim, width = configuration.model.latent.dim, getattr(network, "width", 0)
+    match network:
+        case ConvolutionOperator():
+            hidden = len(network.dilations) * sum(3**n for n in axes) * width**2
+        case HybridOperator():
+            blocks = len(network.dilations)
+            hidden = blocks * sum(3**n for n in axes) * width**2
+            hidden += _blocks(
+                Transformer(width=width, depth=blocks, heads=network.heads, ratio=network.ratio)
+            )
+            hidden += blocks * 6 * width**2
+        case FourierOperator():
+            kept = sum(network.modes ** (n - 1) * (network.modes // 2 + 1) for n in axes)
+            hidden = len(axes) * 2 * network.depth * width**2 + 2 * kept * network.depth * width**2
+            hidden += 4 * width**2 + 2 * dim * width  # maps in and out have a hidden layer of 2 * width
+        case ConvolutionalUNetOperator():
+            hidden = 0
+            for level in range(network.levels + 1):
+                wide = (width * 2**level) ** 2
+                times = 1 if level == network.levels else 2
+                hidden += sum(2 * 3**n * network.depth * times * wide for n in axes)
+                if level < network.levels:
+                    hidden += sum((4 * 2**n + 2) * wide for n in axes)
+        case UNetOperator():
+            levels = 2 * network.levels + 1
+            hidden = levels * (_blocks(network) + network.depth * 6 * width**2)
+            hidden += 2 * network.levels * sum(2**n for n in axes) * width**2
+        case Transformer():
+            hidden = _blocks(network) + network.depth * 6 * width**2
+        case _:
+            hidden = 0
+    embeddings = len(configuration.problems) * (width**2 + 40 * width)
+    return hidden + 2 * dim * width + embeddings
 
 
-def _wall_features(data: ProblemData) -> int:
-    boundary = getattr(data, "boundary", None) or data.problem.boundaries[0]
-    return 0 if boundary == "periodic" else _WALL_FEATURES * len(data.problem.axes)
+def _denoiser(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
+    """Weights and statistics of the network that corrects whole forecasts, at most a third above their number."""
+    size, dim = configuration.model.denoiser, configuration.model.latent.dim
+    axes = {len(data.problem.axes) for data in configuration.problems.values()}
+    hidden = size.blocks * len(axes) * size.width**2
+    hidden += size.blocks * len(size.dilations) * sum(3**n + 3 for n in axes) * size.width**2
+    ends = size.leads_per_position * (3 * dim + 1) * size.width
+    embeddings = len(configuration.problems) * (size.width**2 + 60 * size.width)
+    return hidden + ends + embeddings + sum(shape.frames * (2 * dim + 4) for shape in shapes.values())
 
 
-def _block(size: Transformer) -> int:
+def _pools(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
+    """Residuals that dress the operator."""
+    dim, fraction = configuration.model.latent.dim, configuration.training.operator.residual_fraction
+    total = _HEADER_BYTES
+    for name, shape in shapes.items():
+        data = configuration.problems[name]
+        leads = 1 if data.problem.is_map else shape.frames - 1
+        rows = min(round(data.counts.train * fraction), _POOL_TRAJECTORIES)
+        total += 4 * rows * leads * configuration.tokens(name) ** len(shape.grid) * dim
+    return total
+
+
+def _linear_paths(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
+    """Numbers of the linear maps, fitted and trained; a plain matrix where walls forbid a circulant one."""
+    dim, total = configuration.model.latent.dim, 0
+    for name, shape in shapes.items():
+        count = configuration.tokens(name) ** len(shape.grid)
+        walled = configuration.problems[name].usual_boundary != "periodic"
+        total += (count * dim) ** 2 if walled and count * dim <= LARGEST_MATRIX else count * dim**2
+    return total * (2 if configuration.model.operator.linear_path == "trained" else 1)
+
+
+def _blocks(size: Transformer) -> int:
     """Four projections of attention, two of the MLP, norms and biases."""
-    return size.width**2 * (4 + 2 * size.ratio) + size.width * (6 + size.ratio)
+    return size.depth * (size.width**2 * (4 + 2 * size.ratio) + size.width * (12 + size.ratio))

@@ -32,6 +32,8 @@ Progress = Callable[[StageName, dict[str, Any]], None]
 Output = Callable[[str], None]
 
 RUNS = "runs"
+OUTSIDE = "outside.json"
+"""Records outside the training range; empty where none were asked for."""
 
 
 def find_root(root: str | Path | None) -> Path:
@@ -43,7 +45,7 @@ class Run:
     """One execution of a configuration.
 
     `runs/<UTC time>-<name>-<digest>/` holds config.yaml, plan.json, env.json, metrics.jsonl (all training
-    records), metrics.json (the result table), artifacts.json (pointers), logs/, report.html.
+    records), metrics.json (the result table), outside.json (the same outside the training range), artifacts.json (pointers), logs/, report.html.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class Run:
         if name == "evaluate":
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
+            write_json(self.directory / OUTSIDE, read_json(built.artifact.path / OUTSIDE))
 
     def _append(self, name: StageName, records: list[dict[str, Any]]) -> None:
         """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again.
@@ -193,6 +196,21 @@ class Run:
                         file.write(json.dumps({"stage": name} | record) + "\n")
         except OSError as error:
             raise storage_error(error, path) from error
+
+
+def overrides_by_seed(config: str | Path, overrides: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The overrides of each run that a configuration's `seeds` asks for.
+
+    Raises:
+        ConfigurationError: the configuration is wrong.
+    """
+    configuration = load_configuration(config, overrides)
+    if configuration.seeds == 1:
+        return [dict(overrides or {})]
+    return [
+        dict(overrides or {}) | {"seed": configuration.seed + number, "seeds": 1}
+        for number in range(configuration.seeds)
+    ]
 
 
 def run_all(

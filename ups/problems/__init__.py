@@ -5,23 +5,33 @@ write by them, `ups data` shows them.
 """
 
 from ups.problems.problem import (
+    AMPLITUDE,
+    LENGTH,
     PROBLEMS,
+    TIME_STEP,
     Boundary,
     Field,
     Parameter,
     Problem,
     ProblemName,
     StoredArray,
+    Symmetries,
+    Symmetry,
     Variables,
 )
 
 __all__ = [
+    "AMPLITUDE",
+    "LENGTH",
     "PROBLEMS",
+    "TIME_STEP",
     "Boundary",
     "Field",
     "Parameter",
     "Problem",
     "ProblemName",
     "StoredArray",
+    "Symmetries",
+    "Symmetry",
     "Variables",
 ]

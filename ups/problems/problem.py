@@ -6,7 +6,8 @@ Sources: PDEBench (Takamoto et al. 2022; https://doi.org/10.18419/darus-2986) an
 Quantities are in PDEBench's own, dimensionless units; "length", "time", "mass" name their dimensions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 ORIGINAL_ROWS = "original-rows"
@@ -15,6 +16,10 @@ ORIGINAL_ROWS = "original-rows"
 ProblemName = Literal["burgers1d", "advection1d", "darcy2d", "compressible1d"]
 Boundary = Literal["periodic", "outflow", "dirichlet"]
 Variables = Literal["primitive", "conserved"]
+Symmetry = Literal["shift", "reflection", "galilean", "offset", "scaling", "square"]
+
+AMPLITUDE, LENGTH, TIME_STEP = "amplitude", "length", "time_step"
+"""What a dimensionless number is made of, beside the parameters of an equation."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,31 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Symmetries:
+    """Maps that turn a solution of the equation into another one.
+
+    On a periodic domain every solution may also be shifted; that needs no declaration.
+
+    Attributes:
+        odd: fields that change sign when the space axis is reversed; None: reversing it gives no solution.
+        square: both axes may be reversed and exchanged, eight ways in all, and no field changes sign.
+        galilean: field to which a constant may be added if the frame moves with it.
+        offset: fields to which any constant may be added, for the equation holds their derivatives alone.
+        scaling: fields that may all be multiplied by one positive number, the equation's amplitude, if the
+            dimensionless numbers change with it.
+        scaled_by: parameter that these fields are proportional to; None: the amplitude is the field's own, its
+            root mean square.
+    """
+
+    odd: tuple[str, ...] | None = None
+    square: bool = False
+    galilean: str | None = None
+    offset: tuple[str, ...] = ()
+    scaling: tuple[str, ...] = ()
+    scaled_by: str | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     """One equation and the layout of its files.
 
@@ -66,6 +96,10 @@ class Problem:
         time_key: dataset of the time stamps; None for a map, which has no time.
         is_map: not an evolution but a map from given fields to the others. It goes through the chain as two
             frames, the first with only the given fields known.
+        symmetries: of the equation, in primitive variables.
+        numbers: the dimensionless numbers that a solution depends on, each as exponents of the time step, the
+            domain's length, the amplitude and the parameters. Networks are conditioned on their logarithms, so
+            that what is the same physics is the same input.
     """
 
     name: ProblemName
@@ -80,6 +114,8 @@ class Problem:
     time_key: str | None = "t-coordinate"
     is_map: bool = False
     conserved_fields: tuple[Field, ...] = ()
+    symmetries: Symmetries = Symmetries()
+    numbers: tuple[Mapping[str, float], ...] = field(default=(), hash=False)
 
     def fields_in(self, variables: Variables) -> tuple[Field, ...]:
         """The fields in primitive (as stored) or conserved variables.
@@ -92,6 +128,20 @@ class Problem:
         if not self.conserved_fields:
             raise ValueError(f"{self.name} has no conserved variables apart from its stored ones")
         return self.conserved_fields
+
+    def has(self, boundary: Boundary, variables: Variables = "primitive") -> tuple[Symmetry, ...]:
+        """The symmetries of this equation with a boundary, as far as they are declared for these variables."""
+        declared, periodic = self.symmetries, boundary == "periodic"
+        primitive = variables == "primitive"
+        found: dict[Symmetry, bool] = {
+            "shift": periodic,
+            "reflection": declared.odd is not None,
+            "galilean": declared.galilean is not None and periodic and primitive,
+            "offset": bool(declared.offset) and periodic and primitive,
+            "scaling": bool(declared.scaling) and primitive,
+            "square": declared.square,
+        }
+        return tuple(name for name, present in found.items() if present)
 
     def coordinate_key(self, axis: str) -> str:
         """Dataset of the coordinates of a space axis."""
@@ -113,6 +163,12 @@ PROBLEMS: dict[ProblemName, Problem] = {
             parameters=(Parameter("nu", "Nu", "viscosity times pi, length^2/time"),),
             fields=(Field("u", "length/time", conserved=True),),
             arrays=(StoredArray("tensor", _TRAJECTORY),),
+            # With u = a v and t = s / a, v solves the equation with viscosity nu / a.
+            symmetries=Symmetries(odd=("u",), galilean="u", scaling=("u",)),
+            numbers=(
+                {TIME_STEP: 1, AMPLITUDE: 1, LENGTH: -1},
+                {"nu": 1, AMPLITUDE: -1, LENGTH: -1},
+            ),
         ),
         Problem(
             name="advection1d",
@@ -124,6 +180,9 @@ PROBLEMS: dict[ProblemName, Problem] = {
             parameters=(Parameter("beta", "beta", "speed, length/time"),),
             fields=(Field("u", "1", conserved=True),),
             arrays=(StoredArray("tensor", _TRAJECTORY),),
+            # Linear. Its Galilean frame would be the solution itself, and is not declared.
+            symmetries=Symmetries(offset=("u",), scaling=("u",)),
+            numbers=({TIME_STEP: 1, "beta": 1, LENGTH: -1},),
         ),
         Problem(
             name="darcy2d",
@@ -145,6 +204,8 @@ PROBLEMS: dict[ProblemName, Problem] = {
             ),
             time_key=None,
             is_map=True,
+            symmetries=Symmetries(square=True, scaling=("u",), scaled_by="beta"),
+            numbers=({"beta": 1, AMPLITUDE: -1},),
         ),
         Problem(
             name="compressible1d",
@@ -172,6 +233,12 @@ PROBLEMS: dict[ProblemName, Problem] = {
                 StoredArray("density", _TRAJECTORY),
                 StoredArray("Vx", _TRAJECTORY),
                 StoredArray("pressure", _TRAJECTORY),
+            ),
+            symmetries=Symmetries(odd=("velocity", "momentum"), galilean="velocity"),
+            numbers=(
+                {TIME_STEP: 1, LENGTH: -1},
+                {"eta": 1, LENGTH: -1},
+                {"zeta": 1, LENGTH: -1},
             ),
         ),
     )

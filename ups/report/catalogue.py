@@ -32,9 +32,12 @@ MODELS: dict[str, Model] = {
     "persistence": Model("persistence", "#777777", ":", trivial=True),
     "spatial_mean": Model("spatial mean", "#a5a5a5", "--", trivial=True),
     "train_mean": Model("train mean", "#8d8d8d", "-.", trivial=True),
+    "linear": Model("linear map", "#56b4e9", "-."),
     "operator": Model("operator", "#0072b2"),
+    "operator_dressed": Model("operator with past errors", "#6a51a3", "--"),
     "diffusion": Model("diffusion", "#d55e00"),
     "diffusion_zero_noise": Model("diffusion, zero noise", "#e69f00", "--"),
+    "diffusion_mean": Model("diffusion, mean", "#8c510a", ":"),
     "consistency_1": Model("consistency, 1 call", "#009e73"),
     "consistency_2": Model("consistency, 2 calls", "#cc79a7"),
 }

@@ -24,7 +24,8 @@ from ups.report.writing import SPACE, count, duration, number, percent
 _MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 _SETUP = {
     "n_members": "Members",
-    "calls_per_step": "Network calls per step, operator included",
+    "calls_per_step": "Network calls per step, of all members together",
+    "calls_per_member": "Further network calls per member, for all steps together",
     "batch": "States advanced at a time",
 }
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")

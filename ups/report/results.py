@@ -80,8 +80,16 @@ METRICS = (
         "Uncertainty",
         "CRPS",
         "Continuous ranked probability score, fair in the number of members, in units of the field: the absolute "
-        "error of a forecast that is a distribution. Ensembles only.",
+        "error of a forecast that is a distribution; of a single forecast, its mean absolute error.",
+    ),
+    Metric(
+        "spread_skill",
+        "Uncertainty",
+        "Spread over skill",
+        "Root mean square deviation of the members from their mean, with the finite ensemble’s factor, over the root "
+        "mean square error of that mean; both relative to the truth’s norm. Best is 1. Ensembles only.",
         ensembles=True,
+        target=1.0,
     ),
     Metric(
         COVERAGE,

@@ -1,4 +1,11 @@
-"""autoencoder: encoder and any-point decoder, trained together on single frames."""
+"""autoencoder: encoder and any-point decoder, trained together on single frames.
+
+The linear maps start as the identity where a token has a channel for every value of its patch, and as the
+principal components of the train split's patches where it has fewer. Without corrections that is all there is to
+know, and `training.autoencoder.steps: 0` skips the training.
+"""
+
+import logging
 
 import numpy as np
 import torch
@@ -9,17 +16,21 @@ from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.stores import ResidentStore
 from ups.data.windows import ProblemWindows, WindowSource
-from ups.errors import DataError
+from ups.errors import ConfigurationError, DataError
 from ups.models.autoencoder import Autoencoder
+from ups.models.frame import Frame
 from ups.models.shape import ProblemShape
-from ups.models.token_grid import cell_centres
-from ups.objectives.autoencoder import Reconstruction, reconstruction_errors
+from ups.objectives.autoencoder import Normalisation, Reconstruction, reconstruction_errors
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.stages.training import initial_model, train_and_publish
 from ups.training.loop import Validation
 
-_VALIDATION_POINTS = 2**18  # decoded at once: a batch of fine maps would take gigabytes
+log = logging.getLogger(__name__)
+
+_FRAMES_AT_ONCE = 2**14
+_VALIDATION_POINTS = 2**20  # decoded at once: a batch of fine maps would take gigabytes
+_BASIS_FRAMES = 4096  # of the train split, from which principal components are taken
 
 
 def run(request: Request) -> None:
@@ -28,20 +39,41 @@ def run(request: Request) -> None:
     settings = configuration.training.autoencoder
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         datasets = load_datasets(request.inputs["download"], ("train", "validation"))
-        shapes = {name: problem_shape(name, data, configuration) for name, data in datasets.items()}
-        statistics = {name: field_statistics(data) for name, data in datasets.items()}
+        problems = {
+            name: normalisation(name, data, configuration, ranks.device) for name, data in datasets.items()
+        }
         model_settings = configuration.model
         description = {
             "kind": "autoencoder",
-            "problems": {name: shape.to_json() for name, shape in shapes.items()},
+            "problems": {name: problem.shape.to_json() for name, problem in problems.items()},
             "latent_dim": model_settings.latent.dim,
             "encoder": model_settings.encoder.model_dump(),
             "decoder": model_settings.decoder.model_dump(),
             "statistics": {
-                name: {"field_mean": mean.tolist(), "field_deviation": deviation.tolist()}
-                for name, (mean, deviation) in statistics.items()
+                name: {"field_mean": problem.mean.tolist(), "field_deviation": problem.deviation.tolist()}
+                for name, problem in problems.items()
             },
         }
+        model = initial_model(description, request, ranks)
+        assert isinstance(model, Autoencoder)
+        floors = {
+            name: start_linear(model, name, data, problems[name], configuration, ranks.device)
+            for name, data in datasets.items()
+        }
+        held_out = {
+            name: torch.from_numpy(data.split("validation")[ranks.rank :: ranks.world]).to(ranks.device)
+            for name, data in datasets.items()
+        }
+
+        def errors(model: nn.Module) -> dict[str, Tensor]:
+            assert isinstance(model, Autoencoder)
+            return {
+                name: _errors(model, name, problems[name], datasets[name].known, held_out[name])
+                for name in problems
+            }
+
+        validation = Validation("validation_relative_l2", errors)
+        told = {"loading": "device", "untrained_relative_l2": floors}
         windows = {
             name: ProblemWindows(
                 store=ResidentStore(
@@ -50,8 +82,6 @@ def run(request: Request) -> None:
                 length=1,
                 scalars=data.scalars,
                 known=data.known,
-                mean=torch.tensor(statistics[name][0], dtype=torch.float32),
-                deviation=torch.tensor(statistics[name][1], dtype=torch.float32),
             )
             for name, data in datasets.items()
         }
@@ -66,80 +96,141 @@ def run(request: Request) -> None:
             rank=ranks.rank,
             world=ranks.world,
         )
-        held_out = {
-            name: torch.from_numpy(data.split("validation")[ranks.rank :: ranks.world]).to(ranks.device)
-            for name, data in datasets.items()
-        }
-
-        def errors(model: nn.Module) -> dict[str, Tensor]:
-            assert isinstance(model, Autoencoder)
-            return {name: _errors(model, name, windows[name], held_out[name]) for name in windows}
-
+        objective = Reconstruction(problems)
         train_and_publish(
-            initial_model(description, request, ranks),
-            description,
-            Reconstruction(shapes, query_points=settings.query_points, device=ranks.device),
-            source,
-            Validation("validation_relative_l2", errors),
-            settings,
-            request,
-            ranks,
-            told={"loading": "device"},
+            model, description, objective, source, validation, settings, request, ranks, told=told
         )
 
 
 def problem_shape(name: str, dataset: Dataset, configuration: Configuration) -> ProblemShape:
-    """The shape of a problem as the networks of a configuration see it."""
+    """The shape of a problem as the networks of a configuration see it.
+
+    Raises:
+        ConfigurationError: a symmetry is used that the boundary of these data does not have.
+    """
+    uses, variables = configuration.symmetries(name), configuration.problems[name].used_variables()
+    available = dataset.problem.has(dataset.boundary, variables)
+    for symmetry in (*uses.used("exact"), *uses.used("augment")):
+        if symmetry not in available:
+            raise ConfigurationError(
+                f"{dataset.title} with {dataset.boundary} boundary does not have it",
+                where=f"model.symmetries.{symmetry}",
+                fix=f"write off; it has {', '.join(available) or 'none'}",
+            )
     return ProblemShape(
+        equation=dataset.problem.name,
+        variables=variables,
         grid=dataset.grid,
         tokens=(configuration.tokens(name),) * len(dataset.grid),
-        channels=len(dataset.names),
         scored=tuple(dataset.scored),
         boundary=dataset.boundary,
-        partly_known=not bool(dataset.known.all()),
-        scalars=len(dataset.scalars),
+        exact=uses.used("exact"),
     )
 
 
-def field_statistics(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation per field over the known values of the train split, each [C], physical units.
+def normalisation(
+    name: str, dataset: Dataset, configuration: Configuration, device: torch.device
+) -> Normalisation:
+    """The shape of a problem, and mean and deviation per field over the known values of the train split, taken in
+    the frames of its trajectories. The mean is 0 where amplitude scaling is exact: it would not scale.
 
     Raises:
         DataError: a field has one value everywhere, and no deviation to divide by.
     """
-    train = dataset.split("train")
-    means, deviations = [], []
-    for channel, known in enumerate(dataset.known.T):
-        values = train[:, known, ..., channel]
-        means.append(values.mean(dtype=np.float64))
-        deviations.append(values.std(dtype=np.float64))
-        if values.min() == values.max():
-            raise DataError(
-                f"{dataset.names[channel]} is {values.min():g} everywhere in the train split: there is nothing to learn",
-                where=dataset.title,
-                fix="use data in which every field varies",
-            )
-    return np.array(means), np.array(deviations)
+    shape = problem_shape(name, dataset, configuration)
+    rows = dataset.splits["train"]
+    elapsed = dataset.time_step * torch.arange(len(dataset.known))
+    known = torch.from_numpy(dataset.known)
+    total = torch.zeros(2, shape.channels, dtype=torch.float64)
+    lowest = torch.full((shape.channels,), torch.inf)
+    highest = -lowest
+    count = float(len(rows)) * float(np.prod(dataset.grid)) * known.sum(dim=0).double()
+    for part in np.array_split(rows, -(-len(rows) // max(1, _FRAMES_AT_ONCE // len(known)))):
+        fields = torch.from_numpy(dataset.fields[part])
+        for channel, values in enumerate(fields.unbind(-1)):
+            told = values[:, known[:, channel]]
+            lowest[channel] = torch.minimum(lowest[channel], told.min())
+            highest[channel] = torch.maximum(highest[channel], told.max())
+        inside = Frame.of(shape, fields[:, 0], dataset.parameters).enter(fields, elapsed).double()
+        inside = inside.flatten(2, -2) * known[None, :, None]
+        total[0] += inside.sum(dim=(0, 1, 2))
+        total[1] += inside.square().sum(dim=(0, 1, 2))
+    for channel in (lowest == highest).nonzero().flatten().tolist():
+        raise DataError(
+            f"{shape.names[channel]} is {lowest[channel]:g} everywhere in the train split: there is nothing to learn",
+            where=dataset.title,
+            fix="use data in which every field varies",
+        )
+    mean = torch.zeros_like(count) if shape.scales_itself else total[0] / count
+    deviation = (total[1] / count - mean.square()).clamp_min(0).sqrt()
+    return Normalisation(shape, dataset.parameters, mean.float().to(device), deviation.float().to(device))
 
 
-def _errors(model: Autoencoder, problem: str, windows: ProblemWindows, held_out: Tensor) -> Tensor:
-    """Relative L2 of each trajectory [n, t, *grid, C], physical units, mean over frames' known fields, [n].
+def start_linear(
+    model: Autoencoder,
+    name: str,
+    dataset: Dataset,
+    problem: Normalisation,
+    configuration: Configuration,
+    device: torch.device,
+) -> float:
+    """Give a problem's linear maps their best start; the relative L2 that they leave on train fields.
+
+    Raises:
+        ConfigurationError: that is above the floor that the configuration asks for.
+    """
+    latent, shape = configuration.model.latent, problem.shape
+    layout, rows = shape.layout, dataset.splits["train"]
+    frames = len(rows) * len(dataset.known)
+    chosen = np.unique(np.linspace(0, frames - 1, min(frames, _BASIS_FRAMES)).astype(np.int64))
+    row, frame = np.divmod(chosen, len(dataset.known))
+    fields = torch.from_numpy(dataset.fields[rows[row], frame]).to(device)
+    known = torch.from_numpy(dataset.known[frame]).to(device)
+    inside = problem(fields, known)
+    values = layout.patch_points * shape.channels
+    if latent.dim < values:
+        patches = layout.patchify(inside).flatten(0, 1).double()
+        _, vectors = torch.linalg.eigh(patches.T @ patches)
+        model.set_basis(name, vectors[:, -latent.dim :].flip(1).T.float())
+    with torch.no_grad():
+        rebuilt = model(inside, None, name, known)
+    left = reconstruction_errors(rebuilt, inside.flatten(1, -2), known).mean().item()
+    kind = "lossless" if latent.dim >= values else f"{latent.dim} of {values} numbers per patch"
+    log.info("%s: linear codec, %s, leaves %.2g of the train fields", name, kind, left)
+    if latent.floor is not None and left > latent.floor:
+        raise ConfigurationError(
+            f"{latent.dim} channels on {configuration.tokens(name)} tokens per axis leave {left:.2g} of the fields of "
+            f"{name}, more than the floor of {latent.floor:g}",
+            where="model.latent",
+            fix=f"raise dim (lossless: {values}) or tokens, or the floor",
+        )
+    return left
+
+
+def _errors(
+    model: Autoencoder,
+    name: str,
+    problem: Normalisation,
+    known: NDArray[np.bool_],
+    held_out: Tensor,
+) -> Tensor:
+    """Relative L2 of each trajectory [n, t, *grid, C], in units of its frame, mean over frames' known fields, [n].
 
     Over all frames at once where everything is known, as in the result table; per frame for a map.
     """
     if len(held_out) == 0:  # of a rank, where there are more ranks than trajectories
         return torch.zeros(0)
-    mean, deviation = windows.mean.to(held_out), windows.deviation.to(held_out)
-    coordinates = cell_centres(held_out.shape[2:-1]).to(held_out)
     frames = held_out.flatten(0, 1)
-    known = torch.from_numpy(windows.known).to(held_out.device).repeat(len(held_out), 1)
-    axes = (1,) * (frames.ndim - 2)
-    decoded, at_once = [], max(1, _VALIDATION_POINTS // len(coordinates))
-    for part, part_known in zip(frames.split(at_once), known.split(at_once), strict=True):
-        normalised = (part - mean) / deviation * part_known.view(len(part), *axes, -1)
-        decoded.append(model(normalised, coordinates, problem, part_known) * deviation + mean)
-    rebuilt, exact = torch.cat(decoded), frames.flatten(1, -2)
-    if windows.known.all():
-        shape = (len(held_out), -1, exact.shape[-1])
-        return reconstruction_errors(rebuilt.reshape(shape), exact.reshape(shape), None)
-    return reconstruction_errors(rebuilt, exact, known).view(len(held_out), -1).mean(dim=1)
+    told = torch.from_numpy(known).to(held_out.device).repeat(len(held_out), 1)
+    unit = problem.deviation
+    rebuilt, exact = [], []
+    at_once = max(1, _VALIDATION_POINTS // frames[0].numel())
+    for part, part_known in zip(frames.split(at_once), told.split(at_once), strict=True):
+        inside = problem(part, part_known)
+        rebuilt.append(model(inside, None, name, part_known) * unit + problem.mean)
+        exact.append(inside.flatten(1, -2) * unit + problem.mean)
+    decoded, target = torch.cat(rebuilt), torch.cat(exact)
+    if known.all():
+        shape = (len(held_out), -1, target.shape[-1])
+        return reconstruction_errors(decoded.reshape(shape), target.reshape(shape), None)
+    return reconstruction_errors(decoded, target, told).view(len(held_out), -1).mean(dim=1)

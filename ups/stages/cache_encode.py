@@ -9,6 +9,9 @@ over all frames of at most 256 train trajectories, evenly spread over the split:
 trajectory would be encoded twice, which doubles the build, and 256 trajectories of 201 frames and 32 tokens are
 1.6 million samples per channel, from which a mean is known to a thousandth of a deviation even if only every
 tenth sample counted as independent. What is standardised by them is stored with them.
+
+Where amplitude scaling is exact, latents must scale as the fields do: their mean is taken as 0 and all channels are
+divided by one number.
 """
 
 import logging
@@ -113,7 +116,7 @@ def build_cache(
         statistics.field_deviation.copy_(torch.tensor(known["field_deviation"]))
     shapes = {name: _array_shapes(source, codec.of(name), description) for name, source in sources.items()}
     writer = CacheWriter(output, work, shapes, slab=slab)
-    with FrameEncoder(codec, device=ranks.device, threads=threads) as encode:
+    with FrameEncoder(codec, sources, device=ranks.device, threads=threads) as encode:
         build = _Build(sources, encode, ranks, work)
         counts = _set_latent_statistics(codec, build)
         if stored:
@@ -211,9 +214,11 @@ def _set_latent_statistics(codec: Codec, build: "_Build") -> dict[str, int]:
         deviation = np.sqrt(np.maximum(square - mean**2, 0))
         # A channel that never moves carries nothing; dividing by its zero deviation would make it NaN.
         deviation[deviation <= _DEAD] = 1.0
-        statistics = codec.of(name).statistics
-        statistics.latent_mean.copy_(torch.from_numpy(mean))
-        statistics.latent_deviation.copy_(torch.from_numpy(deviation))
+        bound = codec.of(name)
+        if bound.shape.scales_itself:
+            mean, deviation = np.zeros_like(mean), np.full_like(deviation, np.sqrt(square.mean()))
+        bound.statistics.latent_mean.copy_(torch.from_numpy(mean))
+        bound.statistics.latent_deviation.copy_(torch.from_numpy(deviation))
     return counts
 
 
@@ -303,7 +308,7 @@ class _Build:
 
     def _encode(self, task: _Task, fields: NDArray[np.float32]) -> NDArray[np.float32]:
         started = time.monotonic()
-        latents = self.encode(task.problem, fields, self.sources[task.problem].known)
+        latents = self.encode(task.problem, fields)
         self._encoding += time.monotonic() - started
         return latents
 

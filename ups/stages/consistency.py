@@ -1,11 +1,14 @@
 """consistency: the diffusion model distilled into one and two calls."""
 
-from ups.diffusion.edm import noise_levels
+from ups.diffusion.edm import sampling_angles
+from ups.inference.correction import consistency_sampler
+from ups.inference.forecaster import CONSISTENCY_CALLS
 from ups.models.build import MODEL_FILE, load_model
+from ups.models.residual import ResidualNetwork
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.diffusion import loss_validation, residual_data
+from ups.stages.diffusion import calibrate, loss_validation, residual_data
 from ups.stages.training import initial_model, train_and_publish
 
 
@@ -16,12 +19,24 @@ def run(request: Request) -> None:
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         data = residual_data(request, ranks, batch_size=settings.batch_size)
         teacher, teacher_description = load_model(request.inputs["diffusion"] / MODEL_FILE, ranks.device)
-        description = teacher_description | {"kind": "consistency", "sigma_min": noise.sigma_min}
+        assert isinstance(teacher, ResidualNetwork)
+        sampler = {"second_sigma": settings.second_sigma, "sigma_min": noise.sigma_min}
+        description = teacher_description | {"kind": "consistency", "sampler": sampler}
         model = initial_model(description, request, ranks)
-        model.load_state_dict(teacher.state_dict())
-        levels = noise_levels(
-            settings.intervals + 1, sigma_min=noise.sigma_min, sigma_max=noise.sigma_max, rho=noise.rho
+        assert isinstance(model, ResidualNetwork)
+        model.start_from(teacher)
+        objective = ConsistencyDistillation(
+            teacher, sampling_angles(settings.intervals + 1, sigma_min=noise.sigma_min, centre=noise.centre)
         )
-        objective = ConsistencyDistillation(teacher, levels)
-        validation = loss_validation(objective, data.validation, request, ranks)
-        train_and_publish(model, description, objective, data.source, validation, settings, request, ranks)
+        samplers = [consistency_sampler(calls, **sampler) for calls in CONSISTENCY_CALLS]
+        train_and_publish(
+            model,
+            description,
+            objective,
+            data.source,
+            loss_validation(objective, data.validation, request, ranks),
+            settings,
+            request,
+            ranks,
+            finish=lambda: calibrate(model, data, samplers, request),
+        )

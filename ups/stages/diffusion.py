@@ -1,15 +1,20 @@
 """diffusion: a denoiser of the operator's residual."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ups.data.splits import fitted_and_held_out
+from ups.inference.correction import Sampler, calibration, diffusion_sampler, ungated
+from ups.inference.surrogate import POOL_FILE
 from ups.models.build import MODEL_FILE, Description, load_codec, load_model
-from ups.models.operator import LatentOperator
+from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 from ups.objectives import Objective
 from ups.objectives.diffusion import ResidualDenoising
@@ -21,36 +26,66 @@ from ups.stages.training import initial_model, latent_description, train_and_pub
 from ups.training.loop import Validation
 from ups.training.residuals import Residuals, ResidualSource
 
-_VALIDATION_EXAMPLES = 512
+log = logging.getLogger(__name__)
+
+_CALIBRATION_MEMBERS = 16
+_CALIBRATION_TRAJECTORIES = 128
+_FITTED_TRAJECTORIES = 512  # that the deviation is fitted on, at most
+POOL_TRAJECTORIES = 128
+"""Residuals that dress the operator, at most."""
 
 
 @dataclass(frozen=True)
 class ResidualData:
-    """What diffusion and consistency training read: residuals to fit, others to validate on, and the codec."""
+    """What diffusion and consistency training read: the operator's residuals to fit, and others to validate on."""
 
     codec: Description
+    operator: LatentOperator
+    problems: dict[str, LatentProblem]
     source: ResidualSource
     validation: dict[str, Residuals]
 
 
 def run(request: Request) -> None:
-    """Train on residuals of held-out train trajectories; validate on the validation split."""
+    """Train on residuals of held-out train trajectories; validate and calibrate on the validation split."""
     configuration = request.configuration
     settings = configuration.training.diffusion
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         data = residual_data(request, ranks, batch_size=settings.batch_size)
         description = latent_description("diffusion", data.codec) | {
-            "network": configuration.model.denoiser.model_dump()
+            "network": configuration.model.denoiser.model_dump(),
+            "leads": {name: residuals.truth.shape[1] for name, residuals in data.validation.items()},
+            "sampler": {
+                "steps": settings.sampler_steps,
+                "sigma_min": settings.noise.sigma_min,
+                "centre": settings.noise.centre,
+            },
         }
         model = initial_model(description, request, ranks)
         assert isinstance(model, ResidualNetwork)
         for name, residuals in data.source.problems.items():
-            model.deviation(name).copy_(residuals.deviation())
+            part = slice(_FITTED_TRAJECTORIES)
+            forecasts = residuals.forecasts[part]
+            model.fit_deviation(residuals.truth[part] - forecasts, forecasts, name)
         objective = ResidualDenoising(
-            mean_log_sigma=settings.noise.mean_log_sigma, std_log_sigma=settings.noise.std_log_sigma
+            centre=settings.noise.centre, std_log_sigma=settings.noise.std_log_sigma
         )
-        validation = loss_validation(objective, data.validation, request, ranks)
-        train_and_publish(model, description, objective, data.source, validation, settings, request, ranks)
+
+        def finish() -> None:
+            calibrate(model, data, [diffusion_sampler(**description["sampler"])], request)
+            save_pools(request.output / POOL_FILE, model, data.source.problems)
+
+        train_and_publish(
+            model,
+            description,
+            objective,
+            data.source,
+            loss_validation(objective, data.validation, request, ranks),
+            settings,
+            request,
+            ranks,
+            finish=finish,
+        )
 
 
 def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> ResidualData:
@@ -60,22 +95,15 @@ def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> Residua
     operator, _ = load_model(request.inputs["operator"] / MODEL_FILE, ranks.device)
     assert isinstance(operator, LatentOperator)
     problems = open_problems(request.inputs, configuration, codec, ranks)
-    settings = configuration.training.diffusion
 
-    def residuals(name: str, problem: LatentProblem, rows: NDArray[np.int64]) -> Residuals:
-        return Residuals(
-            name,
-            operator,
-            problem.latents(rows),
-            torch.tensor(problem.scalars, dtype=torch.float32, device=ranks.device),
-            rollout_steps=settings.rollout_steps,
-            rollout_fraction=settings.rollout_fraction,
-        )
+    def residuals(name: str, rows: NDArray[np.int64]) -> Residuals:
+        problem = problems[name]
+        return Residuals.of(name, operator, problem.latents(rows), problem.conditioning(rows))
 
     fraction = configuration.training.operator.residual_fraction
     source = ResidualSource.of(
         {
-            name: residuals(name, problem, fitted_and_held_out(problem.rows("train"), fraction)[1])
+            name: residuals(name, fitted_and_held_out(problem.rows("train"), fraction)[1])
             for name, problem in problems.items()
         },
         sampling=configuration.sampling,
@@ -85,21 +113,19 @@ def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> Residua
         rank=ranks.rank,
         world=ranks.world,
     )
-    validation = {
-        name: residuals(name, problem, problem.rows("validation")) for name, problem in problems.items()
-    }
-    return ResidualData(description, source, validation)
+    validation = {name: residuals(name, problem.rows("validation")) for name, problem in problems.items()}
+    return ResidualData(description, operator, problems, source, validation)
 
 
 def loss_validation(
     objective: Objective, problems: dict[str, Residuals], request: Request, ranks: Ranks
 ) -> Validation:
-    """The objective on a fixed batch of each problem with fixed noise: comparable between steps.
+    """The objective on the validation split with fixed noise: comparable between steps.
 
     A rank's share gives its mean, once for each of its examples, so that shares are weighted by their size.
     """
     batches = {
-        name: residuals.take(residuals.spread(_VALIDATION_EXAMPLES)[ranks.rank :: ranks.world])
+        name: residuals.take(np.arange(len(residuals))[ranks.rank :: ranks.world])
         for name, residuals in problems.items()
     }
 
@@ -116,3 +142,41 @@ def loss_validation(
         return found
 
     return Validation("validation_loss", errors)
+
+
+def calibrate(model: ResidualNetwork, data: ResidualData, samplers: list[Sampler], request: Request) -> None:
+    """Fit gates and factors of the spread on the validation split, for each way in which the model is sampled."""
+    for name, residuals in data.validation.items():
+        problem, device = data.problems[name], residuals.truth.device
+        rows = slice(_CALIBRATION_TRAJECTORIES)
+        forecasts, scalars = residuals.forecasts[rows], residuals.scalars[rows]
+        truth = torch.from_numpy(problem.rows_fields(problem.rows("validation")[rows])).to(device)
+        for way, sampler in enumerate(samplers):
+            key = (request.configuration.seed, request.stage, "calibration", name, way)
+            generator = torch_generator(*key, device=device)
+            found = calibration(
+                ungated(
+                    data.operator, model, sampler, forecasts, scalars, name, _CALIBRATION_MEMBERS, generator
+                ),
+                forecasts,
+                problem.codec,
+                truth,
+                time_step=problem.source.time_step,
+                parameters=problem.source.parameters,
+            )
+            model.set_calibration(name, way, found.gate, found.spread)
+            log.info(
+                "%s: gates %s, factors of the spread %s, per lead",
+                name, *(f"{values.min():.2f} to {values.max():.2f}" for values in (found.gate, found.spread)),
+            )  # fmt: skip
+
+
+def save_pools(path: Path, model: ResidualNetwork, problems: dict[str, Residuals]) -> None:
+    """Residuals in the steepness of their forecasts, some of every problem."""
+    pools = {}
+    for name, residuals in problems.items():
+        part = slice(POOL_TRAJECTORIES)
+        forecasts = residuals.forecasts[part]
+        scaled = (residuals.truth[part] - forecasts) / model.steepness(forecasts, name)
+        pools[name] = scaled.cpu().contiguous()
+    save_file(pools, path)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ups.config.data import FromSinusoids
 from ups.config.schema import TRAINING_STAGES
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
@@ -19,19 +20,23 @@ from ups.report.figures import draw_problem, draw_training
 from ups.runtime.ranks import join_ranks
 from ups.runtime.records import read_records
 from ups.runtime.request import Request
+from ups.stages.outside import SPLIT, outside_dataset
 from ups.stages.scoring import Trial, make_trial, network_forecast, score_all, train_means
 
 HEADLINE = "trajectory_relative_l2"
+OUTSIDE = "outside.json"
 
 
 def run(request: Request) -> None:
-    """Write metrics.json (records of all problems), curves.json (by problem: over time and wavenumber, errors by
-    trajectory), examples/PROBLEM.safetensors (trajectories) and figures/ (PROBLEM/*, and of the training)."""
+    """Write metrics.json (records of all problems), outside.json (the same outside the training range), curves.json
+    (by problem: over time and wavenumber, errors by trajectory), examples/PROBLEM.safetensors (trajectories) and
+    figures/ (PROBLEM/*, and of the training)."""
     configuration = request.configuration
     settings = configuration.evaluation
     for directory in ("examples", "figures"):
         (request.output / directory).mkdir(parents=True, exist_ok=True)
     table: list[dict[str, Any]] = []
+    outside: list[dict[str, Any]] = []
     curves: dict[str, dict[str, Any]] = {}
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         surrogate = load_surrogate(request.inputs, configuration)
@@ -47,6 +52,13 @@ def run(request: Request) -> None:
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
             drawn = draw_problem(curves[name], {key: value.numpy() for key, value in examples.items()})
             _write_figures(request, name, drawn)
+            data = configuration.problems[name]
+            if settings.outside is not None and isinstance(data, FromSinusoids):
+                beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
+                trial = make_trial(name, beyond, SPLIT, configuration, ranks.device, mean=None)
+                results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
+                outside += [record for result in results for record in records(result, trial.setting)]
+    (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
     training = {

@@ -1,5 +1,6 @@
 """Many frames through the frozen encoder, as fast as the machine allows."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ups.data.dataset import ProblemTrajectories
 from ups.models.codec import Codec
 
 _CPU_TOKENS = 4096
@@ -24,8 +26,10 @@ class FrameEncoder:
     depend on the number of threads either. On a GPU one call takes thousands of frames.
     """
 
-    def __init__(self, codec: Codec, *, device: torch.device, threads: int) -> None:
-        self.codec, self.device = codec, device
+    def __init__(
+        self, codec: Codec, sources: Mapping[str, ProblemTrajectories], *, device: torch.device, threads: int
+    ) -> None:
+        self.codec, self.sources, self.device = codec, sources, device
         self._parallel = threads if device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._parallel, "encoder")
         self._threads_before = torch.get_num_threads()
@@ -41,21 +45,20 @@ class FrameEncoder:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
-    def __call__(
-        self, problem: str, fields: NDArray[np.float32], known: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Physical fields [n, t, *grid, C] and known [t, C] to standardised latents [n, t, K, d]."""
-        codec = self.codec.of(problem)
-        frames = torch.from_numpy(fields).flatten(0, 1)
-        all_known = None if known.all() else torch.from_numpy(known).repeat(len(fields), 1)
+    def __call__(self, problem: str, fields: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Physical fields [n, t, *grid, C] to standardised latents [n, t, K, d]."""
+        codec, source = self.codec.of(problem), self.sources[problem]
+        trajectories = torch.from_numpy(fields)
+        known = None if source.known.all() else torch.from_numpy(source.known).to(self.device)
         tokens = _CPU_TOKENS if self.device.type == "cpu" else _CUDA_TOKENS
-        part = max(1, tokens // codec.shape.layout.token_count)
+        part = max(1, tokens // (codec.shape.layout.token_count * fields.shape[1]))
 
         @torch.no_grad()
         def encode(start: int) -> NDArray[np.float32]:
-            share = slice(start, start + part)
-            partly = None if all_known is None else all_known[share].to(self.device)
-            return codec.encode(frames[share].to(self.device), partly).cpu().numpy()
+            share = trajectories[start : start + part].to(self.device)
+            latents = codec.encode_trajectories(
+                share, known, time_step=source.time_step, parameters=source.parameters
+            )
+            return latents.cpu().numpy()
 
-        encoded = np.concatenate(list(self._pool.map(encode, range(0, len(frames), part))))
-        return encoded.reshape(*fields.shape[:2], *encoded.shape[1:])
+        return np.concatenate(list(self._pool.map(encode, range(0, len(fields), part))))

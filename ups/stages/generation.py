@@ -103,6 +103,12 @@ def generate_file(
     return parameters
 
 
+def solve_rows(data: Generated, rows: Rows, device: torch.device) -> Tensor:
+    """Solved fields [n, t, *grid, C] of some row numbers, on the solver's grid."""
+    solve, _, _ = _solver(data)
+    return solve(rows, device)
+
+
 def _solver(data: Generated) -> tuple[Solve, dict[str, float], Boundary]:
     """How rows of a problem are solved, its parameters and its boundary."""
     cells, seed = data.solver_resolution, data.seed
@@ -148,7 +154,7 @@ def _from_sinusoids(data: GeneratedBurgers | GeneratedAdvection, solver: Callabl
 
     def solve(rows: Rows, device: torch.device) -> Tensor:
         initial = sinusoidal_initial_conditions(rows, seed=data.seed, resolution=data.solver_resolution)
-        state = torch.from_numpy(initial).float().to(device)
+        state = torch.from_numpy(data.amplitude * initial + data.offset).float().to(device)
         return solver(state, frame_interval=data.frame_interval, frames=data.frames).unsqueeze(-1)
 
     return solve

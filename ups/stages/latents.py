@@ -21,6 +21,8 @@ from ups.data.stores import WindowStore
 from ups.data.streaming import ReadAhead
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.models.codec import Codec, ProblemCodec
+from ups.objectives.operator import Evolution
+from ups.problems import Symmetry
 from ups.runtime.ranks import Ranks
 from ups.training.step import BatchSource
 
@@ -34,16 +36,26 @@ class LatentProblem:
     Attributes:
         codec: the frozen codec, bound to this problem.
         source: the cache, or the raw trajectories that are encoded when they are read.
-        known: [t, C] which fields are known in which frame.
-        scalars: [S] conditioning.
         device: the one that trains.
     """
 
     codec: ProblemCodec
     source: LatentCache | Dataset
-    known: NDArray[np.bool_]
-    scalars: list[float]
     device: torch.device
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """[t, C] which fields are known in which frame."""
+        return self.source.known
+
+    @property
+    def scalars(self) -> list[float]:
+        """[S] conditioning."""
+        return self.source.scalars
+
+    def evolution(self, augment: tuple[Symmetry, ...] = ()) -> Evolution:
+        """What an objective must know beside the codec."""
+        return Evolution(self.source.time_step, self.source.parameters, augment)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows of a split."""
@@ -51,28 +63,42 @@ class LatentProblem:
 
     def fields(self, split: str) -> NDArray[np.float32]:
         """Physical fields [n, t, *grid, C] of a split, as stored: rounded to float16."""
+        return self.rows_fields(self.rows(split))
+
+    def rows_fields(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `fields`, of some rows."""
         if isinstance(self.source, Dataset):
-            return self.source.split(split).astype(np.float16).astype(np.float32)
-        return self.source.fields(self.rows(split)).astype(np.float32)
+            return self.source.fields[rows].astype(np.float16).astype(np.float32)
+        return self.source.fields(rows).astype(np.float32)
 
     def latents(self, rows: NDArray[np.int64]) -> Tensor:
         """Standardised latents [n, t, K, d] float32 of some rows, on the device that trains."""
         if isinstance(self.source, LatentCache):
             return torch.from_numpy(self.source.latents(rows)).to(self.device).float()
-        fields = torch.from_numpy(self.source.fields[rows])
-        known = torch.from_numpy(self.known).repeat(len(rows), 1)
-        parts = [
-            self.encode(frames.to(self.device), frames_known.to(self.device))
-            for frames, frames_known in zip(
-                fields.flatten(0, 1).split(_ENCODED_FRAMES), known.split(_ENCODED_FRAMES), strict=True
-            )
-        ]
-        return torch.cat(parts).unflatten(0, fields.shape[:2])
+        known = None if self.known.all() else torch.from_numpy(self.known).to(self.device)
+        at_once = max(1, _ENCODED_FRAMES // len(self.known))
+        with torch.no_grad():
+            parts = [
+                self.codec.encode_trajectories(
+                    torch.from_numpy(self.source.fields[part]).to(self.device),
+                    known,
+                    time_step=self.source.time_step,
+                    parameters=self.source.parameters,
+                )
+                for part in np.array_split(rows, -(-len(rows) // at_once))
+            ]
+        return torch.cat(parts)
+
+    def conditioning(self, rows: NDArray[np.int64]) -> Tensor:
+        """Scalars [n, S] of some rows in the frames of their trajectories, on the device that trains."""
+        first = torch.from_numpy(self.rows_fields(rows)[:, 0]).to(self.device)
+        frame = self.codec.frame(first, self.source.parameters)
+        return frame.conditioning(torch.tensor(self.scalars, dtype=torch.float32, device=self.device))
 
     @torch.no_grad()
-    def encode(self, fields: Tensor, known: Tensor | None) -> Tensor:
-        """Physical frames [B, *grid, C] to standardised latents [B, K, d]; known [B, C]."""
-        return self.codec.encode(fields, known)
+    def encode(self, fields: Tensor, elapsed: Tensor, first: Tensor, known: Tensor | None) -> Tensor:
+        """See `ups.data.encoding.Encode`."""
+        return self.codec.encode(fields, elapsed, self.codec.frame(first, self.source.parameters), known)
 
     def store(self, rows: NDArray[np.int64], mode: LoadingMode) -> tuple[WindowStore, LoadingMode]:
         """Windows of some rows, and how they are held: the loading mode with `auto` resolved."""
@@ -89,11 +115,11 @@ def open_problems(
     """All problems of a run, from the cache or, if `loading.mode` is `encode`, from the raw trajectories."""
     if configuration.loading.mode == "encode":
         return {
-            name: LatentProblem(codec.of(name), data, data.known, data.scalars, ranks.device)
+            name: LatentProblem(codec.of(name), data, ranks.device)
             for name, data in load_datasets(inputs["download"], ("train", "validation")).items()
         }
     return {
-        name: LatentProblem(codec.of(name), cache, cache.known, cache.scalars, ranks.device)
+        name: LatentProblem(codec.of(name), cache, ranks.device)
         for name, cache in open_caches(inputs["cache_encode"]).items()
     }
 
@@ -118,14 +144,11 @@ def window_source(
             problem.rows("train"), configuration.training.operator.residual_fraction
         )
         store, held[name] = problem.store(rows, configuration.loading.mode)
-        statistics = problem.codec.statistics
         windows[name] = ProblemWindows(
             store=store,
             length=min(length, len(problem.known)) if configuration.problems[name].problem.is_map else length,
             scalars=problem.scalars,
             known=problem.known,
-            mean=statistics.field_mean,
-            deviation=statistics.field_deviation,
         )
     source = WindowSource(
         windows,
@@ -134,6 +157,7 @@ def window_source(
         batch_size=batch_size,
         sampling=configuration.sampling,
         order=configuration.loading.order,
+        start_exponent=configuration.training.operator.start_exponent,
         device=ranks.device,
         rank=ranks.rank,
         world=ranks.world,

@@ -1,20 +1,29 @@
-"""operator: the PDE transformer on cached latents."""
+"""operator: one time step, on cached latents."""
 
+import logging
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ups.data.splits import fitted_and_held_out
 from ups.inference.forecaster import operator_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
 from ups.models.build import Description, load_codec
-from ups.models.operator import LatentOperator
-from ups.models.token_grid import cell_centres
-from ups.objectives.operator import LatentForecast
+from ups.models.operators import LatentOperator
+from ups.models.operators.linear import LeastSquares, LinearPath
+from ups.objectives.operator import RolloutError
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
 from ups.stages.latents import LatentProblem, open_problems, window_source
 from ups.stages.training import initial_model, latent_description, train_and_publish
 from ups.training.loop import Validation
+
+log = logging.getLogger(__name__)
+
+_FITTED_TRAJECTORIES = 1024  # that the linear path is fitted on, at most
+_FITTED_AT_ONCE = 64
 
 
 def run(request: Request) -> None:
@@ -24,27 +33,41 @@ def run(request: Request) -> None:
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         codec, codec_description = load_codec(request.inputs["cache_encode"], ranks.device)
         problems = open_problems(request.inputs, configuration, codec, ranks)
+        chosen = configuration.model.operator
         description: Description = latent_description("operator", codec_description) | {
-            "network": configuration.model.operator.model_dump()
+            "network": chosen.model_dump(exclude={"linear_path", "conserve"}),
+            "linear_path": chosen.linear_path,
+            "conserve": chosen.conserve,
         }
+        model = initial_model(description, request, ranks)
+        assert isinstance(model, LatentOperator)
+        for name, problem in problems.items():
+            model.calibrate(problem.codec)
+            if model.has_linear(name):
+                fit_linear(model, name, problem, configuration.training.operator.residual_fraction)
+        objective = RolloutError(
+            codec,
+            {
+                name: problem.evolution(configuration.symmetries(name).used("augment"))
+                for name, problem in problems.items()
+            },
+            rollout_steps=settings.rollout_steps,
+            rollout_start=round(settings.steps * (settings.curriculum or 0)),
+            pushforward_steps=settings.pushforward_steps,
+            state_noise=settings.state_noise,
+        )
         with window_source(
             problems,
             configuration,
             ranks,
             stage=request.stage,
             batch_size=settings.batch_size,
-            length=settings.rollout_steps + 1,
+            length=settings.pushforward_steps + settings.rollout_steps + 1,
         ) as (source, loading):
             train_and_publish(
-                initial_model(description, request, ranks),
+                model,
                 description,
-                LatentForecast(
-                    codec,
-                    codec.shapes,
-                    field_weight=settings.field_weight,
-                    query_points=settings.query_points,
-                    device=ranks.device,
-                ),
+                objective,
                 source,
                 rollout_validation(problems, ranks),
                 settings,
@@ -52,6 +75,23 @@ def run(request: Request) -> None:
                 ranks,
                 told={"loading": loading},
             )
+
+
+def fit_linear(model: LatentOperator, name: str, problem: LatentProblem, residual_fraction: float) -> None:
+    """Fit a problem's linear path on pairs of the fitted trajectories, each relative to its later state's field."""
+    path = model.linear_of(name)
+    assert isinstance(path, LinearPath)
+    rows, _ = fitted_and_held_out(problem.rows("train"), residual_fraction)
+    rows = rows[:_FITTED_TRAJECTORIES]
+    sums = LeastSquares(path)
+    scored = list(problem.codec.shape.scored)
+    for part in np.array_split(rows, -(-len(rows) // _FITTED_AT_ONCE)):
+        latents = problem.latents(part)
+        after = torch.from_numpy(problem.rows_fields(part)[:, 1:]).to(latents)
+        norm = after[..., scored].flatten(2).norm(dim=2).clamp_min(torch.finfo(after.dtype).tiny)
+        sums.add(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1), 1 / norm.flatten())
+    sums.fit()
+    log.info("%s: linear path fitted on %d trajectories", name, len(rows))
 
 
 def rollout_validation(problems: dict[str, LatentProblem], ranks: Ranks) -> Validation:
@@ -72,19 +112,19 @@ def _errors(model: LatentOperator, problem: LatentProblem, truth: Tensor) -> Ten
     """Trajectory relative L2 of each rollout, mean over scored fields, [n]."""
     if len(truth) == 0:
         return torch.zeros(0)
-    codec = problem.codec
     known = torch.from_numpy(problem.known[0]).to(truth.device)
     frames = decoded_rollout(
-        operator_forecaster(model, codec.problem).step,
-        codec,
+        operator_forecaster(model, problem.codec.problem),
+        problem.codec,
         truth[:, 0],
         None if problem.known[0].all() else known,
         torch.tensor(problem.scalars, dtype=torch.float32, device=truth.device),
         truth.shape[1] - 1,
-        cell_centres(codec.shape.grid).to(truth.device),
+        time_step=problem.source.time_step,
+        parameters=problem.source.parameters,
         generator=torch.Generator(truth.device),
     )
-    scored = list(codec.shape.scored)
+    scored = list(problem.codec.shape.scored)
     return relative_l2_per_field(frames[:, 0][..., scored], truth[:, 1:].flatten(2, -2)[..., scored]).mean(
         dim=1
     )

@@ -86,6 +86,7 @@ def score_file(
             variables=read_description(inputs["download"])[name]["variables"],
             space_stride=strides.space // stride,
             time_stride=strides.time,
+            most_frames=len(model.times),
         )
         _warn(described, model)
         means = train_means(inputs["download"], [name] if model.problem.is_map else [])
@@ -192,9 +193,15 @@ def _strides_for(described: PDEBenchFile, model: Dataset) -> Strides:
 
 
 def _read(
-    described: PDEBenchFile, *, rows: int, variables: Variables, space_stride: int, time_stride: int
+    described: PDEBenchFile,
+    *,
+    rows: int,
+    variables: Variables,
+    space_stride: int,
+    time_stride: int,
+    most_frames: int,
 ) -> Dataset:
-    """The first rows of a file as a dataset."""
+    """The first rows of a file as a dataset, no longer than the models' trajectories: no residual is known beyond."""
     is_map = described.problem.is_map
     read = read_trajectories(
         described.path,
@@ -203,7 +210,7 @@ def _read(
         variables=variables,
         space_stride=space_stride,
         time_stride=time_stride,
-        frames=None if is_map else (described.frames - 1) // time_stride + 1,
+        frames=None if is_map else min((described.frames - 1) // time_stride + 1, most_frames),
         boundary=described.boundary,
     )
     return Dataset(
@@ -228,6 +235,12 @@ def _warn(described: PDEBenchFile, model: Dataset) -> None:
         log.warning(
             "%s has %s, the model was trained on %s: this measures extrapolation",
             described.path, described.parameters, model.parameters,
+        )  # fmt: skip
+    lasts, trained_for = described.times[-1] - described.times[0], model.times[-1] - model.times[0]
+    if not model.problem.is_map and lasts > 1.001 * trained_for:
+        log.warning(
+            "%s goes on to t = %g; its first %d frames are scored, as many as the models were trained on",
+            described.path, described.times[-1], len(model.times),
         )  # fmt: skip
     first, trained_first = described.coordinates[0][0], model.coordinates[0][0]
     if model.boundary != "periodic" and not math.isclose(first, trained_first, rel_tol=1e-3):

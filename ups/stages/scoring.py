@@ -14,6 +14,7 @@ from ups.data.dataset import Dataset, read_description, trajectory_file
 from ups.data.pdebench import read_trajectories
 from ups.evaluation.baselines import persistence, spatial_mean, train_mean
 from ups.evaluation.score import Forecast, Scores, Setting, score
+from ups.inference.equivariance import equivariance_errors
 from ups.inference.finer_grid import finer_coordinates, interpolated, strided
 from ups.inference.forecaster import Forecaster
 from ups.inference.rollout import decoded_rollout
@@ -26,6 +27,7 @@ from ups.runtime.ranks import device_name
 log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 256
+_TURNED = 16  # trajectories that equivariance is measured on
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class Trial:
         truth: [n, 1 + t, *grid, C] physical; the grid is `stride` times as fine as the models'.
         known: [C] bool, which fields the first frame holds; None: all.
         scalars: [S] conditioning.
+        time_step: between frames.
+        parameters: of the equation.
         mean: [*grid, C] mean output of the train split, of a map; None of an evolution.
     """
 
@@ -43,6 +47,8 @@ class Trial:
     truth: Tensor
     known: Tensor | None
     scalars: Tensor
+    time_step: float
+    parameters: dict[str, float]
     mean: Tensor | None
     stride: int
 
@@ -90,6 +96,8 @@ def make_trial(
         truth=truth,
         known=None if known.all() else torch.from_numpy(known).to(device),
         scalars=torch.tensor(dataset.scalars, dtype=torch.float32, device=device),
+        time_step=dataset.time_step,
+        parameters=dataset.parameters,
         mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),
         stride=stride,
     )
@@ -145,14 +153,35 @@ def score_all(surrogate: Surrogate, trial: Trial, *, batch_size: int, seed: int)
             setting,
             members=forecaster.members,
             calls_per_step=forecaster.calls_per_step,
+            calls_per_member=forecaster.calls_per_member,
             batch=max(1, batch_size // forecaster.members),
         )
+        if forecaster.name == "operator":
+            result.equivariance = _equivariance(forecaster, codec, trial, seed=seed)
         results.append(result)
         log.info(
             "evaluate %s %-20s trajectory relative L2 %.4f  %.1f s",
             setting.problem, forecaster.name, result.get("trajectory").mean().item(), result.seconds,
         )  # fmt: skip
     return results
+
+
+def _equivariance(
+    forecaster: Forecaster, codec: ProblemCodec, trial: Trial, *, seed: int
+) -> dict[str, float]:
+    initial = strided(trial.truth[:_TURNED, 0], trial.stride, len(codec.shape.grid))
+    errors = equivariance_errors(
+        forecaster,
+        codec,
+        initial,
+        trial.known,
+        trial.scalars,
+        trial.steps,
+        time_step=trial.time_step,
+        parameters=trial.parameters,
+        generator=torch_generator(seed, "equivariance", codec.problem, device=initial.device),
+    )
+    return {str(symmetry): error for symmetry, error in errors.items()}
 
 
 def network_forecast(codec: ProblemCodec, forecaster: Forecaster, trial: Trial, *, seed: int) -> Forecast:
@@ -164,18 +193,21 @@ def network_forecast(codec: ProblemCodec, forecaster: Forecaster, trial: Trial, 
     device = trial.truth.device
     generator = torch_generator(seed, "ensemble", codec.problem, forecaster.name, device=device)
     periodic = codec.shape.boundary == "periodic"
-    coordinates = finer_coordinates(grid, trial.stride, periodic=periodic).to(device)
+    coordinates = None
+    if trial.stride > 1:
+        coordinates = finer_coordinates(grid, trial.stride, periodic=periodic).to(device)
 
     def forecast(initial: Tensor) -> Tensor:
         return decoded_rollout(
-            forecaster.step,
+            forecaster,
             codec,
             strided(initial, trial.stride, len(grid)),
             trial.known,
             trial.scalars,
             trial.steps,
-            coordinates,
-            members=forecaster.members,
+            time_step=trial.time_step,
+            parameters=trial.parameters,
+            coordinates=coordinates,
             generator=generator,
         )
 

@@ -1,6 +1,8 @@
 """What the four training stages have in common: settings from the configuration, compile, the summary."""
 
 import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import read_records
 from ups.runtime.request import Request
-from ups.training.loop import LoopSettings, Validation, train
+from ups.training.loop import LoopSettings, Validation, train, validate_untrained
 from ups.training.step import BatchSource
 
 log = logging.getLogger(__name__)
@@ -38,25 +40,40 @@ def train_and_publish(
     ranks: Ranks,
     *,
     told: dict[str, Any] | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> None:
     """Train, write the averaged weights as `model.safetensors`, and report.
 
+    Without steps, or without trainable weights, the model is validated and written as it is.
+
     told: what was decided at the start and belongs into the manifest.
+    finish: the last thing before the model is written: on the first rank, with the averaged weights in the model,
+        in evaluation mode.
     """
     configuration = request.configuration
     if configuration.execution.compile:
         model.compile(fullgraph=True)  # a graph break would run a part uncompiled, without a word
-    state = train(
-        model,
-        objective,
-        source,
-        validation,
-        loop_settings(settings, configuration, request.stage),
-        ranks,
-        request.work,
-    )
+    averaged = nullcontext()
+    if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
+        state = train(
+            model,
+            objective,
+            source,
+            validation,
+            loop_settings(settings, configuration, request.stage),
+            ranks,
+            request.work,
+        )
+        averaged = state.ema.applied_to(model)
+    else:
+        log.info("%s: nothing to train", request.stage)
+        validate_untrained(model, validation, request.stage, ranks, request.work)
     if ranks.is_first:
-        save_model(request.output / MODEL_FILE, model, description, state.ema.weights)
+        with averaged:
+            if finish is not None:
+                model.eval()
+                finish()
+            save_model(request.output / MODEL_FILE, model, description)
         request.finish((told or {}) | _summary(model, request))
     ranks.barrier()
 
@@ -68,11 +85,12 @@ def latent_description(kind: str, codec: Description) -> Description:
 
 def loop_settings(training: Training, configuration: Configuration, stage: str) -> LoopSettings:
     """The loop's plain settings."""
-    shared = Training.model_fields.keys() - {"batch_size"}
+    shared = Training.model_fields.keys() - {"batch_size", "optimizer"}
     return LoopSettings(
         stage=stage,
         seed=configuration.seed,
         threads=configuration.execution.threads,
+        optimizer=training.optimizer.model_dump(exclude={"kind"}),
         bf16=configuration.execution.precision == "bf16",
         **{name: getattr(training, name) for name in shared},
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ups.errors import Interrupted
 from ups.objectives import Objective
-from ups.optim.adamw import build_adamw
+from ups.optim.build import build_optimizer
 from ups.optim.ema import ExponentialMovingAverage
 from ups.optim.schedule import learning_rate
 from ups.runtime.randomness import torch_generator
@@ -44,7 +44,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Plain settings of one training; units are steps unless said otherwise."""
+    """Plain settings of one training; units are steps unless said otherwise.
+
+    Attributes:
+        optimizer: further arguments of `build_optimizer`.
+    """
 
     stage: str
     seed: int
@@ -54,6 +58,7 @@ class LoopSettings:
     warmup_steps: int
     weight_decay: float
     betas: tuple[float, float]
+    optimizer: dict[str, float]
     gradient_clip: float
     ema_decay: float
     checkpoint_every: int
@@ -86,11 +91,12 @@ def train(
         Interrupted: after SIGTERM, when a checkpoint and `work/interrupted.json` are written.
         NotFiniteError: see `training_step`.
     """
-    optimizer = build_adamw(
+    optimizer = build_optimizer(
         model,
         learning_rate=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
+        **settings.optimizer,
     )
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
     layout = {"world": ranks.world, "threads": settings.threads}
@@ -148,13 +154,11 @@ def train(
             state.latest = {}
         if last or state.step % settings.validate_every == 0:
             started = time.perf_counter()
-            errors = _validate(model, state.ema, validation, ranks)
+            with state.ema.applied_to(model):
+                errors = _validate(model, validation, ranks)
             source.reweigh(state.step, errors)
             if records:
-                scores = _named(validation.metric, errors)
-                records.append({"step": state.step, "steps": settings.steps} | scores)
-                told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
-                log.info("%s %d/%d  %s", settings.stage, state.step, settings.steps, told)
+                _record(records, settings.stage, state.step, settings.steps, validation.metric, errors)
             window_start += time.perf_counter() - started
         stop = ranks.should_stop()
         if ranks.is_first and (last or stop or state.step % settings.checkpoint_every == 0):
@@ -172,14 +176,31 @@ def train(
     return state
 
 
+def validate_untrained(
+    model: nn.Module, validation: Validation, stage: str, ranks: Ranks, work: Path
+) -> None:
+    """The record of a training without steps: the validation error of the model as it is."""
+    errors = _validate(model, validation, ranks)
+    if ranks.is_first:
+        records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=-1)
+        _record(records, stage, 0, 0, validation.metric, errors)
+        records.close()
+
+
+def _record(
+    records: Records, stage: str, step: int, steps: int, metric: str, errors: dict[str, float]
+) -> None:
+    scores = _named(metric, errors)
+    records.append({"step": step, "steps": steps} | scores)
+    told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    log.info("%s %d/%d  %s", stage, step, steps, told)
+
+
 @torch.no_grad()
-def _validate(
-    model: nn.Module, ema: ExponentialMovingAverage, validation: Validation, ranks: Ranks
-) -> dict[str, float]:
+def _validate(model: nn.Module, validation: Validation, ranks: Ranks) -> dict[str, float]:
     """Mean error per problem over all ranks' shares, the same on every rank."""
     model.eval()
-    with ema.applied_to(model):
-        shares = validation.errors(model)
+    shares = validation.errors(model)
     model.train()
     sums = torch.tensor(
         [[errors.double().sum().item(), len(errors)] for errors in shares.values()], dtype=torch.float64

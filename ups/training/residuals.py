@@ -1,4 +1,4 @@
-"""Batches of (state, next state, operator's prediction), from which a residual is learnt."""
+"""Batches of whole trajectories beside the operator's forecasts of them, from which its residual is learnt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,85 +6,61 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
-from ups.models.operator import LatentOperator
+from ups.models.operators import LatentOperator
+from ups.objectives.operator import rollout
 from ups.runtime.randomness import numpy_generator
 
+_TRAJECTORIES_AT_ONCE = 128
 
+
+@dataclass(frozen=True, eq=False)
 class Residuals:
-    """The operator's errors on some trajectories of one problem that it did not fit.
+    """Trajectories of one problem and the operator's forecasts of them from their first states.
 
-    Level l holds the states after l steps of the operator, from every true state. At inference every state
-    is a rollout's, and a model that saw only true states underestimates the error there. A map has level 0
-    only: it is applied once.
+    All forecasts are made once, at the start: the operator is frozen.
 
-    All predictions are made once, at the start: the operator is frozen.
+    Attributes:
+        truth, forecasts: standardised latents of all leads, [n, T, K, d] float32, on the device that trains.
+        scalars: conditioning in the frame of each trajectory, [n, S].
     """
 
-    def __init__(
-        self,
-        problem: str,
-        operator: LatentOperator,
-        latents: Tensor,
-        scalars: Tensor,
-        *,
-        rollout_steps: int,
-        rollout_fraction: float,
-    ) -> None:
-        """latents: [n, t, K, d] float32, standardised, on the device that trains; scalars: [S]."""
-        self.problem, self.scalars = problem, scalars
-        levels = min(rollout_steps, latents.shape[1] - 2) + 1
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        state = latents[:, :-1]
-        for level in range(levels):
-            prediction = _advance(operator, state, scalars, problem)
-            target = latents[:, level + 1 :]
-            parts.append((state.flatten(0, 1), target.flatten(0, 1), prediction.flatten(0, 1)))
-            state = prediction[:, :-1]
-        self.sizes = np.array([len(state) for state, _, _ in parts])
-        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        self.level_weights = _level_weights(levels, rollout_fraction)
-        # One tensor each over all levels, so that a batch is one gather and not a loop over its examples.
-        self.states, self.targets, self.predictions = (
-            torch.cat(values) for values in zip(*parts, strict=True)
-        )
+    problem: str
+    truth: Tensor
+    forecasts: Tensor
+    scalars: Tensor
 
-    def deviation(self) -> Tensor:
-        """Deviation of the residual per channel, [d], with the levels weighted as they are drawn."""
-        squares = (self.targets - self.predictions).square().mean(dim=1)
-        variances = torch.stack([part.mean(dim=0) for part in squares.split(self.sizes.tolist())])
-        weights = torch.tensor(self.level_weights, dtype=variances.dtype, device=variances.device)
-        deviation = (weights @ variances).sqrt()
-        # A channel that is predicted exactly (one that never moves) is left as it is, not divided by zero.
-        return torch.where(deviation > 0, deviation, 1.0)
+    @classmethod
+    def of(cls, problem: str, operator: LatentOperator, latents: Tensor, scalars: Tensor) -> "Residuals":
+        """Forecasts of latents [n, 1 + T, K, d] from the first of each trajectory."""
+        leads = latents.shape[1] - 1
+        with torch.no_grad():
+            parts = [
+                rollout(operator, first, conditions, problem, leads)
+                for first, conditions in zip(
+                    latents[:, 0].split(_TRAJECTORIES_AT_ONCE),
+                    scalars.split(_TRAJECTORIES_AT_ONCE),
+                    strict=True,
+                )
+            ]
+        return cls(problem, latents[:, 1:], torch.cat(parts), scalars)
 
-    def drawn(self, generator: np.random.Generator, batch_size: int, rank: int, world: int) -> Batch:
-        """Slots r modulo the number of ranks of a batch that is a function of the generator."""
-        level = generator.choice(len(self.sizes), p=self.level_weights, size=batch_size)
-        place = generator.random(batch_size)
-        index = self.offsets[level] + (place * self.sizes[level]).astype(np.int64)
-        return self.take(index[rank::world])
+    def __len__(self) -> int:
+        return len(self.truth)
 
-    def spread(self, limit: int) -> np.ndarray:
-        """Indices of at most `limit` examples of each level, evenly spread."""
-        chosen = [
-            offset + np.unique(np.linspace(0, size - 1, min(size, limit)).astype(np.int64))
-            for offset, size in zip(self.offsets.tolist(), self.sizes.tolist(), strict=True)
-        ]
-        return np.concatenate(chosen)
-
-    def take(self, index: np.ndarray) -> Batch:
-        """The examples of some indices."""
-        chosen = torch.from_numpy(index).to(self.states.device)
+    def take(self, index: NDArray[np.int64]) -> Batch:
+        """The trajectories of some indices."""
+        chosen = torch.from_numpy(index).to(self.truth.device)
         return Batch(
             problem=self.problem,
-            scalars=self.scalars.expand(len(index), -1),
-            latents=torch.stack([self.states[chosen], self.targets[chosen]], dim=1),
-            predictions=self.predictions[chosen],
+            scalars=self.scalars[chosen],
+            latents=self.truth[chosen],
+            forecasts=self.forecasts[chosen],
         )
 
 
@@ -112,15 +88,16 @@ class ResidualSource:
         world: int = 1,
     ) -> "ResidualSource":
         """purpose: name of the stage."""
-        sizes = [int(residuals.sizes[0]) for residuals in problems.values()]
+        sizes = [len(residuals) for residuals in problems.values()]
         mixture = Mixture(list(problems), sizes, sampling=sampling, seed=seed, purpose=purpose)
         return cls(problems, mixture, seed, batch_size, rank, world)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: a function of seed, step and the mixture's weights."""
+        """The batch of a step: a function of seed, step and the mixture's weights; rank r takes every world-th."""
         name, _ = self.mixture.at(step)
-        generator = numpy_generator(self.seed, "residuals", name, step)
-        return self.problems[name].drawn(generator, self.batch_size, self.rank, self.world)
+        residuals = self.problems[name]
+        place = numpy_generator(self.seed, "residuals", name, step).random(self.batch_size)
+        return residuals.take((place * len(residuals)).astype(np.int64)[self.rank :: self.world])
 
     def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
         self.mixture.reweigh(step, errors)
@@ -130,18 +107,3 @@ class ResidualSource:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.mixture.restore(state)
-
-
-def _level_weights(levels: int, rollout_fraction: float) -> list[float]:
-    """Probability of each level: the truth, then rollouts of equal share."""
-    rolled = levels - 1
-    if rolled == 0:
-        return [1.0]
-    return [1 - rollout_fraction, *([rollout_fraction / rolled] * rolled)]
-
-
-@torch.no_grad()
-def _advance(operator: LatentOperator, states: Tensor, scalars: Tensor, problem: str) -> Tensor:
-    flat = states.flatten(0, 1)
-    advanced = [operator(part, scalars.expand(len(part), -1), problem) for part in flat.split(4096)]
-    return torch.cat(advanced).view_as(states)

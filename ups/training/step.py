@@ -63,7 +63,7 @@ def training_step(
         NotFiniteError: loss or gradient is NaN or infinite; the weights are left as they were.
     """
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["rate"]
     with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=autocast):
         loss = objective(state.model, batch, generator)
     loss.total.backward()

@@ -5,7 +5,7 @@ import torch
 from tiny import build
 from torch import nn
 
-from ups.optim.adamw import build_adamw
+from ups.optim.build import build_optimizer
 
 SETTINGS = {"learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.5}
 
@@ -14,7 +14,7 @@ SETTINGS = {"learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.5}
 def test_every_trainable_parameter_is_claimed_exactly_once(kind):
     model = build(kind)
     frozen = next(model.parameters()).requires_grad_(False)
-    claimed = [id(p) for group in build_adamw(model, **SETTINGS).param_groups for p in group["params"]]
+    claimed = [id(p) for group in build_optimizer(model, **SETTINGS).param_groups for p in group["params"]]
     assert sorted(claimed) == sorted(id(p) for p in model.parameters() if p is not frozen)
 
 
@@ -23,6 +23,6 @@ def test_only_matrices_decay():
     before = {name: value.clone() for name, value in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    build_adamw(model, **SETTINGS).step()
+    build_optimizer(model, **SETTINGS).step()
     torch.testing.assert_close(model.weight.detach(), before["weight"] * (1 - 1e-2 * 0.5))
     assert torch.equal(model.bias, before["bias"])

@@ -1,4 +1,4 @@
-"""The PDE transformer on latent tokens, body of both the operator and the denoiser."""
+"""The PDE transformer on latent tokens."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
 
 
-class LatentTransformer(nn.Module):
+class TransformerNetwork(nn.Module):
     """Tokens [B, K, inputs] and scalars [B, S] to tokens [B, K, outputs]; zero for a fresh network.
 
     The output projection is zero-initialised. (The first implementation put a LayerNorm on the residual:

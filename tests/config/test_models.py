@@ -1,0 +1,283 @@
+"""Rules of model and training: each broken one is named with its field and its fix."""
+
+from typing import Any
+
+import pytest
+import yaml
+from command_line import CONFIGS, TINY, ups
+
+from ups.config import Configuration, load_configuration
+from ups.config.load import validate
+from ups.config.numbers import parse_yaml
+from ups.config.schema import OPERATORS, SYMMETRIES
+from ups.errors import ConfigurationError
+from ups.problems import PROBLEMS
+
+LINEAR_CODEC = {"model.encoder.depth": 0, "model.decoder.depth": 0}
+SOLVED = {
+    "source": "generated",
+    "trajectories": {"train": 16, "validation": 4, "test": 4},
+    "resolution": 32,
+    "solver_resolution": 32,
+}
+EVOLVING = SOLVED | {"frames": 9, "frame_interval": 0.05}
+DATA: dict[str, dict[str, Any]] = {
+    "burgers": EVOLVING | {"nu": 0.01},
+    "advection": EVOLVING | {"equation": "advection1d", "beta": 0.4},
+    "darcy": SOLVED | {"equation": "darcy2d", "beta": 1.0},
+    "periodic": EVOLVING | {"equation": "compressible1d", "eta": 0.01},
+    "outflow": EVOLVING | {"equation": "compressible1d", "eta": 0.01, "boundary": "outflow"},
+    "conserved": EVOLVING | {"equation": "compressible1d", "eta": 0.01, "variables": "conserved"},
+}
+HAVE = {
+    "burgers": {"shift", "reflection", "galilean", "scaling"},
+    "advection": {"shift", "offset", "scaling"},
+    "darcy": {"scaling", "square"},
+    "periodic": {"shift", "reflection", "galilean"},
+    "outflow": {"reflection"},
+    "conserved": {"shift", "reflection"},
+}
+
+
+def configured(data: str | dict[str, Any], overrides: dict[str, Any]) -> Configuration:
+    chosen = DATA[data] if isinstance(data, str) else data
+    return load_configuration(TINY, {"data": chosen} | LINEAR_CODEC | overrides)
+
+
+def problem(data: str | dict[str, Any], overrides: dict[str, Any]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        configured(data, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value).partition("configuration is not valid\n  ")[2]
+
+
+# --- symmetries -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", ["exact", "augment"])
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+@pytest.mark.parametrize("data", DATA)
+def test_a_symmetry_that_the_equation_does_not_have_is_refused(data, symmetry, use):
+    overrides = {f"model.symmetries.{symmetry}": use}
+    if symmetry in HAVE[data]:
+        assert configured(data, overrides).symmetries(next(iter(configured(data, {}).problems))).used(
+            use
+        ) == (symmetry,)
+        return
+    text = problem(data, overrides)
+    equation = PROBLEMS[DATA[data].get("equation", "burgers1d")]
+    assert text.startswith(f"model.symmetries.{symmetry}: {equation.title} with ")
+    assert "does not have it" in text
+    assert text.endswith(": write off")
+    for had in HAVE[data]:
+        assert had in text
+
+
+def test_off_needs_no_quotes_and_a_resolved_file_reads_back():
+    read = configured("burgers", {"model.symmetries": "{shift: off, galilean: exact, scaling: augment}"})
+    uses = read.symmetries("burgers1d")
+    assert (uses.used("off"), uses.used("exact"), uses.used("augment")) == (
+        ("shift", "reflection", "offset", "square"),
+        ("galilean",),
+        ("scaling",),
+    )
+    assert validate(parse_yaml(yaml.safe_dump(read.model_dump(mode="json"))), where="there") == read
+
+
+MIX = {"source": "mix", "problems": {"line": DATA["burgers"], "map": DATA["darcy"]}}
+
+
+def test_each_problem_of_a_mix_has_its_own_symmetries():
+    read = configured(MIX, {"model.symmetries": {"line": {"shift": "exact"}, "map": {"square": "augment"}}})
+    assert read.symmetries("line").used("exact") == ("shift",)
+    assert read.symmetries("map").used("augment") == ("square",)
+    alone = configured(MIX, {"model.symmetries": {"line": {"shift": "exact"}}})
+    assert alone.symmetries("map").used("off") == SYMMETRIES
+    for_all = configured(MIX, {"model.symmetries": {"scaling": "augment"}})
+    assert for_all.symmetries("line") == for_all.symmetries("map")
+
+
+@pytest.mark.parametrize(
+    ("symmetries", "message"),
+    [
+        (
+            {"lines": {"shift": "exact"}},
+            "model.symmetries: names lines, and the problems are line, map: name only",
+        ),
+        ({"line": {"shifts": "exact"}}, "model.symmetries.line.shifts: unknown key; did you mean 'shift'?"),
+        ({"line": {"shift": "yes"}}, "model.symmetries.line.shift: must be 'off', 'augment' or 'exact'"),
+        ({"line": "exact", "map": {}}, "model.symmetries.line: must be a section with keys (got 'exact')"),
+        ({"shifts": "exact"}, "model.symmetries.shifts: unknown key; did you mean 'shift'?"),
+        ({"shift": "always"}, "model.symmetries.shift: must be 'off', 'augment' or 'exact' (got 'always')"),
+        (3, "model.symmetries: must be a section with keys (got 3)"),
+        ({"shift": "exact"}, "model.symmetries.shift: 2D Darcy flow with dirichlet boundary"),
+    ],
+)
+def test_mistakes_of_symmetries_are_named_where_they_are(symmetries, message):
+    assert problem(MIX, {"model.symmetries": symmetries}).startswith(message)
+
+
+# --- what needs a linear codec --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_amplitude_and_conservation_need_a_linear_codec(part):
+    curved = {f"model.{part}.depth": 1}
+    text = problem(
+        "burgers", curved | {"model.symmetries.scaling": "exact", "model.operator.conserve": False}
+    )
+    assert text == (
+        f"model.symmetries.scaling: exact needs a linear codec, and model.{part}.depth is not 0: set it to 0, or "
+        "write augment"
+    )
+    text = problem("burgers", curved | {"model.operator.conserve": True})
+    assert text == (
+        f"model.operator.conserve: needs a linear codec, and model.{part}.depth is not 0: set it to 0, or "
+        "conserve: false"
+    )
+    configured("burgers", curved | {"model.symmetries.scaling": "augment", "model.operator.conserve": False})
+    # The amplitude of a map is a parameter, and what may leave the domain is not conserved.
+    configured("darcy", curved | {"model.symmetries.scaling": "exact", "model.operator.conserve": True})
+    configured("outflow", curved | {"model.operator.conserve": True})
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_correction_must_be_trained(part):
+    untrained = {"training.autoencoder.steps": 0, "model.operator.conserve": False}
+    configured("burgers", untrained)
+    assert problem("burgers", untrained | {f"model.{part}.depth": 2}) == (
+        f"training.autoencoder.steps: 0 leaves the correction of the {part} untrained: raise it, or set "
+        f"model.{part}.depth: 0"
+    )
+
+
+@pytest.mark.parametrize("stage", ["operator", "diffusion", "consistency"])
+def test_other_trainings_take_a_step(stage):
+    text = problem("burgers", {f"training.{stage}.steps": 0})
+    assert text.startswith(f"training.{stage}.steps: must be greater than or equal to 1 (got 0)")
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+
+def test_kinds_have_their_own_keys():
+    for kind, section in OPERATORS.items():
+        read = configured("burgers", {"model.operator": {"kind": kind} | SMALL.get(kind, {})})
+        assert isinstance(read.model.operator, section)
+    assert (
+        type(configured("burgers", {"model.operator": {"dilations": [1, 2]}}).model.operator)
+        is OPERATORS["convolution"]
+    )
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "convolution": {"dilations": [1, 2]},
+    "hybrid": {"dilations": [1, 2]},
+    "fno": {"modes": 4},
+    "unet": {"levels": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (
+            {"kind": "fourier"},
+            "model.operator.kind: must be one of transformer, convolution, pdet_unet, hybrid",
+        ),
+        ({"kind": "hybrid", "depht": 3}, "model.operator.depht: unknown key;"),
+        (
+            {"kind": "transformer", "width": 0},
+            "model.operator.width: must be greater than or equal to 1 (got 0)",
+        ),
+        (
+            {"kind": "convolution", "dilations": []},
+            "model.operator.dilations: Tuple should have at least 1 item",
+        ),
+        (3, "model.operator: must be a section with keys (got 3)"),
+        (
+            {"kind": "linear", "linear_path": "none"},
+            "model.operator: linear_path none leaves a linear operator nothing: write frozen or trained",
+        ),
+        (
+            {"kind": "convolution", "dilations": [1, 8]},
+            "model.operator.dilations: 8 reaches past the 8 tokens of burgers1d per axis: keep them below 8",
+        ),
+        (
+            {"kind": "hybrid", "dilations": [9]},
+            "model.operator.dilations: 9 reaches past the 8 tokens of burgers1d per axis: keep them below 8",
+        ),
+        (
+            {"kind": "pdet_unet", "levels": 4},
+            "model.operator.levels: 8 tokens of burgers1d cannot be halved 4 times: lower levels, or choose",
+        ),
+        (
+            {"kind": "transformer", "linear_path": "fixed"},
+            "model.operator.linear_path: must be 'none', 'trained' or",
+        ),
+    ],
+)
+def test_mistakes_of_an_operator_are_named(operator, message):
+    assert problem("burgers", {"model.operator": operator}).startswith(message)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "linear"])
+def test_between_walls_a_linear_path_is_a_matrix_that_must_not_be_too_large(kind):
+    fine = DATA["darcy"] | {"resolution": 64, "solver_resolution": 64}
+    chosen = {"model.operator": {"kind": kind, "linear_path": "frozen"}, "model.latent.tokens": 32}
+    assert configured(fine, chosen | {"model.latent.dim": 4}).model.operator.linear_path == "frozen"
+    assert problem(fine, chosen | {"model.latent.dim": 5}) == (
+        "model.operator.linear_path: with walls it is a matrix, and 5120 rows for darcy2d are more than 4096: write "
+        "none, or lower tokens or dim"
+    )
+    # Without walls it is one block for every displacement.
+    long = DATA["burgers"] | {"resolution": 8192, "solver_resolution": 8192}
+    configured(long, chosen | {"model.latent.tokens": 4096})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ({"kind": "sgd"}, "training.operator.optimizer.kind: must be one of adamw, muon (got 'sgd')"),
+        ({}, "training.operator.optimizer.kind: required key is missing; add it: one of adamw, muon"),
+        (
+            {"kind": "muon", "momentun": 0.9},
+            "training.operator.optimizer.momentun: unknown key; did you mean 'momentum'?",
+        ),
+        (
+            {"kind": "adamw", "momentum": 0.9},
+            "training.operator.optimizer.momentum: unknown key; known keys here: kind",
+        ),
+        (
+            {"kind": "muon", "momentum": 1.0},
+            "training.operator.optimizer.momentum: must be less than 1 (got 1.0)",
+        ),
+        (7, "training.operator.optimizer: must be a section with keys (got 7)"),
+    ],
+)
+def test_mistakes_of_an_optimizer_are_named(optimizer, message):
+    assert problem("burgers", {"training.operator.optimizer": optimizer}).startswith(message)
+
+
+def test_a_single_token_is_its_own_neighbour():
+    """No dilation is below one."""
+    single = {"model.latent.tokens": 1, "model.denoiser.dilations": [1]}
+    nearest = {"kind": "convolution", "dilations": [1]}
+    assert configured("burgers", single | {"model.operator": nearest}).tokens("burgers1d") == 1
+    text = problem("burgers", single | {"model.operator": nearest | {"dilations": [2]}})
+    assert text.startswith("model.operator.dilations: 2 reaches past the 1 tokens of burgers1d")
+
+
+def test_steps_that_are_pushed_need_frames_too():
+    rollout = {"training.operator.rollout_steps": 4}
+    configured("burgers", rollout | {"training.operator.pushforward_steps": 4})
+    text = problem("burgers", rollout | {"training.operator.pushforward_steps": 5})
+    assert text.startswith(
+        "training.operator.rollout_steps: 9 steps need 10 frames, and a trajectory of burgers1d has 9"
+    )
+
+
+def test_the_command_line_says_it_with_exit_code_2():
+    done = ups("validate", CONFIGS / "burgers_tiny.yaml", "--set", "model.symmetries.square=exact")
+    assert done.returncode == 2
+    assert "model.symmetries.square: 1D Burgers with periodic boundary in primitive variables" in done.stderr

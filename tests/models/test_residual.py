@@ -1,0 +1,128 @@
+"""The deviation of a residual grows with the steepness of its forecast, and its fit finds what made it."""
+
+import math
+
+import pytest
+import torch
+from tiny import LATENT_DIM, LEADS, LINE, PROBLEM, SQUARE, TOKENS, build, fresh
+from torch import Tensor
+
+from ups.models.residual import ResidualNetwork
+
+SHAPES = {PROBLEM: LINE, "square": SQUARE}
+
+
+def network(kind: str = "diffusion") -> ResidualNetwork:
+    model = fresh(kind, shapes=SHAPES)
+    assert isinstance(model, ResidualNetwork)
+    return model
+
+
+def forecasts(count: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.rand(count, 1, 1, 1, generator=generator) * 3 + 0.1
+    return sizes * torch.randn(count, LEADS, TOKENS, LATENT_DIM, generator=generator)
+
+
+def test_the_steepness_is_the_largest_difference_of_neighbours_around_the_seam_too():
+    flat = torch.zeros(1, LEADS, TOKENS, LATENT_DIM)
+    flat[0, 1, -1] = 3.0  # 3 to its left neighbour and, around the seam, to the first token
+    assert network().steepness(flat, PROBLEM).item() == pytest.approx(3.0)
+    model = network()
+    model.get_buffer("deviation_problem_burgers1d")[0] = 0
+    deviation = model.deviation(flat, PROBLEM)[0, 1, :, 0]
+    expected = torch.zeros(TOKENS)
+    expected[-1], expected[0], expected[-2] = 3.0, 3 / math.sqrt(2), 3 / math.sqrt(2)
+    torch.testing.assert_close(deviation, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_walls_have_no_neighbours_beyond():
+    corner = torch.zeros(1, 1, *SQUARE.tokens, LATENT_DIM)
+    corner[0, 0, 0, 0] = 2.0
+    model = network()
+    model.get_buffer("deviation_problem_square")[0] = 0
+    deviation = model.deviation(corner.flatten(2, 3), "square").unflatten(2, SQUARE.tokens)[0, 0, :, :, 0]
+    assert deviation[0, 0].item() == pytest.approx(2.0)
+    assert deviation[0, 1].item() == pytest.approx(math.sqrt(2))
+    assert deviation[-1, 0].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.1, 7.0])
+def test_a_forecast_of_another_amplitude_has_a_deviation_of_that_amplitude(factor):
+    model = build("diffusion")
+    assert isinstance(model, ResidualNetwork)
+    z, scalars = forecasts(4), torch.zeros(4, 2)
+    torch.testing.assert_close(
+        model.deviation(factor * z, PROBLEM), factor * model.deviation(z, PROBLEM), rtol=1e-4, atol=1e-6
+    )
+    (told, sizes), (other, other_sizes) = (model.given(f * z, scalars, PROBLEM) for f in (1.0, factor))
+    torch.testing.assert_close(other, told, rtol=1e-4, atol=1e-4)
+    changed = other_sizes - sizes
+    torch.testing.assert_close(changed[:, 2], torch.full((4,), math.log(factor)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(changed[:, 3], torch.zeros(4), rtol=0, atol=1e-4)
+
+
+def test_the_fit_finds_the_coefficients_of_a_normal_residual():
+    model, z = network(), forecasts(4000)
+    wanted = torch.rand(2, LEADS, LATENT_DIM, generator=torch.Generator().manual_seed(3)) + 0.2
+    model.get_buffer("deviation_problem_burgers1d").copy_(wanted)
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(4))
+    residual = model.deviation(z, PROBLEM) * noise
+    best = likelihood(model, residual, z)
+    model.fit_deviation(residual, z, PROBLEM)
+    assert likelihood(model, residual, z) > best - 1e-3
+    standard = (residual / model.deviation(z, PROBLEM)).square().mean(dim=(0, 2))
+    torch.testing.assert_close(standard, torch.ones_like(standard), rtol=0.03, atol=0)
+
+
+def likelihood(model: ResidualNetwork, residual: Tensor, z: Tensor) -> float:
+    """Mean logarithm, up to a constant."""
+    deviation = model.deviation(z, PROBLEM)
+    return -(deviation.log() + (residual / deviation).square() / 2).mean().item()
+
+
+def test_a_channel_without_error_is_not_divided_by_zero():
+    model, z = network(), forecasts(8)
+    residual = torch.randn(z.shape)
+    residual[..., 2] = 0
+    model.fit_deviation(residual, z, PROBLEM)
+    deviation = model.deviation(z, PROBLEM)
+    assert deviation.isfinite().all()
+    assert (deviation[..., 2] > 1e-3).all()
+
+
+def test_the_gate_scales_the_mean_and_the_factor_what_differs_from_it():
+    model, z = network("consistency"), forecasts(3)
+    samples = torch.randn(3, 6, LEADS, TOKENS, LATENT_DIM, generator=torch.Generator().manual_seed(1))
+    gate, spread = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([2.0, 1.0, 0.5])
+    model.set_calibration(PROBLEM, 1, gate, spread)
+    plain, changed = (model.corrections(samples, z, PROBLEM, way) for way in (0, 1))
+    torch.testing.assert_close(plain, model.deviation(z, PROBLEM)[:, None] * samples)
+    torch.testing.assert_close(changed.mean(dim=1), gate[:, None, None] * plain.mean(dim=1))
+    torch.testing.assert_close(changed.std(dim=1), spread[:, None, None] * plain.std(dim=1))
+
+
+@pytest.mark.parametrize("leads", [1, 2, 3])
+def test_every_lead_has_its_own_place(leads):
+    """Leads that do not fill a position are filled up, and what comes out there is dropped."""
+    model = build("diffusion", shapes=SHAPES).requires_grad_(False)
+    assert isinstance(model, ResidualNetwork)
+    tokens = torch.randn(2, leads, TOKENS, 2 * LATENT_DIM + 1, generator=torch.Generator().manual_seed(0))
+    raw = model.network(tokens, torch.zeros(2, 5), PROBLEM)
+    assert raw.shape == (2, leads, TOKENS, LATENT_DIM)
+    for lead in range(leads):
+        changed = tokens.clone()
+        changed[:, lead] += 1
+        difference = (model.network(changed, torch.zeros(2, 5), PROBLEM) - raw).abs().amax(dim=(0, 2, 3))
+        assert (difference > 1e-4).all()
+
+
+def test_a_student_starts_as_its_teacher_uncalibrated():
+    teacher = build("diffusion", seed=1)
+    student = build("consistency", seed=2)
+    assert isinstance(teacher, ResidualNetwork)
+    assert isinstance(student, ResidualNetwork)
+    student.start_from(teacher)
+    for name, value in teacher.state_dict().items():
+        if "gate" not in name and "spread" not in name:
+            assert torch.equal(student.state_dict()[name], value), name

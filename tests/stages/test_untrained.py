@@ -1,0 +1,130 @@
+"""Stages with nothing to train: the linear codec as it starts, and the best linear map as an operator."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TINY
+
+from ups.config import load_configuration
+from ups.data.cache import open_caches
+from ups.errors import ConfigurationError
+from ups.models.autoencoder import Autoencoder
+from ups.models.build import MODEL_FILE, load_codec, load_model
+from ups.models.operators import LatentOperator
+from ups.runtime.records import read_records
+from ups.runtime.request import Request
+from ups.stages import autoencoder, cache_encode, download, operator
+
+OVERRIDES = {
+    "execution.device": "cpu",
+    "execution.threads": 1,
+    "model.encoder.depth": 0,
+    "model.decoder.depth": 0,
+    "training.autoencoder.steps": 0,
+    "model.operator": {"kind": "linear"},
+    "model.symmetries": {"galilean": "exact", "scaling": "exact"},
+}
+STAGES = {
+    "download": download,
+    "autoencoder": autoencoder,
+    "cache_encode": cache_encode,
+    "operator": operator,
+}
+INPUTS = {
+    "download": (),
+    "autoencoder": ("download",),
+    "cache_encode": ("download", "autoencoder"),
+    "operator": ("download", "cache_encode"),
+}
+
+
+def run(root: Path, stage: str, **overrides: object) -> Path:
+    configuration = load_configuration(TINY, OVERRIDES | overrides)
+    paths = {name: root / name / "output" for name in INPUTS[stage]}
+    contents = dict.fromkeys(INPUTS[stage], "0" * 64)
+    STAGES[stage].run(Request(root / stage, root, stage, "", "", configuration, paths, contents))
+    return root / stage
+
+
+def summary(work: Path) -> dict:
+    return json.loads((work / "outcome.json").read_text())["summary"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("untrained")
+    for stage in ("download", "autoencoder", "cache_encode"):
+        run(root, stage)
+    return root
+
+
+def test_the_codec_is_the_linear_one_and_the_stage_says_so(root, tmp_path, caplog):
+    told = summary(root / "autoencoder")
+    assert told["validation_relative_l2"] < 1e-6
+    assert told["untrained_relative_l2"]["burgers1d"] < 1e-6
+    (record,) = read_records(root / "autoencoder" / "output" / "logs" / "metrics.jsonl")
+    assert (record["step"], record["steps"]) == (0, 0)
+    assert not (root / "autoencoder" / "checkpoints").exists()
+    model, _ = load_model(root / "autoencoder" / "output" / MODEL_FILE)
+    assert isinstance(model, Autoencoder)
+    assert torch.equal(model.encoder.get_parameter("linear.problem_burgers1d.weight"), torch.eye(4))
+    (tmp_path / "download").symlink_to(root / "download")
+    with caplog.at_level(logging.INFO):
+        told = summary(run(tmp_path, "autoencoder", **{"model.latent.dim": 2}))
+    assert "autoencoder: nothing to train" in caplog.text
+    assert "burgers1d: linear codec, 2 of 4 numbers per patch, leaves" in caplog.text
+    assert 1e-4 < told["untrained_relative_l2"]["burgers1d"] < 0.5
+
+
+def test_a_floor_stops_the_stage(root, tmp_path):
+    (tmp_path / "download").symlink_to(root / "download")
+    overrides = {"model.latent.dim": 1, "model.latent.floor": 1e-6}
+    with pytest.raises(ConfigurationError, match=r"(?s)model\.latent: 1 channels on 8 tokens.*lossless: 4"):
+        run(tmp_path, "autoencoder", **overrides)
+    assert not (tmp_path / "autoencoder" / "output" / MODEL_FILE).exists()
+
+
+def test_latents_are_centred_by_their_frame_and_scaled_alike(root):
+    """Where amplitudes are exact: no mean is taken off, and one deviation serves all channels."""
+    codec, _ = load_codec(root / "cache_encode" / "output")
+    statistics = codec.of("burgers1d").statistics
+    assert not statistics.latent_mean.any()
+    assert not statistics.field_mean.any()
+    assert len(statistics.latent_deviation.unique()) == 1
+    cache = open_caches(root / "cache_encode" / "output")["burgers1d"]
+    latents = torch.from_numpy(cache.latents(cache.rows("train"))).float()
+    assert latents.square().mean().item() == pytest.approx(1, rel=1e-2)
+
+
+def test_the_best_linear_map_is_an_operator_without_training(root, caplog):
+    with caplog.at_level(logging.INFO):
+        work = run(root, "operator")
+    assert "operator: nothing to train" in caplog.text
+    told = summary(work)
+    assert told["parameters"] == 0
+    model, _ = load_model(work / "output" / MODEL_FILE)
+    assert isinstance(model, LatentOperator)
+    assert model.get_buffer("linear.problem_burgers1d.fitted").abs().max() > 1e-2
+    # Better than leaving the first frame as it is: on the trajectories that it was fitted on, one step.
+    cache = open_caches(root / "cache_encode" / "output")["burgers1d"]
+    latents = torch.from_numpy(cache.latents(cache.rows("train"))).float()
+    before, after = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
+    with torch.no_grad():
+        left = (model.linear_step(before, "burgers1d") - after).norm()
+    assert left < 0.9 * (before - after).norm()
+    assert 0 < told["validation_relative_l2"] < 1
+
+
+def test_a_trained_path_starts_at_the_fitted_map_and_is_saved_beside_it(root, tmp_path):
+    for name in ("download", "cache_encode"):
+        (tmp_path / name).symlink_to(root / name)
+    frozen = run(root, "operator") / "output" / MODEL_FILE
+    work = run(tmp_path, "operator", **{"model.operator": {"kind": "linear", "linear_path": "trained"}})
+    model, _ = load_model(work / "output" / MODEL_FILE)
+    first, _ = load_model(frozen)
+    key = "linear.problem_burgers1d"
+    assert torch.equal(model.get_buffer(f"{key}.fitted"), first.get_buffer(f"{key}.fitted"))
+    assert 0 < model.get_parameter(f"{key}.change").abs().max() < 0.1

@@ -1,0 +1,440 @@
+"""A race: the operator of a configuration and its peers, on the same trajectories, for the same seconds.
+
+Every entrant goes through the ordinary stages in this one process, one after the other. A number of seconds is made
+a number of steps before the training begins, for the learning rate ends with the last step: some steps are timed,
+and the seconds that the training then really took are told beside the planned ones. Seconds are those of training,
+an autoencoder's included; validation and caching do not count, for anybody.
+
+Every entrant is tuned alike: each of `variants` is trained for `TUNING_SHARE` of the seconds, and the validation split
+decides. The test split is read once, when all is trained.
+"""
+
+import logging
+import math
+import shutil
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock, Timeout
+
+from ups.artifacts.files import file_sums
+from ups.artifacts.identity import code_identity, digest_of
+from ups.config import Configuration
+from ups.config.load import validate
+from ups.config.peers import as_peer
+from ups.data.cache_source import sources_of_artifact
+from ups.data.dataset import load_datasets
+from ups.errors import ConfigurationError, NotFiniteError, PreflightError, StageError
+from ups.evaluation.baselines import persistence, train_mean
+from ups.evaluation.score import Scores, score
+from ups.evaluation.score import records as score_records
+from ups.inference.forecaster import operator_forecaster
+from ups.models.build import MODEL_FILE, load_codec, load_model
+from ups.models.operators import LatentOperator
+from ups.runtime.ranks import join_ranks
+from ups.runtime.records import read_records
+from ups.runtime.request import Request
+from ups.stages import autoencoder, cache_encode, operator
+from ups.stages.scoring import Trial, make_trial, network_forecast, train_means
+
+log = logging.getLogger(__name__)
+
+OPERATOR = "operator"
+LOCK = "race.lock"  # held, it keeps `ups cache gc` away too
+METRICS = (
+    "trajectory_relative_l2",
+    "trajectory_relative_l2_median",
+    "pdebench_nrmse",
+    "seconds_per_trajectory",
+)
+TUNING_SHARE = 0.125
+_TIMED_STEPS, _TIMED_WINDOW = 20, 5  # of which the first window is not counted
+_WARMUP = 20  # one step in so many
+_STAGES = {"autoencoder": autoencoder.run, "cache_encode": cache_encode.run, "operator": operator.run}
+
+Record = dict[str, Any]
+
+
+def variants(configuration: Configuration) -> list[dict[str, Any]]:
+    """What every entrant may choose from: changes of training.operator."""
+    batch = configuration.training.operator.batch_size
+    adamw, muon = {"kind": "adamw"}, {"kind": "muon"}
+    return [
+        {"optimizer": adamw, "learning_rate": 1e-3, "batch_size": batch},
+        {"optimizer": adamw, "learning_rate": 3e-3, "batch_size": batch},
+        {"optimizer": adamw, "learning_rate": 3e-3, "batch_size": max(1, batch // 2)},
+        {
+            "optimizer": muon | {"matrix_learning_rate": 0.02},
+            "learning_rate": 2e-3,
+            "batch_size": batch,
+        },
+        {
+            "optimizer": muon | {"matrix_learning_rate": 0.02},
+            "learning_rate": 2e-3,
+            "batch_size": max(1, batch // 2),
+        },
+        {
+            "optimizer": muon | {"matrix_learning_rate": 0.05},
+            "learning_rate": 4e-3,
+            "batch_size": max(1, batch // 2),
+        },
+    ]
+
+
+def describe(choice: Mapping[str, Any]) -> str:
+    """A variant in words."""
+    optimizer = choice["optimizer"]
+    matrices = optimizer.get("matrix_learning_rate")
+    kind = optimizer["kind"] if matrices is None else f"{optimizer['kind']} {matrices:g}"
+    return f"{kind}, rate {choice['learning_rate']:g}, batch {choice['batch_size']}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        artifacts: directories by stage: autoencoder, cache_encode, operator.
+        training: the variant, in words.
+        planned: seconds that were asked for.
+        seconds: that it took.
+        validation: relative L2 of full rollouts of the validation split, mean over problems.
+    """
+
+    artifacts: dict[str, Path]
+    training: str
+    steps: int
+    planned: float
+    seconds: float
+    validation: float
+
+    def to_json(self) -> Record:
+        """All but the artifacts."""
+        return {
+            "training": self.training,
+            "steps": self.steps,
+            "planned_seconds": self.planned,
+            "seconds": self.seconds,
+            "validation_relative_l2": self.validation if math.isfinite(self.validation) else None,
+        }
+
+
+class Race:
+    """All trainings of a race, below one directory; what an interrupted race finished there is used again."""
+
+    def __init__(self, configuration: Configuration, download: Path, directory: Path) -> None:
+        self.configuration, self.download = configuration, download
+        recipe = {
+            "configuration": configuration.model_dump(mode="json"),
+            "download": download.name,
+            "code": code_identity(__name__),
+        }
+        self.directory = directory / "peers" / digest_of(recipe)
+        self.tuning: list[Record] = []
+        sources = sources_of_artifact(download)
+        self._grids = {problem: source.grid for problem, source in sources.items()}
+        self._periodic = {problem for problem, source in sources.items() if source.boundary == "periodic"}
+
+    def entrant(self, name: str) -> Configuration:
+        """The configuration of an entrant: the operator as it is, or a peer in its place."""
+        if name == OPERATOR:
+            return self.configuration
+        return as_peer(self.configuration, name, self._grids, self._periodic)
+
+    def run(self, name: str, seconds: float, seeds: int) -> list[Trained]:
+        """Tune an entrant with the first seed, and train it with every seed."""
+        configuration = self.entrant(name)
+        self._left(seconds, self._codec(name, configuration, configuration.seed))
+        own = [_own(configuration)] if name == OPERATOR else []
+        choices = own + [choice for choice in variants(configuration) if choice not in own]
+        choice, pace = self._tune(name, configuration, choices, seconds)
+        trained = []
+        for seed in range(configuration.seed, configuration.seed + seeds):
+            log.info("%s: %s, seed %d, %.4g s", name, describe(choice), seed, seconds)
+            trained.append(self._train(name, configuration, choice, seed, pace, seconds, "whole"))
+        return trained
+
+    def clear(self) -> None:
+        """Remove all files of the race."""
+        shutil.rmtree(self.directory)
+
+    def _tune(
+        self, name: str, configuration: Configuration, choices: list[dict[str, Any]], seconds: float
+    ) -> tuple[dict[str, Any], float]:
+        """The choice with the least validation error, and its seconds per step."""
+        tried: list[tuple[float, float, dict[str, Any]]] = []
+        paces: dict[tuple[str, int], float] = {}
+        for choice in choices:
+            alike = choice["optimizer"]["kind"], choice["batch_size"]
+            record: Record = {"measure": "tuning", "model": name, "training": describe(choice)}
+            try:
+                if alike not in paces:
+                    paces[alike] = self._pace(name, configuration, choice)
+                share = TUNING_SHARE * seconds
+                trained = self._train(
+                    name, configuration, choice, configuration.seed, paces[alike], share, "tuning"
+                )
+            except NotFiniteError as error:  # a variant that diverges has lost; the race goes on
+                log.info("%s: %s: %s", name, describe(choice), error)
+                self.tuning.append(record | {"diverged": True})
+                continue
+            tried.append((trained.validation, trained.seconds / trained.steps, choice))
+            self.tuning.append(record | trained.to_json())
+            log.info("%s: %s: validation %.4g", name, describe(choice), trained.validation)
+        if not tried:
+            raise StageError("no variant of the training stayed finite", where=name)
+        _, pace, choice = min(tried, key=lambda one: one[0])
+        return choice, pace
+
+    def _pace(self, name: str, configuration: Configuration, choice: dict[str, Any]) -> float:
+        """Seconds per step, once it has settled."""
+        timed = self._operator(name, configuration, choice, configuration.seed, _TIMED_STEPS, "timing")
+        paces = [
+            record["seconds_per_step"]
+            for record in read_records(timed / "logs" / "metrics.jsonl")
+            if "seconds_per_step" in record and record["step"] > _TIMED_WINDOW
+        ]
+        if not paces:
+            raise ConfigurationError(
+                f"{configuration.model.operator.kind} has nothing to train, and no use for seconds",
+                where="model.operator",
+                fix="race with another kind",
+            )
+        return statistics.median(paces)
+
+    def _train(
+        self,
+        name: str,
+        configuration: Configuration,
+        choice: dict[str, Any],
+        seed: int,
+        pace: float,
+        seconds: float,
+        purpose: Literal["tuning", "whole"],
+    ) -> Trained:
+        """Train for about `seconds`, at `pace` seconds per step; of the whole, an autoencoder's are part."""
+        artifacts = self._codec(name, configuration, seed)
+        left = self._left(seconds, artifacts) if purpose == "whole" else seconds
+        steps = max(1, round(left / pace))
+        artifacts["operator"] = self._operator(name, configuration, choice, seed, steps, purpose)
+        return _trained(artifacts, choice, seconds, seconds - left + training_seconds(artifacts["operator"]))
+
+    def _left(self, seconds: float, artifacts: Mapping[str, Path]) -> float:
+        """Seconds that an autoencoder leaves the operator."""
+        before = training_seconds(artifacts["autoencoder"])
+        if before >= seconds:
+            raise ConfigurationError(
+                f"the autoencoder alone takes {before:.3g} s of {seconds:.3g} s",
+                where="--seconds",
+                fix="give more seconds",
+            )
+        return seconds - before
+
+    def _codec(self, name: str, configuration: Configuration, seed: int) -> dict[str, Path]:
+        """Autoencoder and cache of an entrant."""
+        seeded = _changed(configuration, seed, {})
+        work = self.directory / f"{name}-{seed}"
+        inputs = {"download": self.download}
+        trained = _stage("autoencoder", seeded, work / "autoencoder", inputs)
+        cache = _stage("cache_encode", seeded, work / "cache_encode", inputs | {"autoencoder": trained})
+        return {"autoencoder": trained, "cache_encode": cache}
+
+    def _operator(
+        self,
+        name: str,
+        configuration: Configuration,
+        choice: dict[str, Any],
+        seed: int,
+        steps: int,
+        purpose: str,
+    ) -> Path:
+        told = {
+            "steps": steps,
+            "warmup_steps": steps // _WARMUP,
+            "final_learning_rate": choice["learning_rate"] / 100,
+            "validate_every": steps,
+        }
+        if purpose == "timing":
+            told["log_every"] = _TIMED_WINDOW
+        seeded = _changed(configuration, seed, choice | told)
+        cache = self._codec(name, configuration, seed)["cache_encode"]
+        work = self.directory / f"{name}-{seed}" / f"{purpose}-{digest_of(choice)[:8]}-{steps}"
+        if seeded.execution.compile:
+            torch.compiler.reset()  # a process may compile one function for so many networks and no more
+        return _stage("operator", seeded, work, {"download": self.download, "cache_encode": cache})
+
+
+def _own(configuration: Configuration) -> dict[str, Any]:
+    """The variant that a configuration itself is."""
+    training = configuration.training.operator
+    return {
+        "optimizer": training.optimizer.model_dump(),
+        "learning_rate": training.learning_rate,
+        "batch_size": training.batch_size,
+    }
+
+
+def _changed(configuration: Configuration, seed: int, training: Mapping[str, Any]) -> Configuration:
+    """With another seed and other values of training.operator."""
+    values: dict[str, Any] = configuration.model_dump(mode="json") | {"seed": seed}
+    values["training"]["operator"] |= training
+    return validate(values, where=f"a variant of {configuration.name}")
+
+
+def _stage(name: str, configuration: Configuration, work: Path, inputs: dict[str, Path]) -> Path:
+    """Run a stage in this process, unless it has been; the directory of what it wrote."""
+    output = work / "output"
+    if not (work / "outcome.json").exists():
+        work.mkdir(parents=True, exist_ok=True)
+        contents = {stage: stage for stage in inputs}
+        if "autoencoder" in inputs:  # latents of two codecs are unrelated: each has a name
+            contents["autoencoder"] = file_sums(inputs["autoencoder"] / MODEL_FILE).sha256
+        request = Request(
+            work=work,
+            root=work,
+            stage=name,
+            digest="",
+            code="",
+            configuration=configuration,
+            inputs=inputs,
+            contents=contents,
+        )
+        _STAGES[name](request)
+    return output
+
+
+def _trained(artifacts: dict[str, Path], choice: Mapping[str, Any], planned: float, took: float) -> Trained:
+    records = read_records(artifacts["operator"] / "logs" / "metrics.jsonl")
+    errors = [record["validation_relative_l2"] for record in records if "validation_relative_l2" in record]
+    return Trained(
+        artifacts,
+        describe(choice),
+        steps=records[-1]["step"],
+        planned=planned,
+        seconds=took,
+        # A rollout that is no number is worse than any.
+        validation=math.inf if errors[-1] is None else errors[-1],
+    )
+
+
+def training_seconds(artifact: Path) -> float:
+    """Seconds of a training's steps, from its records; 0 of one without steps."""
+    seconds, before = 0.0, 0
+    for record in read_records(artifact / "logs" / "metrics.jsonl"):
+        if "seconds_per_step" in record:
+            seconds += record["seconds_per_step"] * (record["step"] - before)
+            before = record["step"]
+    return seconds
+
+
+def measure_peers(request: Mapping[str, Any]) -> list[Record]:
+    """The race that a request describes: {"configuration", "download", "directory", "peers", "seeds", "seconds",
+    "finished"}. seconds: None where `finished` holds the operator's artifacts, by seed, and its seconds count.
+    """
+    configuration = Configuration.model_validate(request["configuration"])
+    download, seconds, seeds = Path(request["download"]), request["seconds"], request["seeds"]
+    race = Race(configuration, download, Path(request["directory"]))
+    race.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(race.directory / LOCK, timeout=0):
+            entrants: dict[str, list[Trained]] = {}
+            if seconds is None:
+                entrants[OPERATOR] = _as_configured(request["finished"], configuration)
+                seconds = entrants[OPERATOR][0].seconds
+                if not seconds:
+                    raise ConfigurationError(
+                        "the operator was not trained, and peers cannot be given its seconds",
+                        where="--seconds",
+                        fix="give a number of seconds",
+                    )
+            else:
+                entrants[OPERATOR] = race.run(OPERATOR, seconds, seeds)
+            for name in request["peers"]:
+                entrants[name] = race.run(name, seconds, seeds)
+            records = _score(entrants, configuration, download)
+            race.clear()
+    except Timeout:
+        raise PreflightError(
+            "this race runs already", where=str(race.directory), fix="wait for its end"
+        ) from None
+    return [*records, *race.tuning]
+
+
+def _as_configured(finished: list[dict[str, str]], configuration: Configuration) -> list[Trained]:
+    """The operator as the pipeline trained it, by its own configuration: nothing is planned, nothing tuned."""
+    trainings = []
+    for artifacts in finished:
+        paths = {stage: Path(path) for stage, path in artifacts.items()}
+        took = training_seconds(paths["autoencoder"]) + training_seconds(paths["operator"])
+        trainings.append(_trained(paths, _own(configuration), took, took))
+    return trainings
+
+
+def _score(
+    entrants: Mapping[str, list[Trained]], configuration: Configuration, download: Path
+) -> list[Record]:
+    """Everybody on the full rollouts of the test split, and what needs no training."""
+    table = []
+    batch = configuration.evaluation.batch_size
+    with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
+        datasets = load_datasets(download, ("test",))
+        means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
+        for problem, dataset in datasets.items():
+            trial = make_trial(problem, dataset, "test", configuration, ranks.device, mean=means.get(problem))
+            about = {
+                "train_trajectories": configuration.problems[problem].counts.train,
+                "rollout_steps": configuration.training.operator.rollout_steps,
+            }
+            if trial.mean is None:
+                name, trivial = "persistence", persistence(trial.steps)
+            else:
+                name, trivial = "train_mean", train_mean(trial.mean)
+            result = score(
+                name, trivial, trial.truth, trial.setting, members=1, calls_per_step=0, batch=batch
+            )
+            table.append(_record(result, trial) | about)
+            for name, trainings in entrants.items():
+                for place, trained in enumerate(trainings):
+                    result, parameters = _score_one(name, trained, trial, batch)
+                    told = {"seed": configuration.seed + place, "parameters": parameters}
+                    table.append(_record(result, trial) | about | told | trained.to_json())
+    return table
+
+
+def _record(scores: Scores, trial: Trial) -> Record:
+    """One row of the table of a problem, with the conventions that the records of an evaluation repeat."""
+    numbers = score_records(scores, trial.setting)
+    values = {number["metric"]: number["value"] for number in numbers if number["field"] is None}
+    errors = {number["metric"]: number["standard_error"] for number in numbers}
+    first = numbers[0]
+    shared = (
+        "problem",
+        "model",
+        "dataset",
+        "data_version",
+        "split",
+        "n_trajectories",
+        "frames",
+        "resolution",
+    )
+    return (
+        {"measure": "peers"}
+        | {key: first[key] for key in (*shared, "device", "threads", "batch")}
+        | {name: values[name] for name in METRICS}
+        | {"standard_error": errors[METRICS[0]]}
+    )
+
+
+def _score_one(name: str, trained: Trained, trial: Trial, batch: int) -> tuple[Scores, int]:
+    device, problem = trial.truth.device, trial.setting.problem
+    codec, _ = load_codec(trained.artifacts["cache_encode"], device)
+    model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)
+    assert isinstance(model, LatentOperator)
+    forecast = network_forecast(codec.of(problem), operator_forecaster(model, problem), trial, seed=0)
+    forecast(trial.truth[:2, 0])  # the first call allocates, and is not timed
+    result = score(name, forecast, trial.truth, trial.setting, members=1, calls_per_step=1, batch=batch)
+    return result, sum(parameter.numel() for parameter in model.parameters())

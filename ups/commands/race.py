@@ -1,0 +1,248 @@
+"""`ups bench peers CONFIG`: the operator of a configuration and its peers, trained for the same seconds."""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from ups.commands.arguments import add_configuration, add_root, count, read_configuration
+from ups.commands.tables import METRICS, show
+from ups.config import Configuration
+from ups.config.load import parse_overrides
+from ups.config.peers import PEERS
+from ups.config.schema import StageName
+from ups.errors import ConfigurationError
+from ups.pipeline.execute import Built
+from ups.pipeline.run import Run, find_root, run_all
+from ups.pipeline.tool import run_tool
+
+TOLERANCE = 0.1
+_STEPS_AND_SECONDS = ("parameters", "training", "steps", "planned s", "real s")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train the operator of CONFIG and its peers on the same trajectories for the same seconds, one after the other, "
+        "and score all on full rollouts of the test split. Nothing else should be running. A race that was interrupted "
+        "goes on where it was."
+    )
+    add_configuration(parser)
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        default=list(PEERS),
+        metavar="NAMES",
+        help=f"some of {','.join(PEERS)} (default: all)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        help="of training for everybody, after a tuning that takes about as long again. Default: what the operator of "
+        "CONFIG took, as the chain trains it",
+    )
+    parser.add_argument("--seeds", type=count, default=1, help="trainings of everybody (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_root(parser)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Bring the data of the run (and its operator) to sealed artifacts, race, and print who came where."""
+    configuration = read_configuration(options)
+    if configuration.execution.processes > 1:
+        raise ConfigurationError(
+            f"a race runs in one process, and this run in {configuration.execution.processes}",
+            where="execution.processes",
+            fix="--set execution.processes=1",
+        )
+    if options.seconds is None:
+        seeds = range(configuration.seed, configuration.seed + options.seeds)
+        runs = [_run(options, "operator", {"seed": seed}) for seed in seeds]
+    else:
+        runs = [_run(options, "download", {})]
+    configuration = runs[0].configuration
+    place = find_root(options.root) / "artifacts" / ".work"
+    records = run_tool(
+        "ups.benchmarks",
+        {
+            "subject": "peers",
+            "configuration": configuration.model_dump(mode="json"),
+            "download": str(runs[0].built["download"].artifact.path),
+            "directory": str(place),
+            "peers": options.peers,
+            "seconds": options.seconds,
+            "seeds": options.seeds,
+            "finished": [
+                {name: str(built.artifact.path) for name, built in run.built.items()} for run in runs
+            ],
+        },
+        place=place,
+        threads=configuration.execution.threads,
+        on_line=_tell,
+    )
+    unequal = departures(records)
+    if unequal:
+        _tell(
+            f"not a fair race: trainings took more than {TOLERANCE:.0%} more or less than their seconds, for something "
+            f"else was running ({', '.join(unequal)}); repeat it on a quiet machine"
+        )
+    if options.json:
+        print(json.dumps(records, indent=2))
+        return
+    raced = [record for record in records if record["measure"] == "peers"]
+    tuned = [record for record in records if record["measure"] == "tuning"]
+    for problem in dict.fromkeys(record["problem"] for record in raced):
+        rows = [record for record in raced if record["problem"] == problem]
+        show(_race_table(rows, configuration, options.seconds))
+        print()
+    show(_tuning_table(tuned))
+
+
+def departures(records: list[dict[str, Any]]) -> list[str]:
+    """Trainings, the tuning's too, whose real seconds were not the planned ones: "fno 27 of 40 s"."""
+    return list(
+        dict.fromkeys(
+            f"{record['model']} {record['seconds']:.3g} of {record['planned_seconds']:.3g} s"
+            for record in records
+            if "seconds" in record
+            and abs(record["seconds"] - record["planned_seconds"]) > TOLERANCE * record["planned_seconds"]
+        )
+    )
+
+
+def _run(options: argparse.Namespace, until: StageName, changes: Mapping[str, Any]) -> Run:
+    """An ordinary run of the configuration, up to a stage."""
+    overrides = {**parse_overrides(options.assignments), **changes}
+    run = Run.start(options.config, overrides, root=options.root, until=until)
+
+    def on_stage(name: StageName, built: Built | None) -> None:
+        if built is not None:
+            _tell(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
+
+    run_all(run, on_line=_tell, on_stage=on_stage, until=until)
+    return run
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _race_table(records: list[dict[str, Any]], configuration: Configuration, seconds: float | None) -> Table:
+    """A row per entrant: means over seeds, with their deviation where there are several."""
+    first, seeds = records[0], len({record.get("seed") for record in records} - {None})
+    operator = next(record for record in records if record["model"] == "operator")
+    if seconds is None:
+        own = (
+            f"{operator['planned_seconds']:.3g} s of training each, as many as the operator took, which was trained by "
+            "its configuration; peers tuned on the validation split"
+        )
+    else:
+        own = f"{seconds:.3g} s of training each, the operator's autoencoder included; all tuned on the validation split"
+    title = (
+        f"{first['dataset']} ({first['problem']}, data {first['data_version']}): {first['n_trajectories']} "
+        f"{first['split']} trajectories, {first['frames'] - 1} steps rolled out from the given first frame, which is not "
+        f"scored, at {' x '.join(map(str, first['resolution']))} points of the float32 source\n"
+        f"{first['train_trajectories']} train trajectories less the diffusion model's "
+        f"{configuration.training.operator.residual_fraction:.3g}; loss: relative L2 over {first['rollout_steps']} "
+        f"steps; averaged weights, cosine schedule; peers are networks on points\n{own}; {seeds} seed(s); "
+        f"{first['device']}, {first['threads']} thread(s), {first['batch']} trajectories at once"
+    )
+    table = Table(
+        Column("model", no_wrap=True),
+        *(Column(name, no_wrap=True, justify="right") for name in map(_headed, _METRICS)),
+        *(Column(name, no_wrap=True) for name in _STEPS_AND_SECONDS),
+        title=Text(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for model in dict.fromkeys(record["model"] for record in records):
+        rows = [record for record in records if record["model"] == model]
+        table.add_row(
+            model,
+            *(_mean([row[metric] for row in rows]) for metric in _METRICS),
+            *(_told([row.get(name) for row in rows]) for name in _TOLD),
+        )
+    return table
+
+
+def _tuning_table(records: list[dict[str, Any]]) -> Table:
+    table = Table(
+        Column("model", no_wrap=True),
+        Column("training", no_wrap=True),
+        Column("steps", justify="right"),
+        Column("planned s", justify="right"),
+        Column("real s", justify="right"),
+        Column("validation rel. L2", justify="right"),
+        title=Text("Tuning: what everybody could choose from, on the validation split, with the first seed"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for record in records:
+        error = "diverged" if record.get("diverged") else _number(record["validation_relative_l2"])
+        table.add_row(
+            record["model"],
+            record["training"],
+            *(_number(record.get(name)) for name in ("steps", "planned_seconds", "seconds")),
+            error,
+        )
+    return table
+
+
+_METRICS = (
+    "trajectory_relative_l2",
+    "trajectory_relative_l2_median",
+    "pdebench_nrmse",
+    "seconds_per_trajectory",
+)
+_TOLD = ("parameters", "training", "steps", "planned_seconds", "seconds")
+
+
+def _headed(metric: str) -> str:
+    return METRICS[metric]
+
+
+def _mean(values: list[float | None]) -> str:
+    """Mean over seeds and, of several, their deviation."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return "not finite"
+    mean = statistics.fmean(numbers)
+    return f"{mean:.3g}" + (f" ± {statistics.stdev(numbers):.1g}" if len(numbers) > 1 else "")
+
+
+def _told(values: list[Any]) -> str:
+    """What seeds have in common, or the mean of what they have not."""
+    if any(value is None for value in values):
+        return ""
+    return _number(values[0] if len(set(values)) == 1 else statistics.fmean(values))
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _peers(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PEERS)}")
+    return list(dict.fromkeys(names))

@@ -1,0 +1,73 @@
+"""Peers of the operator: networks that others use, as configurations of the same chain.
+
+A peer is an operator without a codec: a token for every point, a channel for every field, nothing trained before it.
+So it goes through the same stages, on the same trajectories, with the same loss, as the operator it is compared with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ups.config.load import validate
+from ups.config.schema import Configuration
+from ups.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One network.
+
+    Attributes:
+        operator: its section model.operator.
+        draws_shifts: whether training draws shifts of periodic problems at random; the others commute with them.
+    """
+
+    operator: Mapping[str, Any] = field(hash=False)
+    draws_shifts: bool = False
+
+
+PEERS: dict[str, Peer] = {
+    "fno": Peer({"kind": "fno", "width": 64, "depth": 4, "modes": 32}),
+    "unet": Peer({"kind": "unet", "width": 32, "depth": 1, "levels": 3}, draws_shifts=True),
+    "dilated_resnet": Peer(
+        {"kind": "convolution", "width": 64, "dilations": [1, 2, 4, 8, 4, 2, 1, 1, 2, 4, 8, 4, 2, 1]}
+    ),
+}
+
+
+def as_peer(
+    configuration: Configuration, name: str, grids: Mapping[str, tuple[int, ...]], periodic: set[str]
+) -> Configuration:
+    """The configuration with a peer for its operator; data, training and evaluation stay as they are.
+
+    Args:
+        grids: points per axis of every problem's trajectories.
+        periodic: names of the problems without walls.
+
+    Raises:
+        ConfigurationError: the peer does not fit the grids.
+    """
+    where = f"the peer {name} of {configuration.name}"
+    for problem, grid in grids.items():
+        if len(set(grid)) > 1:
+            raise ConfigurationError(
+                f"{problem} has {' x '.join(map(str, grid))} points, and a token grid has as many tokens along every axis",
+                where=where,
+                fix="compare on a square grid",
+            )
+    peer, values = PEERS[name], configuration.model_dump(mode="json")
+    values["model"] |= {
+        "latent": {
+            "tokens": {problem: grid[0] for problem, grid in grids.items()},
+            "dim": max(data.channels for data in configuration.problems.values()),
+        },
+        "encoder": {"depth": 0},
+        "decoder": {"depth": 0},
+        "operator": {**peer.operator, "linear_path": "none", "conserve": False},
+        "symmetries": {
+            problem: {"shift": "augment" if peer.draws_shifts and problem in periodic else "off"}
+            for problem in grids
+        },
+    }
+    values["training"]["autoencoder"]["steps"] = 0
+    return validate(values, where=where)

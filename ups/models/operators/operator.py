@@ -1,0 +1,132 @@
+"""One time step in latents: what surrounds the network that was chosen."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ups.models.codec import ProblemCodec
+from ups.models.embedding import module_key
+from ups.models.operators.linear import LinearPath
+from ups.models.shape import ProblemShape
+from ups.problems import AMPLITUDE
+
+_TINY = 1e-12
+
+
+class LatentOperator(nn.Module):
+    """z(t + dt) = a N(z / a), N(z) = S z + network(z, scalars), and what is conserved stays.
+
+    S is the identity or the linear path: a fresh operator is persistence, or the best linear map.
+
+    a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
+    step, for a field that decays would else leave the range that the network was trained on; the network is told
+    of it through the dimensionless numbers.
+
+    Conserved fields keep their mean exactly: the part of an increment that would change it is taken off, evenly
+    over the domain. (Rejected: a network of fluxes whose differences are the increments. It conserves as well, and
+    makes a network that must be small where the field is smooth learn cancellation: LOG.md.)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shapes: Mapping[str, ProblemShape],
+        latent_dim: int,
+        *,
+        linear: Mapping[str, LinearPath],
+        linear_path: bool,
+        conserve: bool,
+    ) -> None:
+        """linear: of the problems that have one; linear_path: whether it is part of the step."""
+        super().__init__()
+        self.network, self.shapes, self.conserve = network, dict(shapes), conserve
+        self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
+        self.linear_path = linear_path
+        for name, shape in shapes.items():
+            key = module_key(name)
+            exponents = torch.tensor([float(number.get(AMPLITUDE, 0)) for number in shape.problem.numbers])
+            self.register_buffer(f"exponents_{key}", exponents, persistent=False)
+            self.register_buffer(f"unit_{key}", torch.ones(()))
+            self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
+
+    def calibrate(self, codec: ProblemCodec) -> None:
+        """Take from a codec what an amplitude and a mean are in its latents.
+
+        Raises:
+            ValueError: they are no linear functions of the latents, for the codec is not linear.
+        """
+        shape, statistics = codec.shape, codec.statistics
+        conserved = conserved_channels(shape) if self.conserve else []
+        if not (shape.scales_itself or conserved):
+            return
+        if codec.autoencoder.encoder.correction or codec.autoencoder.decoder.correction:
+            raise ValueError("amplitude and mean are linear in the latents of a linear codec only")
+        key = module_key(codec.problem)
+        values = shape.layout.patch_points * shape.channels
+        if shape.scales_itself:
+            deviation = statistics.latent_deviation.square().mean().sqrt()
+            unit = (
+                deviation * statistics.field_deviation[0] * (len(statistics.latent_deviation) / values) ** 0.5
+            )
+            self.get_buffer(f"unit_{key}").copy_(unit)
+        if conserved:
+            weight = (
+                cast(nn.Linear, codec.autoencoder.decoder.linear[key]).weight * statistics.latent_deviation
+            )
+            means = weight.view(-1, shape.channels, weight.shape[1]).mean(dim=0)[conserved]
+            self.get_buffer(f"mass_{key}").copy_(torch.linalg.qr(means.T.double()).Q.T)
+
+    def forward(self, latents: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        """Latents [B, K, d], scalars [B, S] (logarithms of dimensionless numbers) to [B, K, d]."""
+        key = module_key(problem)
+        amplitude = None
+        state = latents
+        if self.shapes[problem].scales_itself:
+            amplitude = latents.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(_TINY)
+            state = latents / amplitude
+            logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
+            scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
+        increment = self.network(state, scalars, problem)
+        if self.linear_path:
+            increment = increment + self.linear[key](state)
+        step = state + self.conserving(increment, problem)
+        return step if amplitude is None else amplitude * step
+
+    def linear_step(self, latents: Tensor, problem: str) -> Tensor:
+        """One step of the linear map alone, as it was fitted."""
+        path = self.linear[module_key(problem)]
+        assert isinstance(path, LinearPath)
+        return latents + path.as_fitted(latents)
+
+    def linear_of(self, problem: str) -> nn.Module:
+        """The linear path of a problem."""
+        return self.linear[module_key(problem)]
+
+    def has_linear(self, problem: str) -> bool:
+        return module_key(problem) in self.linear
+
+    def conserving(self, change: Tensor, problem: str) -> Tensor:
+        """A change of latents [..., K, d] without the part that changes the mean of conserved fields."""
+        if not self.conserve:
+            return change
+        mass = self.get_buffer(f"mass_{module_key(problem)}")
+        if not len(mass):
+            return change
+        return change - (change.mean(dim=-2, keepdim=True) @ mass.T) @ mass
+
+
+def conserved_channels(shape: ProblemShape) -> list[int]:
+    """Fields whose mean the equation keeps: none of a map, and none where something may leave the domain."""
+    if shape.problem.is_map or shape.boundary != "periodic":
+        return []
+    declared = shape.problem.fields_in(shape.variables)
+    return [channel for channel, field in enumerate(declared) if field.conserved]
+
+
+class NoNetwork(nn.Module):
+    """The network of an operator that is its linear path alone: zero."""
+
+    def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        return torch.zeros_like(tokens)

@@ -1,0 +1,39 @@
+"""Test trajectories outside the training range: what an exact symmetry is worth there, and what is only learnt."""
+
+from dataclasses import replace
+
+import torch
+
+from ups.config.data import FromSinusoids
+from ups.config.schema import Outside
+from ups.data.dataset import Dataset
+from ups.stages.generation import solve_rows
+
+SPLIT = "outside"
+
+
+def outside_dataset(dataset: Dataset, data: FromSinusoids, outside: Outside, device: torch.device) -> Dataset:
+    """The first test trajectories with other amplitude, offset and parameter, solved by the data's own solver.
+
+    dataset: with its test split.
+    """
+    (parameter,) = dataset.parameters
+    changed = data.model_copy(
+        update={
+            "amplitude": data.amplitude * outside.amplitude,
+            "offset": data.offset + outside.offset,
+            parameter: getattr(data, parameter) * outside.parameter,
+        }
+    )
+    numbers = dataset.rows[dataset.splits["test"]][: outside.trajectories]
+    stride = data.solver_resolution // data.resolution
+    fields = solve_rows(changed, numbers, device)[:, :, ::stride].cpu().numpy()
+    told = f"initial states x {outside.amplitude:g} {outside.offset:+g}, {parameter} x {outside.parameter:g}"
+    return replace(
+        dataset,
+        fields=fields,
+        parameters={parameter: getattr(changed, parameter)},
+        splits={SPLIT: torch.arange(len(fields)).numpy()},
+        rows=numbers,
+        title=f"{dataset.title}, {told}",
+    )

@@ -11,11 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration
-from ups.commands.tables import result_tables
+from ups.commands.tables import console, result_tables, show
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
 from ups.pipeline.device import resolve
@@ -27,7 +25,6 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
-COLUMNS_OF_A_FILE = 132  # a log file has no width of its own, and 80 would cut the names of the models
 
 
 def main() -> int:
@@ -52,13 +49,10 @@ def main() -> int:
         return Interrupted.exit_code
     # The temporary server announces its end when the interpreter exits; the result is to come last.
     logging.getLogger("prefect").setLevel(logging.WARNING)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=COLUMNS_OF_A_FILE)
     for name in ("metrics.json", OUTSIDE):
         for table in result_tables(read_json(report.parent / name)):
-            console.print(table)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+            show(table)
+    console().print(f"report: {report}", soft_wrap=True)
     return EXIT_OK
 
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from ups.commands import tables
-from ups.commands.tables import METRICS, plan_table, result_table, result_tables
+from ups.commands.tables import METRICS, plan_table, result_table, result_tables, seed_tables
 from ups.pipeline.plan import PlannedStage
 
 MODELS = ["persistence", "spatial_mean", "operator", "diffusion", "diffusion_zero_noise", "consistency_1"]
@@ -117,3 +117,14 @@ def test_colours_are_for_terminals(monkeypatch, capsys):
     with (terminal := Console(force_terminal=True, width=140, no_color=False)).capture() as captured:
         terminal.print(plan_table(PLAN))
     assert "\x1b[32mHIT" in captured.get()
+
+
+def test_several_seeds_are_shown_with_their_range():
+    def run(seed, error):
+        shared = {"problem": "p", "field": None, "seed": seed, "metric": "trajectory_relative_l2"}
+        return [shared | {"model": "operator", "value": error}, shared | {"model": "trivial", "value": 1.0}]
+
+    (table,) = seed_tables([run(0, 0.1), run(1, 0.3)])
+    assert "seeds 0, 1" in str(table.title)
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows == [("operator", "0.2 [0.1, 0.3]"), ("trivial", "1")]

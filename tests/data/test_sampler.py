@@ -97,3 +97,23 @@ def test_every_window_comes_at_every_place():
     for epoch in range(700):
         counts[permuted(35 * epoch, batch_size=1)[0]] += 1
     assert np.square(counts - 20).sum() / 20 < 34 + 4 * 8.2  # chi-square as above
+
+
+def test_early_starts_are_drawn_as_often_as_their_exponent_says():
+    counts = np.zeros(5)
+    for step in range(1000):
+        rows, starts = draw_windows(0, step, **SHAPE, start_exponent=1.0)
+        assert ((rows >= 0) & (rows < 7)).all()
+        np.add.at(counts, starts, 1)
+    expected = 1 / np.arange(1, 6)
+    expected *= counts.sum() / expected.sum()
+    # chi-square with 4 degrees of freedom: mean 4, deviation 2.8
+    assert (np.square(counts - expected) / expected).sum() < 4 + 4 * 2.8
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_early_starts(world):
+    whole = draw_windows(3, 17, **SHAPE, start_exponent=0.7)
+    shares = [draw_windows(3, 17, **SHAPE, start_exponent=0.7, rank=r, world=world) for r in range(world)]
+    for part in range(2):
+        np.testing.assert_array_equal(np.stack([s[part] for s in shares], axis=1).ravel(), whole[part])

@@ -13,7 +13,7 @@ from ups.artifacts.collection import collect
 from ups.artifacts.identity import digest_of
 from ups.errors import StorageError
 from ups.pipeline import run as run_module
-from ups.pipeline.run import Run
+from ups.pipeline.run import Run, overrides_by_seed
 
 OFF = {"tracking.wandb": "disabled", "execution.device": "cpu"}
 
@@ -95,3 +95,10 @@ def test_the_plan_of_a_run_is_that_of_its_configuration(finished_root):
     recipes = make_recipes(load_configuration(run / "config.yaml"), Store(root))
     planned = {row["stage"]: row["digest"] for row in json.loads((run / "plan.json").read_text())}
     assert {name: digest_of(recipe) for name, recipe in recipes.items()} == planned
+
+
+def test_seeds_are_runs_that_differ_in_their_seed_alone():
+    assert overrides_by_seed(TINY, {"seed": 5, "seeds": 3, "execution.threads": 1}) == [
+        {"seed": seed, "seeds": 1, "execution.threads": 1} for seed in (5, 6, 7)
+    ]
+    assert overrides_by_seed(TINY, None) == [{}]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.data.splits import fitted_and_held_out
+from ups.errors import ConfigurationError
 from ups.inference.forecaster import operator_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
@@ -45,6 +46,13 @@ def run(request: Request) -> None:
             model.calibrate(problem.codec)
             if model.has_linear(name):
                 fit_linear(model, name, problem, configuration.training.operator.residual_fraction)
+            elif chosen.linear_path != "none":
+                # The file said another boundary than the configuration could know.
+                raise ConfigurationError(
+                    f"the data of {name} have walls, and its linear map would be too large a matrix",
+                    where="model.operator.linear_path",
+                    fix="write none, or lower tokens or dim",
+                )
         objective = RolloutError(
             codec,
             {

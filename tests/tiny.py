@@ -21,7 +21,7 @@ from ups.models.frame import Frame
 from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.objectives.autoencoder import Normalisation
-from ups.objectives.operator import Evolution
+from ups.objectives.evolution import Evolution
 from ups.problems import Symmetry
 from ups.runtime.ranks import Ranks
 

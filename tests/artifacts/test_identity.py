@@ -57,11 +57,11 @@ def test_a_loss_changes_who_uses_it(package):
     assert changed == {"autoencoder", "operator", "evaluate"}
 
 
-def test_the_solver_changes_only_the_data(package):
+def test_a_solver_changes_the_data_and_what_is_solved_outside_their_range(package):
     before = identities()
     edit(package / "physics" / "advection.py", r"_BLOCK_VALUES = 4_194_304", "_BLOCK_VALUES = 4096")
     changed = {name for name, value in identities().items() if value != before[name]}
-    assert changed == {"download"}
+    assert changed == {"download", "evaluate"}
 
 
 def test_how_a_run_is_asked_for_does_not_count(package):

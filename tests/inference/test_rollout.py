@@ -21,7 +21,7 @@ from ups.inference.rollout import decoded_rollout
 from ups.models import codec as codec_module
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
-from ups.objectives.operator import rollout
+from ups.objectives.evolution import rollout
 
 MEMBERS = 3
 SAMPLER = {"steps": 2, "sigma_min": 0.05, "centre": 3.0}

@@ -16,7 +16,8 @@ from ups.models.build import build_model
 from ups.models.codec import Codec
 from ups.models.operators import network_of
 from ups.models.shape import ProblemShape
-from ups.objectives.operator import Evolution, RolloutError, rollout
+from ups.objectives.evolution import Evolution, rollout
+from ups.objectives.operator import RolloutError
 from ups.optim.build import build_optimizer
 from ups.optim.muon import hidden_matrices
 

@@ -17,7 +17,8 @@ from ups.objectives import Objective
 from ups.objectives.autoencoder import Reconstruction
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.objectives.diffusion import ResidualDenoising
-from ups.objectives.operator import RolloutError, rollout
+from ups.objectives.evolution import rollout
+from ups.objectives.operator import RolloutError
 
 WIDE = {"width": 32, "depth": 1, "heads": 4, "ratio": 2}
 SHAPES = {PROBLEM: LINE}

@@ -15,7 +15,8 @@ from ups.models.codec import Codec
 from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
 from ups.models.shape import ProblemShape
-from ups.objectives.operator import Evolution, RolloutError, rollout
+from ups.objectives.evolution import Evolution, rollout
+from ups.objectives.operator import RolloutError
 
 LINEAR = {"encoder": NETWORK | {"depth": 0}, "decoder": NETWORK | {"depth": 0}}
 

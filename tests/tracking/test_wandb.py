@@ -101,7 +101,7 @@ def test_names_and_values_of_a_finished_run(finished_root, tmp_path):
     names = {name for row in history for name in row}
     assert names >= {
         "training/autoencoder/loss", "training/operator/loss", "training/operator/L_forward",
-        "training/operator/L_rollout", "training/operator/L_field", "training/diffusion/loss",
+        "training/operator/L_rollout", "training/diffusion/loss",
         "training/consistency/loss", "training/operator/learning_rate",
     }  # fmt: skip
     assert not any("L_inv" in name for name in names), "inverse losses are not enabled"

@@ -22,7 +22,7 @@ from ups.inference.correction import (
 )
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
-from ups.objectives.operator import rollout
+from ups.objectives.evolution import rollout
 
 CONSISTENCY_CALLS = (1, 2)
 """The ways in which the consistency student is sampled."""

@@ -10,23 +10,8 @@ from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import Codec
 from ups.models.frame import Frame
+from ups.objectives.evolution import Evolution, rollout
 from ups.objectives.objective import Loss
-from ups.problems import Symmetry
-
-
-@dataclass(frozen=True)
-class Evolution:
-    """What an objective must know of a problem beside its codec.
-
-    Attributes:
-        time_step: between frames, in the problem's units; 1 for a map.
-        parameters: of the equation.
-        augment: symmetries that are drawn at random.
-    """
-
-    time_step: float
-    parameters: dict[str, float]
-    augment: tuple[Symmetry, ...] = ()
 
 
 class RolloutError:
@@ -135,12 +120,3 @@ class _Window:
     states: Tensor
     scalars: Tensor
     unit: Tensor
-
-
-def rollout(operator: nn.Module, state: Tensor, scalars: Tensor, problem: str, steps: int) -> Tensor:
-    """Apply an operator again and again: [B, K, d] to [B, steps, K, d], the given state not included."""
-    states = []
-    for _ in range(steps):
-        state = operator(state, scalars, problem)
-        states.append(state)
-    return torch.stack(states, dim=1)

@@ -21,7 +21,7 @@ from ups.data.stores import WindowStore
 from ups.data.streaming import ReadAhead
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.models.codec import Codec, ProblemCodec
-from ups.objectives.operator import Evolution
+from ups.objectives.evolution import Evolution
 from ups.problems import Symmetry
 from ups.runtime.ranks import Ranks
 from ups.training.step import BatchSource

@@ -13,7 +13,7 @@ from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.models.operators import LatentOperator
-from ups.objectives.operator import rollout
+from ups.objectives.evolution import rollout
 from ups.runtime.randomness import numpy_generator
 
 _TRAJECTORIES_AT_ONCE = 128

@@ -16,7 +16,7 @@ class AnyPointDecoder(nn.Module):
 
     Tokens become the values of their patches, and the grid's values become those at any coordinate
     (`ups.models.interpolation`), on or off the training grid. Decoding the grid itself is one small matrix
-    product per token: a tenth of an operator step or less.
+    product per token.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class RolloutError:
 
     The error is that of the decoded fields, and its norm the physical field's, mean included, whatever the frame
     of reference: relative to the zero-mean frame's own, decaying norm it costs a factor of ten in the trained
-    model's error (LOG.md). Targets are decoded too: an operator is not asked for what its codec cannot say.
+    model's error. Targets are decoded too: an operator is not asked for what its codec cannot say.
 
     Windows are cached latents, or, where symmetries are drawn at random, fields that are turned and encoded here.
     Gradients flow through all counted steps.

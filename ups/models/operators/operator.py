@@ -25,8 +25,8 @@ class LatentOperator(nn.Module):
     of it through the dimensionless numbers.
 
     Conserved fields keep their mean exactly: the part of an increment that would change it is taken off, evenly
-    over the domain. (Rejected: a network of fluxes whose differences are the increments. It conserves as well, and
-    makes a network that must be small where the field is smooth learn cancellation: LOG.md.)
+    over the domain. (A network of fluxes
+    whose differences are the increments would conserve as well, and was not compared.)
     """
 
     def __init__(

@@ -10,8 +10,8 @@ from filelock import FileLock
 from ups.artifacts import Store
 from ups.artifacts.collection import leftovers
 from ups.artifacts.store import BusyError
-from ups.benchmarks import peers
-from ups.benchmarks.peers import (
+from ups.benchmarks import race as races
+from ups.benchmarks.race import (
     LOCK,
     OPERATOR,
     TUNING_SHARE,
@@ -139,7 +139,7 @@ def download(root: Path) -> Path:
 
 def race(monkeypatch: pytest.MonkeyPatch, download: Path, directory: Path, stages: Stages) -> Race:
     for name in ("autoencoder", "cache_encode", "operator"):
-        monkeypatch.setitem(peers._STAGES, name, getattr(stages, name))
+        monkeypatch.setitem(races._STAGES, name, getattr(stages, name))
     return Race(CONFIGURATION, download, directory)
 
 

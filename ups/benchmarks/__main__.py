@@ -17,9 +17,13 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
             threads=request["threads"], seconds=request["seconds"], device=request["device"]
         )
     if request["subject"] == "peers":
-        from ups.benchmarks.peers import measure_peers
+        from ups.benchmarks.race import measure_peers
 
         return measure_peers(request)
+    if request["subject"] == "ablation":
+        from ups.benchmarks.race import measure_ablation
+
+        return measure_ablation(request)
     from ups.benchmarks.cache import measure_cache
 
     with TemporaryDirectory(prefix=".bench-", dir=request["directory"]) as directory:

@@ -1,4 +1,4 @@
-"""`ups bench data|cache|peers`."""
+"""`ups bench data|cache|peers|ablation`."""
 
 import argparse
 import json
@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     race.add_arguments(
         subjects.add_parser("peers", help="FNO, U-Net and others against the operator of a configuration")
     )
+    race.add_ablation_arguments(
+        subjects.add_parser("ablation", help="the operator of a configuration against itself with changes")
+    )
     for subject in (data, cache):
         subject.add_argument("--threads", type=count, default=2, help="default 2")
         subject.add_argument("--json", action="store_true", help="print JSON")
@@ -41,6 +44,9 @@ def execute(options: argparse.Namespace) -> None:
     """Measure in a process of its own and print the records."""
     if options.subject == "peers":
         race.execute(options)
+        return
+    if options.subject == "ablation":
+        race.execute_ablation(options)
         return
     place = find_root(options.root) / "artifacts" / ".work"
     request: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`ups bench peers CONFIG`: the operator of a configuration and its peers, trained for the same seconds."""
+"""`ups bench peers|ablation CONFIG`: the operator and its peers, or its variants, trained for the same seconds."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Column, Table
@@ -14,10 +15,12 @@ from rich.text import Text
 from ups.commands.arguments import add_configuration, add_root, count, read_configuration
 from ups.commands.tables import METRICS, show
 from ups.config import Configuration
+from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
 from ups.config.schema import StageName
 from ups.errors import ConfigurationError
+from ups.pipeline.device import resolve
 from ups.pipeline.execute import Built
 from ups.pipeline.run import Run, find_root, run_all
 from ups.pipeline.tool import run_tool
@@ -51,15 +54,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_root(parser)
 
 
+def add_ablation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train the operator of CONFIG, and again with each of the changes of a file, on the same trajectories for the same "
+        "seconds, one after the other and each by its own settings; score all on full rollouts of the validation "
+        "split. Nothing else should be running. An ablation that was interrupted goes on where it was."
+    )
+    add_configuration(parser)
+    parser.add_argument(
+        "changes",
+        metavar="CHANGES",
+        type=Path,
+        help="YAML file {name: {dotted key: value}}, e.g. configs/ablation.yaml",
+    )
+    parser.add_argument("--seconds", type=_seconds, required=True, help="of training for everybody")
+    parser.add_argument("--seeds", type=count, default=1, help="trainings of everybody (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_root(parser)
+
+
+def execute_ablation(options: argparse.Namespace) -> None:
+    """Bring the data of the run to a sealed artifact, train all variants, and print what each change costs."""
+    configuration = _in_one_process(options)
+    overrides = parse_overrides(options.assignments)
+    variants = load_variants(options.config, options.changes, overrides)
+    changed = {name: resolve(variant).model_dump(mode="json") for name, variant in variants.items()}
+    run = _run(options, "download", {})
+    place = find_root(options.root) / "artifacts" / ".work"
+    records = run_tool(
+        "ups.benchmarks",
+        {
+            "subject": "ablation",
+            "configuration": run.configuration.model_dump(mode="json"),
+            "download": str(run.built["download"].artifact.path),
+            "directory": str(place),
+            "changed": changed,
+            "seconds": options.seconds,
+            "seeds": options.seeds,
+        },
+        place=place,
+        threads=configuration.execution.threads,
+        on_line=_tell,
+    )
+    _tell_departures(records)
+    if options.json:
+        print(json.dumps(records, indent=2))
+        return
+    for problem in dict.fromkeys(record["problem"] for record in records):
+        rows = [record for record in records if record["problem"] == problem]
+        show(
+            _race_table(rows, configuration, f"{options.seconds:.3g} s of training each, by its own settings")
+        )
+        print()
+
+
 def execute(options: argparse.Namespace) -> None:
     """Bring the data of the run (and its operator) to sealed artifacts, race, and print who came where."""
-    configuration = read_configuration(options)
-    if configuration.execution.processes > 1:
-        raise ConfigurationError(
-            f"a race runs in one process, and this run in {configuration.execution.processes}",
-            where="execution.processes",
-            fix="--set execution.processes=1",
-        )
+    configuration = _in_one_process(options)
     if options.seconds is None:
         seeds = range(configuration.seed, configuration.seed + options.seeds)
         runs = [_run(options, "operator", {"seed": seed}) for seed in seeds]
@@ -85,12 +136,7 @@ def execute(options: argparse.Namespace) -> None:
         threads=configuration.execution.threads,
         on_line=_tell,
     )
-    unequal = departures(records)
-    if unequal:
-        _tell(
-            f"not a fair race: trainings took more than {TOLERANCE:.0%} more or less than their seconds, for something "
-            f"else was running ({', '.join(unequal)}); repeat it on a quiet machine"
-        )
+    _tell_departures(records)
     if options.json:
         print(json.dumps(records, indent=2))
         return
@@ -98,9 +144,41 @@ def execute(options: argparse.Namespace) -> None:
     tuned = [record for record in records if record["measure"] == "tuning"]
     for problem in dict.fromkeys(record["problem"] for record in raced):
         rows = [record for record in raced if record["problem"] == problem]
-        show(_race_table(rows, configuration, options.seconds))
+        show(_race_table(rows, configuration, _own_seconds(rows, options.seconds)))
         print()
     show(_tuning_table(tuned))
+
+
+def _in_one_process(options: argparse.Namespace) -> Configuration:
+    """The configuration, if a race can run it."""
+    configuration = read_configuration(options)
+    if configuration.execution.processes > 1:
+        raise ConfigurationError(
+            f"a race runs in one process, and this run in {configuration.execution.processes}",
+            where="execution.processes",
+            fix="--set execution.processes=1",
+        )
+    return configuration
+
+
+def _tell_departures(records: list[dict[str, Any]]) -> None:
+    unequal = departures(records)
+    if unequal:
+        _tell(
+            f"not a fair race: trainings took more than {TOLERANCE:.0%} more or less than their seconds, for something "
+            f"else was running ({', '.join(unequal)}); repeat it on a quiet machine"
+        )
+
+
+def _own_seconds(records: list[dict[str, Any]], seconds: float | None) -> str:
+    """How long everybody was trained, and by which settings."""
+    if seconds is not None:
+        return f"{seconds:.3g} s of training each, the operator's autoencoder included; all tuned on the validation split"
+    operator = next(record for record in records if record["model"] == "operator")
+    return (
+        f"{operator['planned_seconds']:.3g} s of training each, as many as the operator took, which was trained by "
+        "its configuration; peers tuned on the validation split"
+    )
 
 
 def departures(records: list[dict[str, Any]]) -> list[str]:
@@ -132,24 +210,16 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _race_table(records: list[dict[str, Any]], configuration: Configuration, seconds: float | None) -> Table:
+def _race_table(records: list[dict[str, Any]], configuration: Configuration, trained: str) -> Table:
     """A row per entrant: means over seeds, with their deviation where there are several."""
     first, seeds = records[0], len({record.get("seed") for record in records} - {None})
-    operator = next(record for record in records if record["model"] == "operator")
-    if seconds is None:
-        own = (
-            f"{operator['planned_seconds']:.3g} s of training each, as many as the operator took, which was trained by "
-            "its configuration; peers tuned on the validation split"
-        )
-    else:
-        own = f"{seconds:.3g} s of training each, the operator's autoencoder included; all tuned on the validation split"
     title = (
         f"{first['dataset']} ({first['problem']}, data {first['data_version']}): {first['n_trajectories']} "
         f"{first['split']} trajectories, {first['frames'] - 1} steps rolled out from the given first frame, which is not "
         f"scored, at {' x '.join(map(str, first['resolution']))} points of the float32 source\n"
         f"{first['train_trajectories']} train trajectories less the diffusion model's "
         f"{configuration.training.operator.residual_fraction:.3g}; loss: relative L2 over {first['rollout_steps']} "
-        f"steps; averaged weights, cosine schedule; peers are networks on points\n{own}; {seeds} seed(s); "
+        f"steps; averaged weights, cosine schedule; peers are networks on points\n{trained}; {seeds} seed(s); "
         f"{first['device']}, {first['threads']} thread(s), {first['batch']} trajectories at once"
     )
     table = Table(

@@ -39,6 +39,20 @@ def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = N
         ConfigurationError: names the file, the field and the fix.
     """
     path = Path(path)
+    values = read_yaml(path)
+    for key, value in (overrides or {}).items():
+        _set(values, key, _parse_value(key, value))
+    where = f"{path} with --set {', '.join(overrides)}" if overrides else str(path)
+    configuration = validate(values, where=where)
+    return configuration.model_copy(update={"data": _absolute(configuration.data, path.parent)})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds.
+
+    Raises:
+        ConfigurationError: names the file and the fix.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -55,11 +69,7 @@ def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = N
     if not isinstance(values, dict):
         what = "is empty" if values is None else f"holds a {type(values).__name__}"
         raise ConfigurationError(f"{what}; it must map keys to values", where=str(path), fix=_START)
-    for key, value in (overrides or {}).items():
-        _set(values, key, _parse_value(key, value))
-    where = f"{path} with --set {', '.join(overrides)}" if overrides else str(path)
-    configuration = validate(values, where=where)
-    return configuration.model_copy(update={"data": _absolute(configuration.data, path.parent)})
+    return values
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:

@@ -368,10 +368,29 @@ class OperatorTraining(Training):
     state_noise: NonNegative = Field(
         default=0.0, description="deviation of noise on the first state, in its root mean square"
     )
+    time_steps: tuple[Count, ...] = Field(
+        default=(1,),
+        description="time steps that the operator learns, in frames, of which every batch has one; forecasts reach "
+        "a frame by few long ones. 1 is among them",
+    )
+    norm: Literal["physical", "frame"] = Field(
+        default="physical",
+        description="errors are relative to the norm of the physical field, mean included, or of the field in the "
+        "models' frame",
+    )
     residual_fraction: Share = Field(
         default=0.125,
         description="part of the train trajectories that the operator does not fit, kept for the diffusion model",
     )
+
+    @model_validator(mode="after")
+    def _time_steps_reach_every_frame(self) -> Self:
+        if 1 not in self.time_steps or len(set(self.time_steps)) < len(self.time_steps):
+            raise ValueError(
+                f"time_steps {', '.join(map(str, self.time_steps))} must be different and hold 1, without which not "
+                "every frame is reached: write for example [1, 2, 4, 8]"
+            )
+        return self
 
 
 class NoiseLevels(Section):
@@ -540,6 +559,11 @@ class Configuration(Section):
                 "training.operator.start_exponent: loading.order permutation draws every window equally often: set "
                 "start_exponent to 0, or order to independent"
             )
+        if len(self.training.operator.time_steps) > 1 and self.loading.order == "permutation":
+            raise ValueError(
+                "training.operator.time_steps: loading.order permutation counts windows of consecutive frames: set "
+                "time_steps to [1], or order to independent"
+            )
         for name, data in self.problems.items():
             if problem := self.misfit(name, data.kept_grid, data.kept_frames):
                 raise ValueError(problem)
@@ -646,11 +670,13 @@ class Configuration(Section):
             # The operator's window holds the state it starts from. A map takes its one step, whatever the
             # rollouts of the others.
             training = self.training.operator
-            steps = training.rollout_steps + training.pushforward_steps
+            longest = max(training.time_steps)
+            steps = (training.rollout_steps + training.pushforward_steps) * longest
             if steps + 1 > frames:
+                fix = "lower rollout_steps or time_steps" if longest > 1 else "lower rollout_steps"
                 return (
                     f"training.operator.rollout_steps: {steps} steps need {steps + 1} frames, and a "
-                    f"trajectory of {name} has {frames}: lower rollout_steps, or keep more frames"
+                    f"trajectory of {name} has {frames}: {fix}, or keep more frames"
                 )
         return None
 

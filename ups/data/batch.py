@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of consecutive frames of one problem, drawn across its trajectories.
+    """Windows of equally distant frames of one problem, drawn across its trajectories.
 
     Attributes:
         problem: name of the problem in the configuration; a batch holds one.
@@ -16,6 +16,7 @@ class Batch:
         known: [B, T, C] bool, which fields are known in which frame; None: all. Unknown values are 0.
         scalars: [B, S] natural logarithms of the equation's dimensionless numbers.
         step: of the training that drew it.
+        stride: frames of the data from one frame of a window to the next.
         latents: [B, T, K, d] standardised latents, where a cache is read.
         forecasts: [B, T, K, d] the operator's forecast of these latents, where its residual is learnt.
     """
@@ -23,6 +24,7 @@ class Batch:
     problem: str
     scalars: Tensor
     step: int = 0
+    stride: int = 1
     fields: Tensor | None = None
     known: Tensor | None = None
     latents: Tensor | None = None

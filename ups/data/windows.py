@@ -14,6 +14,7 @@ from ups.data.mixture import Mixture
 from ups.data.sampler import draw_windows, permuted_windows
 from ups.data.stores import WindowStore
 from ups.errors import DataError
+from ups.runtime.randomness import numpy_generator
 
 Order = Literal["independent", "permutation"]
 
@@ -25,6 +26,7 @@ class ProblemWindows:
     Attributes:
         store: where they are.
         length: frames of a window.
+        strides: distances of these frames, of which every batch has one, drawn at random.
         scalars: [S] conditioning.
         known: [t, C] which fields are known in which frame.
     """
@@ -33,11 +35,15 @@ class ProblemWindows:
     length: int
     scalars: list[float]
     known: NDArray[np.bool_]
+    strides: tuple[int, ...] = (1,)
 
-    @property
-    def starts(self) -> int:
+    def span(self, stride: int) -> int:
+        """Frames from the first to the last of a window, both included."""
+        return (self.length - 1) * stride + 1
+
+    def starts(self, stride: int) -> int:
         """First frames that a window can have."""
-        return self.store.frames - self.length + 1
+        return self.store.frames - self.span(stride) + 1
 
 
 class WindowSource:
@@ -65,17 +71,18 @@ class WindowSource:
             DataError: a trajectory is shorter than a window.
         """
         for name, problem in problems.items():
-            if problem.starts < 1:
+            widest = max(problem.strides)
+            if problem.starts(widest) < 1:
                 raise DataError(
                     f"trajectories have {problem.store.frames} frames, and a training window takes "
-                    f"{problem.length}",
+                    f"{problem.span(widest)}",
                     where=name,
-                    fix="lower rollout_steps, or keep more frames",
+                    fix="lower rollout_steps or time_steps, or keep more frames",
                 )
         self.problems = dict(problems)
         self.mixture = Mixture(
             list(problems),
-            [problem.store.trajectories * problem.starts for problem in problems.values()],
+            [problem.store.trajectories * problem.starts(1) for problem in problems.values()],
             sampling=sampling,
             seed=seed,
             purpose=purpose,
@@ -97,19 +104,21 @@ class WindowSource:
         """The batch of a step: a function of seed, step and the mixture's weights."""
         name, count = self.mixture.at(step)
         problem = self.problems[name]
-        rows, starts = self._draw(name, problem, step, count)
-        windows = problem.store.windows(rows, starts, problem.length)
+        stride = self._stride(name, problem, step)
+        rows, starts = self._draw(name, problem, step, count, problem.starts(stride))
+        windows = problem.store.windows(rows, starts, problem.span(stride))
         known = self._known[name]
         if known is not None:
-            frames = starts[:, None] + np.arange(problem.length)
+            frames = starts[:, None] + stride * np.arange(problem.length)
             known = known[torch.from_numpy(frames).to(known.device)]
         return Batch(
             problem=name,
             scalars=self._scalars[name].expand(len(rows), -1),
             step=step,
-            fields=windows.fields,
+            stride=stride,
+            fields=None if windows.fields is None else windows.fields[:, ::stride],
             known=known,
-            latents=windows.latents,
+            latents=None if windows.latents is None else windows.latents[:, ::stride],
         )
 
     def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
@@ -123,13 +132,19 @@ class WindowSource:
     def restore(self, state: Mapping[str, Any]) -> None:
         self.mixture.restore(state)
 
+    def _stride(self, name: str, problem: ProblemWindows, step: int) -> int:
+        if len(problem.strides) == 1:
+            return problem.strides[0]
+        generator = numpy_generator(self.seed, self.purpose, name, step, "stride")
+        return problem.strides[int(generator.integers(len(problem.strides)))]
+
     def _draw(
-        self, name: str, problem: ProblemWindows, step: int, count: int
+        self, name: str, problem: ProblemWindows, step: int, count: int, starts: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         shape = {
             "batch_size": self.batch_size,
             "trajectories": problem.store.trajectories,
-            "starts": problem.starts,
+            "starts": starts,
             "rank": self.rank,
             "world": self.world,
         }

@@ -22,7 +22,7 @@ from ups.inference.correction import (
 )
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
-from ups.objectives.evolution import rollout
+from ups.objectives.evolution import forecast
 
 CONSISTENCY_CALLS = (1, 2)
 """The ways in which the consistency student is sampled."""
@@ -51,10 +51,10 @@ class Forecaster:
 def operator_forecaster(operator: LatentOperator, problem: str) -> Forecaster:
     """The operator alone."""
 
-    def forecast(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
-        return rollout(operator, first, scalars, problem, steps)[:, None]
+    def forecasts(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+        return forecast(operator, first, scalars, problem, steps)[:, None]
 
-    return Forecaster("operator", forecast, 1, 1)
+    return Forecaster("operator", forecasts, 1, 1)
 
 
 def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaster]:
@@ -62,13 +62,13 @@ def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaste
     if not operator.has_linear(problem):
         return []
 
-    def forecast(first: Tensor, _scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+    def forecasts(first: Tensor, _scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
         states = [first]
         for _step in range(steps):
             states.append(operator.linear_step(states[-1], problem))
         return torch.stack(states[1:], dim=1)[:, None]
 
-    return [Forecaster("linear", forecast, 1, 0)]
+    return [Forecaster("linear", forecasts, 1, 0)]
 
 
 def dressed_forecaster(
@@ -80,13 +80,13 @@ def dressed_forecaster(
     """
     layout = network.network.shapes[problem].layout
 
-    def forecast(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    def dressed(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         forecasts = _forecasts(operator, network, first, scalars, problem)
         drawn = resampled(pool, len(first), members, layout, generator)
         scale = network.steepness(forecasts, problem)
         return (forecasts[:, None] + scale[:, None] * drawn)[:, :, : _within(steps, network, problem)]
 
-    return Forecaster("operator_dressed", forecast, members, 1)
+    return Forecaster("operator_dressed", dressed, members, 1)
 
 
 def diffusion_forecasters(
@@ -161,21 +161,21 @@ def _corrected(
 ) -> Forecaster:
     """The operator's forecast, corrected by samples of its residual. way: of sampling, see `ResidualNetwork`."""
 
-    def forecast(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    def corrected(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         forecasts = _forecasts(operator, network, first, scalars, problem)
         samples = draw(network, sampler, forecasts, scalars, problem, members, generator)
         corrections = network.corrections(samples, forecasts, problem, way)
-        corrected = forecasts[:, None] + operator.conserving(corrections, problem)
-        return corrected[:, :, : _within(steps, network, problem)]
+        ensemble = forecasts[:, None] + operator.conserving(corrections, problem)
+        return ensemble[:, :, : _within(steps, network, problem)]
 
-    return Forecaster(name, forecast, members, 1, calls)
+    return Forecaster(name, corrected, members, 1, calls)
 
 
 def _forecasts(
     operator: LatentOperator, network: ResidualNetwork, first: Tensor, scalars: Tensor, problem: str
 ) -> Tensor:
     """The operator's forecasts of all leads that the residual was learnt on, [n, T, K, d]."""
-    return rollout(operator, first, scalars, problem, network.leads[problem])
+    return forecast(operator, first, scalars, problem, network.leads[problem])
 
 
 def _within(steps: int, network: ResidualNetwork, problem: str) -> int:

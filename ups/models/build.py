@@ -40,7 +40,7 @@ def build_model(description: Description) -> nn.Module:
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
     operator: network (kind and sizes, see `ups.models.operators`), linear_path ("none", "trained" or "frozen"),
-        conserve.
+        conserve, time_steps (in frames).
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
         problem), sampler (arguments of how it is sampled, which its users need besides the network).
     """
@@ -68,6 +68,7 @@ def build_model(description: Description) -> nn.Module:
                 },
                 linear_path=path != "none",
                 conserve=description["conserve"],
+                time_steps=description["time_steps"],
             )
         case "diffusion" | "consistency":
             network = RolloutNetwork(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ class RolloutError:
     """Relative L2 of every predicted frame's scored fields, mean over fields, frames and batch.
 
     The error is that of the decoded fields, and its norm the physical field's, mean included, whatever the frame
-    of reference: relative to the zero-mean frame's own, decaying norm it costs a factor of ten in the trained
-    model's error. Targets are decoded too: an operator is not asked for what its codec cannot say.
+    of reference; `norm` "frame" takes that of the field in the frame, whose mean may be zero and which decays.
+    Targets are decoded too: an operator is not asked for what its codec cannot say.
 
     Windows are cached latents, or, where symmetries are drawn at random, fields that are turned and encoded here.
     Gradients flow through all counted steps.
@@ -34,6 +35,7 @@ class RolloutError:
         rollout_start: int = 0,
         pushforward_steps: int = 0,
         state_noise: float = 0.0,
+        norm: Literal["physical", "frame"] = "physical",
     ) -> None:
         """Arguments as in the configuration's training.operator.
 
@@ -41,7 +43,7 @@ class RolloutError:
         """
         self.codec, self.problems = codec, dict(problems)
         self.rollout_steps, self.rollout_start = rollout_steps, rollout_start
-        self.pushforward_steps, self.state_noise = pushforward_steps, state_noise
+        self.pushforward_steps, self.state_noise, self.norm = pushforward_steps, state_noise, norm
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if batch.fields is None:
@@ -57,15 +59,15 @@ class RolloutError:
             state = state + self.state_noise * size * noise
         with torch.no_grad():
             for _ in range(pushed):
-                state = model(state, window.scalars, batch.problem)
-        predicted = rollout(model, state, window.scalars, batch.problem, steps)
+                state = model(state, window.scalars, batch.problem, batch.stride)
+        predicted = rollout(model, state, window.scalars, batch.problem, steps, batch.stride)
         counted = slice(pushed + 1, pushed + 1 + steps)
         # Networks may compute in less than float32; errors are taken in float32.
-        error = codec.inside(predicted.float()) - codec.inside(window.states[:, counted])
+        target = codec.inside(window.states[:, counted])
+        error = codec.inside(predicted.float()) - target
         scored = list(codec.shape.scored)
-        errors = relative_l2_by_frame(
-            (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
-        )
+        size = window.fields[:, counted] if self.norm == "physical" else target * window.unit
+        errors = relative_l2_by_frame((error * window.unit)[..., scored], size[..., scored])
         terms = {"L_forward": errors[:, 0].mean()}
         if steps > 1:
             terms["L_rollout"] = errors[:, 1:].mean()
@@ -76,7 +78,7 @@ class RolloutError:
         assert batch.fields is not None
         codec, problem = self.codec.of(batch.problem), self.problems[batch.problem]
         fields, scalars = batch.fields, batch.scalars
-        elapsed = problem.time_step * torch.arange(fields.shape[1], device=fields.device)
+        elapsed = problem.time_step * batch.stride * torch.arange(fields.shape[1], device=fields.device)
         if problem.augment:
             turned = Frame.random(codec.shape, fields[:, 0], problem.augment, generator)
             fields = turned.enter(fields, elapsed)

@@ -133,10 +133,11 @@ def window_source(
     stage: str,
     batch_size: int,
     length: int,
+    strides: tuple[int, ...],
 ) -> Iterator[tuple[BatchSource, dict[str, str]]]:
     """Batches of windows of the trajectories that the operator fits, and how each problem is held.
 
-    length: frames of a window; a map's has its two.
+    length, strides: of a window, in frames; a map's has its two.
     """
     windows, held = {}, {}
     for name, problem in problems.items():
@@ -144,9 +145,11 @@ def window_source(
             problem.rows("train"), configuration.training.operator.residual_fraction
         )
         store, held[name] = problem.store(rows, configuration.loading.mode)
+        is_map = configuration.problems[name].problem.is_map
         windows[name] = ProblemWindows(
             store=store,
-            length=min(length, len(problem.known)) if configuration.problems[name].problem.is_map else length,
+            length=min(length, len(problem.known)) if is_map else length,
+            strides=(1,) if is_map else strides,
             scalars=problem.scalars,
             known=problem.known,
         )

@@ -39,6 +39,7 @@ def run(request: Request) -> None:
             "network": chosen.model_dump(exclude={"linear_path", "conserve"}),
             "linear_path": chosen.linear_path,
             "conserve": chosen.conserve,
+            "time_steps": list(settings.time_steps),
         }
         model = initial_model(description, request, ranks)
         assert isinstance(model, LatentOperator)
@@ -63,6 +64,7 @@ def run(request: Request) -> None:
             rollout_start=round(settings.steps * (settings.curriculum or 0)),
             pushforward_steps=settings.pushforward_steps,
             state_noise=settings.state_noise,
+            norm=settings.norm,
         )
         with window_source(
             problems,
@@ -71,6 +73,7 @@ def run(request: Request) -> None:
             stage=request.stage,
             batch_size=settings.batch_size,
             length=settings.pushforward_steps + settings.rollout_steps + 1,
+            strides=settings.time_steps,
         ) as (source, loading):
             train_and_publish(
                 model,

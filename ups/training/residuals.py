@@ -13,7 +13,7 @@ from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.models.operators import LatentOperator
-from ups.objectives.evolution import rollout
+from ups.objectives.evolution import forecast
 from ups.runtime.randomness import numpy_generator
 
 _TRAJECTORIES_AT_ONCE = 128
@@ -41,7 +41,7 @@ class Residuals:
         leads = latents.shape[1] - 1
         with torch.no_grad():
             parts = [
-                rollout(operator, first, conditions, problem, leads)
+                forecast(operator, first, conditions, problem, leads)
                 for first, conditions in zip(
                     latents[:, 0].split(_TRAJECTORIES_AT_ONCE),
                     scalars.split(_TRAJECTORIES_AT_ONCE),

@@ -1,6 +1,7 @@
 """One time step in latents: what surrounds the network that was chosen."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -10,13 +11,16 @@ from ups.models.codec import ProblemCodec
 from ups.models.embedding import module_key
 from ups.models.operators.linear import LinearPath
 from ups.models.shape import ProblemShape
-from ups.problems import AMPLITUDE
+from ups.problems import AMPLITUDE, TIME_STEP
 
 _TINY = 1e-12
 
 
 class LatentOperator(nn.Module):
     """z(t + dt) = a N(z / a), N(z) = S z + network(z, scalars), and what is conserved stays.
+
+    One network may take several time steps: what it is told of them is the dimensionless number that holds dt, and
+    S becomes its power.
 
     S is the identity or the linear path: a fresh operator is persistence, or the best linear map.
 
@@ -38,16 +42,22 @@ class LatentOperator(nn.Module):
         linear: Mapping[str, LinearPath],
         linear_path: bool,
         conserve: bool,
+        time_steps: Sequence[int] = (1,),
     ) -> None:
-        """linear: of the problems that have one; linear_path: whether it is part of the step."""
+        """linear: of the problems that have one; linear_path: whether it is part of the step.
+
+        time_steps: that forecasts may take, in frames; one of them is 1.
+        """
         super().__init__()
         self.network, self.shapes, self.conserve = network, dict(shapes), conserve
         self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
-        self.linear_path = linear_path
+        self.linear_path, self.time_steps = linear_path, tuple(time_steps)
         for name, shape in shapes.items():
             key = module_key(name)
             exponents = torch.tensor([float(number.get(AMPLITUDE, 0)) for number in shape.problem.numbers])
             self.register_buffer(f"exponents_{key}", exponents, persistent=False)
+            paces = torch.tensor([float(number.get(TIME_STEP, 0)) for number in shape.problem.numbers])
+            self.register_buffer(f"paces_{key}", paces, persistent=False)
             self.register_buffer(f"unit_{key}", torch.ones(()))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
 
@@ -78,9 +88,14 @@ class LatentOperator(nn.Module):
             means = weight.view(-1, shape.channels, weight.shape[1]).mean(dim=0)[conserved]
             self.get_buffer(f"mass_{key}").copy_(torch.linalg.qr(means.T.double()).Q.T)
 
-    def forward(self, latents: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        """Latents [B, K, d], scalars [B, S] (logarithms of dimensionless numbers) to [B, K, d]."""
+    def forward(self, latents: Tensor, scalars: Tensor, problem: str, stride: int = 1) -> Tensor:
+        """Latents [B, K, d], scalars [B, S] (logarithms of dimensionless numbers of a frame) to [B, K, d].
+
+        stride: how many frames later.
+        """
         key = module_key(problem)
+        if stride > 1:
+            scalars = scalars + math.log(stride) * self.get_buffer(f"paces_{key}")
         amplitude = None
         state = latents
         if self.shapes[problem].scales_itself:
@@ -90,7 +105,10 @@ class LatentOperator(nn.Module):
             scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
         increment = self.network(state, scalars, problem)
         if self.linear_path:
-            increment = increment + self.linear[key](state)
+            moved = state
+            for _ in range(stride):
+                moved = moved + self.linear[key](moved)
+            increment = increment + (moved - state)
         step = state + self.conserving(increment, problem)
         return step if amplitude is None else amplitude * step
 

@@ -1,19 +1,22 @@
-"""A race: the operator of a configuration and its peers, on the same trajectories, for the same seconds.
+"""Races: the operator of a configuration against its peers, or against itself with changes, for the same seconds.
 
 Every entrant goes through the ordinary stages in this one process, one after the other. A number of seconds is made
 a number of steps before the training begins, for the learning rate ends with the last step: some steps are timed,
 and the seconds that the training then really took are told beside the planned ones. Seconds are those of training,
 an autoencoder's included; validation and caching do not count, for anybody.
 
-Every entrant is tuned alike: each of `variants` is trained for `TUNING_SHARE` of the seconds, and the validation split
-decides. The test split is read once, when all is trained.
+Against peers, every entrant is tuned alike: each of `variants` is trained for `TUNING_SHARE` of the seconds, and the
+validation split decides. The test split is read once, when all is trained.
+
+An ablation trains every variant by its own settings and scores it on the validation split.
 """
 
 import logging
 import math
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,10 +129,19 @@ class Trained:
 class Race:
     """All trainings of a race, below one directory; what an interrupted race finished there is used again."""
 
-    def __init__(self, configuration: Configuration, download: Path, directory: Path) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        download: Path,
+        directory: Path,
+        changed: Mapping[str, Configuration] | None = None,
+    ) -> None:
+        """changed: the entrants of an ablation, beside the configuration itself."""
         self.configuration, self.download = configuration, download
+        self.changed = dict(changed or {})
         recipe = {
             "configuration": configuration.model_dump(mode="json"),
+            "changed": {name: other.model_dump(mode="json") for name, other in self.changed.items()},
             "download": download.name,
             "code": code_identity(__name__),
         }
@@ -140,9 +152,11 @@ class Race:
         self._periodic = {problem for problem, source in sources.items() if source.boundary == "periodic"}
 
     def entrant(self, name: str) -> Configuration:
-        """The configuration of an entrant: the operator as it is, or a peer in its place."""
+        """The configuration of an entrant: the operator as it is or with changes, or a peer in its place."""
         if name == OPERATOR:
             return self.configuration
+        if name in self.changed:
+            return self.changed[name]
         return as_peer(self.configuration, name, self._grids, self._periodic)
 
     def run(self, name: str, seconds: float, seeds: int) -> list[Trained]:
@@ -152,6 +166,24 @@ class Race:
         own = [_own(configuration)] if name == OPERATOR else []
         choices = own + [choice for choice in variants(configuration) if choice not in own]
         choice, pace = self._tune(name, configuration, choices, seconds)
+        return self._seeds(name, configuration, choice, pace, seconds, seeds)
+
+    def run_as_configured(self, name: str, seconds: float, seeds: int) -> list[Trained]:
+        """Train an entrant by its own settings, with every seed."""
+        configuration = self.entrant(name)
+        choice = _own(configuration)
+        pace = self._pace(name, configuration, choice)
+        return self._seeds(name, configuration, choice, pace, seconds, seeds)
+
+    def _seeds(
+        self,
+        name: str,
+        configuration: Configuration,
+        choice: dict[str, Any],
+        pace: float,
+        seconds: float,
+        seeds: int,
+    ) -> list[Trained]:
         trained = []
         for seed in range(configuration.seed, configuration.seed + seeds):
             log.info("%s: %s, seed %d, %.4g s", name, describe(choice), seed, seconds)
@@ -237,11 +269,15 @@ class Race:
     def _codec(self, name: str, configuration: Configuration, seed: int) -> dict[str, Path]:
         """Autoencoder and cache of an entrant."""
         seeded = _changed(configuration, seed, {})
-        work = self.directory / f"{name}-{seed}"
+        work = self._place(name, seed)
         inputs = {"download": self.download}
         trained = _stage("autoencoder", seeded, work / "autoencoder", inputs)
         cache = _stage("cache_encode", seeded, work / "cache_encode", inputs | {"autoencoder": trained})
         return {"autoencoder": trained, "cache_encode": cache}
+
+    def _place(self, name: str, seed: int) -> Path:
+        """Names of changes are words of somebody's, and no names of directories."""
+        return self.directory / f"{digest_of({'entrant': name})[:12]}-{seed}"
 
     def _operator(
         self,
@@ -262,7 +298,7 @@ class Race:
             told["log_every"] = _TIMED_WINDOW
         seeded = _changed(configuration, seed, choice | told)
         cache = self._codec(name, configuration, seed)["cache_encode"]
-        work = self.directory / f"{name}-{seed}" / f"{purpose}-{digest_of(choice)[:8]}-{steps}"
+        work = self._place(name, seed) / f"{purpose}-{digest_of(choice)[:8]}-{steps}"
         if seeded.execution.compile:
             torch.compiler.reset()  # a process may compile one function for so many networks and no more
         return _stage("operator", seeded, work, {"download": self.download, "cache_encode": cache})
@@ -338,30 +374,60 @@ def measure_peers(request: Mapping[str, Any]) -> list[Record]:
     configuration = Configuration.model_validate(request["configuration"])
     download, seconds, seeds = Path(request["download"]), request["seconds"], request["seeds"]
     race = Race(configuration, download, Path(request["directory"]))
+    with _alone(race):
+        entrants: dict[str, list[Trained]] = {}
+        if seconds is None:
+            entrants[OPERATOR] = _as_configured(request["finished"], configuration)
+            seconds = entrants[OPERATOR][0].seconds
+            if not seconds:
+                raise ConfigurationError(
+                    "the operator was not trained, and peers cannot be given its seconds",
+                    where="--seconds",
+                    fix="give a number of seconds",
+                )
+        else:
+            entrants[OPERATOR] = race.run(OPERATOR, seconds, seeds)
+        for name in request["peers"]:
+            entrants[name] = race.run(name, seconds, seeds)
+        records = _score(entrants, configuration, download, "test")
+        race.clear()
+    return [*records, *race.tuning]
+
+
+def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
+    """The ablation that a request describes: {"configuration", "download", "directory", "changed": configurations by
+    name, "seeds", "seconds"}.
+    """
+    configuration = Configuration.model_validate(request["configuration"])
+    changed = {name: Configuration.model_validate(values) for name, values in request["changed"].items()}
+    download = Path(request["download"])
+    race = Race(configuration, download, Path(request["directory"]), changed)
+    with _alone(race):
+        entrants: dict[str, list[Trained]] = {}
+        for name in (OPERATOR, *changed):
+            entrants[name] = race.run_as_configured(name, request["seconds"], request["seeds"])
+            errors = [trained.validation for trained in entrants[name]]
+            log.info("%s: validation %.4g", name, statistics.fmean(errors))
+        records = _score(entrants, configuration, download, "validation")
+        race.clear()
+    return records
+
+
+@contextmanager
+def _alone(race: Race) -> Iterator[None]:
+    """With the lock of a race.
+
+    Raises:
+        PreflightError: somebody else has it.
+    """
     race.directory.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(race.directory / LOCK, timeout=0):
-            entrants: dict[str, list[Trained]] = {}
-            if seconds is None:
-                entrants[OPERATOR] = _as_configured(request["finished"], configuration)
-                seconds = entrants[OPERATOR][0].seconds
-                if not seconds:
-                    raise ConfigurationError(
-                        "the operator was not trained, and peers cannot be given its seconds",
-                        where="--seconds",
-                        fix="give a number of seconds",
-                    )
-            else:
-                entrants[OPERATOR] = race.run(OPERATOR, seconds, seeds)
-            for name in request["peers"]:
-                entrants[name] = race.run(name, seconds, seeds)
-            records = _score(entrants, configuration, download)
-            race.clear()
+            yield
     except Timeout:
         raise PreflightError(
             "this race runs already", where=str(race.directory), fix="wait for its end"
         ) from None
-    return [*records, *race.tuning]
 
 
 def _as_configured(finished: list[dict[str, str]], configuration: Configuration) -> list[Trained]:
@@ -375,16 +441,16 @@ def _as_configured(finished: list[dict[str, str]], configuration: Configuration)
 
 
 def _score(
-    entrants: Mapping[str, list[Trained]], configuration: Configuration, download: Path
+    entrants: Mapping[str, list[Trained]], configuration: Configuration, download: Path, split: str
 ) -> list[Record]:
-    """Everybody on the full rollouts of the test split, and what needs no training."""
+    """Everybody on the full rollouts of a split, and what needs no training."""
     table = []
     batch = configuration.evaluation.batch_size
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        datasets = load_datasets(download, ("test",))
+        datasets = load_datasets(download, (split,))
         means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
         for problem, dataset in datasets.items():
-            trial = make_trial(problem, dataset, "test", configuration, ranks.device, mean=means.get(problem))
+            trial = make_trial(problem, dataset, split, configuration, ranks.device, mean=means.get(problem))
             about = {
                 "train_trajectories": configuration.problems[problem].counts.train,
                 "rollout_steps": configuration.training.operator.rollout_steps,

@@ -43,7 +43,12 @@ def describe(kind: str, shapes: dict[str, ProblemShape] | None = None, **changes
     if kind in {"autoencoder", "codec"}:
         return shared | {"encoder": NETWORK, "decoder": NETWORK} | changes
     if kind == "operator":
-        plain = {"network": {"kind": "transformer"} | NETWORK, "linear_path": "none", "conserve": False}
+        plain = {
+            "network": {"kind": "transformer"} | NETWORK,
+            "linear_path": "none",
+            "conserve": False,
+            "time_steps": [1],
+        }
         return shared | plain | changes
     leads = {name: 1 if shape["equation"] == "darcy2d" else LEADS for name, shape in problems.items()}
     return shared | {"network": RESIDUAL_NETWORK, "leads": leads} | changes

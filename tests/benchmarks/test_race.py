@@ -199,6 +199,37 @@ def test_an_interrupted_race_goes_on_where_it_was(monkeypatch, download, tmp_pat
     assert [request.work.name.partition("-")[0] for request in rest.asked] == ["whole"]
 
 
+def test_variants_of_an_ablation_are_trained_by_their_own_settings(monkeypatch, download, tmp_path):
+    """A larger batch is slower, and gets fewer steps for the same seconds; nothing is tuned."""
+    larger = load_configuration(TINY, {"training.operator.batch_size": 16})
+    stages = Stages()
+    for name in ("autoencoder", "cache_encode", "operator"):
+        monkeypatch.setitem(races._STAGES, name, getattr(stages, name))
+    started = Race(CONFIGURATION, download, tmp_path, {"batch 16 / slow": larger})
+    (own,) = started.run_as_configured(OPERATOR, 8.0, 1)
+    first, second = started.run_as_configured("batch 16 / slow", 8.0, 2)
+    assert (own.steps, first.steps, second.steps) == (100, 50, 50)
+    assert first.training == describe(larger.training.operator.model_dump())
+    assert not started.tuning
+    assert Race(CONFIGURATION, download, tmp_path).directory != started.directory
+
+
+@pytest.mark.slow
+def test_an_ablation_of_a_second_on_the_command_line(root, tmp_path):
+    changes = tmp_path / "changes.yaml"
+    changes.write_text("several time steps: {training.operator.time_steps: [1, 2]}")
+    done = ups("bench", "ablation", TINY, changes, "--root", root, "--seconds", "1", "--json", *LOSSLESS)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)
+    assert [record["model"] for record in records] == ["persistence", "operator", "several time steps"]
+    assert {record["split"] for record in records} == {"validation"}
+    assert all(record["trajectory_relative_l2"] > 0 for record in records)
+    changes.write_text("other data: {data.nu: 0.1}")
+    done = ups("bench", "ablation", TINY, changes, "--root", root, "--seconds", "1", *LOSSLESS)
+    assert done.returncode == 2
+    assert "data.nu may not change" in done.stderr
+
+
 def test_seconds_that_were_not_kept_to_are_told():
     """A step count that was planned in a quiet minute takes longer in a loud one."""
     kept = {"model": "unet", "planned_seconds": 40.0, "seconds": 43.0}

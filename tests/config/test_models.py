@@ -221,6 +221,32 @@ def test_mistakes_of_an_operator_are_named(operator, message):
     assert problem("burgers", {"model.operator": operator}).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_steps": [2, 4]}, "training.operator: time_steps 2, 4 must be different and hold 1"),
+        ({"time_steps": [1, 2, 2]}, "training.operator: time_steps 1, 2, 2 must be different"),
+        ({"time_steps": []}, "training.operator: time_steps  must be different and hold 1"),
+        ({"time_steps": [1, 0]}, "training.operator.time_steps.1: must be greater than or equal to 1"),
+        (
+            {"time_steps": [1, 400]},
+            "training.operator.rollout_steps: 800 steps need 801 frames, and a trajectory of burgers1d has",
+        ),
+        ({"norm": "l1"}, "training.operator.norm: must be 'physical' or 'frame'"),
+    ],
+)
+def test_mistakes_of_the_operators_training_are_named(changes, message):
+    told = problem("burgers", {f"training.operator.{key}": value for key, value in changes.items()})
+    assert told.startswith(message)
+
+
+def test_a_permutation_counts_windows_of_one_time_step():
+    told = problem("burgers", {"training.operator.time_steps": [1, 2], "loading.order": "permutation"})
+    assert told.startswith(
+        "training.operator.time_steps: loading.order permutation counts windows of consecutive"
+    )
+
+
 @pytest.mark.parametrize("kind", ["convolution", "linear"])
 def test_between_walls_a_linear_path_is_a_matrix_that_must_not_be_too_large(kind):
     fine = DATA["darcy"] | {"resolution": 64, "solver_resolution": 64}

@@ -1,6 +1,7 @@
 """Windows are consecutive frames of one trajectory of one problem, the same for every world size."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,30 @@ def test_a_window_of_all_frames_fits_and_a_longer_one_is_an_error_with_its_fix()
     assert batch.fields.shape[1] == FRAMES
     with pytest.raises(DataError, match=r"(?s)long: .*9 frames.*window takes 10.*fix: lower rollout_steps"):
         source({"line": windows(), "long": windows(length=FRAMES + 1)})
+
+
+def test_every_batch_has_one_of_the_strides_and_uses_all_frames_that_it_may():
+    seen: dict[int, set[int]] = {1: set(), 3: set(), 4: set()}
+    made = source({"line": replace(windows(), strides=(1, 3, 4))})
+    for step in range(200):
+        batch = made.batch(step)
+        assert batch.fields is not None
+        assert batch.latents is not None
+        numbers = batch.fields[:, :, 0, 0]
+        assert torch.equal(numbers, numbers[:, :1] + batch.stride * torch.arange(3))
+        assert torch.equal(batch.latents[:, :, 0, 0], numbers)
+        assert torch.equal(made.batch(step).fields, batch.fields), "a function of its step"
+        seen[batch.stride] |= set((numbers[:, 0] % 100).int().tolist())
+    assert {stride: max(starts) for stride, starts in seen.items()} == {1: 6, 3: 2, 4: 0}
+    assert all(min(starts) == 0 for starts in seen.values())
+    known = np.arange(FRAMES)[:, None] % 2 == 0  # every other frame
+    halved = source({"line": replace(windows(known=known), strides=(1, 2))})
+    for batch in map(halved.batch, range(20)):
+        assert batch.fields is not None
+        assert batch.known is not None
+        assert torch.equal(batch.known[..., 0], batch.fields[:, :, 0, 0] % 2 == 0)
+    with pytest.raises(DataError, match=r"9 frames.*window takes 11.*\n.*lower rollout_steps or time_steps"):
+        source({"line": replace(windows(), strides=(1, 5))})
 
 
 def test_a_store_of_nothing_is_refused():

@@ -97,7 +97,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     sampled = {"network": RESIDUAL_NETWORK, "leads": leads}
     parts = {
         "codec": {"encoder": NETWORK, "decoder": NETWORK},
-        "operator": {"network": {"kind": "transformer"} | NETWORK, "linear_path": "none", "conserve": False},
+        "operator": {
+            "network": {"kind": "transformer"} | NETWORK,
+            "linear_path": "none",
+            "conserve": False,
+            "time_steps": [1],
+        },
         "diffusion": sampled | {"sampler": {"steps": 2, "sigma_min": 0.05, "centre": 3.0}},
         "consistency": sampled | {"sampler": {"second_sigma": 3.0, "sigma_min": 0.05}},
     }

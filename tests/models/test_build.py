@@ -71,7 +71,7 @@ def test_a_saved_model_computes_the_same_with_nothing_but_its_file(tmp_path, kin
         sizes = {"encoder": odd, "decoder": NETWORK}
     elif kind == "operator":
         sizes = {"network": {"kind": "hybrid", "dilations": [2, 1], "width": 24, "heads": 3, "ratio": 1}}
-        sizes |= {"linear_path": "trained", "conserve": True}
+        sizes |= {"linear_path": "trained", "conserve": True, "time_steps": [1, 3]}
     model, description = build(kind, **sizes), describe(kind, **sizes) | {"note": "kept"}
     save_model(tmp_path / "model.safetensors", model, description)
     loaded, told = load_model(tmp_path / "model.safetensors")

@@ -43,9 +43,11 @@ class Truth(nn.Module):
         super().__init__()
         self.states, self.error, self.step = states, error, start
         self.given: list[Tensor] = []
+        self.strides: list[int] = []
 
-    def forward(self, state: Tensor, scalars: Tensor, problem: str) -> Tensor:
+    def forward(self, state: Tensor, scalars: Tensor, problem: str, stride: int = 1) -> Tensor:
         self.given.append(state)
+        self.strides.append(stride)
         self.step += 1
         return self.states[:, self.step] + self.error
 
@@ -65,6 +67,37 @@ def test_it_is_the_relative_error_of_physical_fields_computed_by_hand():
     assert loss.total.item() == pytest.approx(expected.mean().item(), rel=1e-5)
     assert loss.terms["L_forward"].item() == pytest.approx(expected[:, 0].mean().item(), rel=1e-5)
     assert loss.terms["L_rollout"].item() == pytest.approx(expected[:, 1:].mean().item(), rel=1e-5)
+
+
+def test_the_norm_may_also_be_that_of_the_field_in_its_frame():
+    """Of waves on a mean of 3, whose frame has no mean: the same error counts for so much more."""
+    shape = replace(LINE, exact=("galilean",))
+    codec = linear_codec(shape)
+    fields = 3 + waves(5, 2)
+    states = codec.of(PROBLEM).encode_trajectories(fields, None, time_step=0.05, parameters={})
+    batch = replace(random_batch(5, 2), fields=fields, latents=states)
+    losses = {}
+    for norm in ("physical", "frame"):
+        objective = RolloutError(codec, evolutions({PROBLEM: shape}), rollout_steps=1, norm=norm)
+        losses[norm] = objective(Truth(states, 0.01), batch, generator()).total.item()
+    wave, whole = waves(5, 2)[:, 1].flatten(1), fields[:, 1].flatten(1)
+    wave = wave - wave.mean(dim=1, keepdim=True)
+    ratio = (1 / wave.norm(dim=1)).mean() / (1 / whole.norm(dim=1)).mean()
+    assert losses["frame"] / losses["physical"] == pytest.approx(ratio.item(), rel=0.02)
+
+
+def test_a_batch_of_a_longer_time_step_is_learnt_as_one():
+    """The operator is told of it, at pushed steps too, and the frames of a moving window are that far apart."""
+    shape = replace(LINE, exact=("galilean",))
+    codec, fields = linear_codec(shape), 0.5 + waves(3, 13)
+    strided = replace(random_batch(3, 13), fields=fields[:, ::4], latents=None, stride=4)
+    objective = RolloutError(codec, evolutions({PROBLEM: shape}), rollout_steps=2, pushforward_steps=1)
+    states = codec.of(PROBLEM).encode_trajectories(fields, None, time_step=0.05, parameters={})[:, ::4]
+    truth = Truth(states)
+    assert objective(truth, strided, generator(3)).total.item() < 1e-5
+    assert set(truth.strides) == {4}
+    with pytest.raises(AssertionError):
+        assert objective(Truth(states), replace(strided, stride=1), generator(3)).total.item() < 1e-5
 
 
 @pytest.mark.parametrize("scored", [(0,), (1,), (0, 1)])

@@ -104,6 +104,8 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "training.operator.pushforward_steps": (1, OPERATOR),
     "training.operator.start_exponent": (1.0, OPERATOR),
     "training.operator.state_noise": (0.01, OPERATOR),
+    "training.operator.time_steps": ([1, 2], OPERATOR),
+    "training.operator.norm": ("frame", OPERATOR),
     "training.operator.residual_fraction": (0.25, OPERATOR),
     **of_training("diffusion", DIFFUSION),
     "training.diffusion.noise.sigma_min": (0.01, DIFFUSION),

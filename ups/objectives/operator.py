@@ -63,11 +63,11 @@ class RolloutError:
         predicted = rollout(model, state, window.scalars, batch.problem, steps, batch.stride)
         counted = slice(pushed + 1, pushed + 1 + steps)
         # Networks may compute in less than float32; errors are taken in float32.
-        target = codec.inside(window.states[:, counted])
-        error = codec.inside(predicted.float()) - target
+        error = codec.inside(predicted.float()) - codec.inside(window.states[:, counted])
         scored = list(codec.shape.scored)
-        size = window.fields[:, counted] if self.norm == "physical" else target * window.unit
-        errors = relative_l2_by_frame((error * window.unit)[..., scored], size[..., scored])
+        errors = relative_l2_by_frame(
+            (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
+        )
         terms = {"L_forward": errors[:, 0].mean()}
         if steps > 1:
             terms["L_rollout"] = errors[:, 1:].mean()
@@ -88,6 +88,9 @@ class RolloutError:
         if problem.augment or states is None:
             states = codec.encode(fields, elapsed, frame, batch.known)
         unit = codec.statistics.field_deviation * frame.scale
+        if self.norm == "frame":
+            scale = frame.scale.view(len(fields), *(1,) * (fields.ndim - 2), -1)
+            fields = frame.enter(fields, elapsed) * scale
         return _Window(
             fields=fields,
             states=states,

@@ -10,7 +10,8 @@ from tiny import waves
 from torch import Tensor
 
 from ups.evaluation.baselines import persistence, spatial_mean, train_mean
-from ups.evaluation.score import Scores, Setting, records, score
+from ups.evaluation.metrics import paired_ratio
+from ups.evaluation.score import Scores, Setting, records, result_records, score
 from ups.problems import PROBLEMS
 
 TRUTH = waves(10, 7, grid=64)
@@ -308,3 +309,62 @@ def test_mass_is_that_of_conserved_fields_without_walls(changes, channels):
     told = records(score("p", persistence(3), truth, setting, members=1, calls_per_step=0, batch=2), setting)
     drifts = [record["value"] for record in told if record["metric"] == "mass_drift"]
     assert drifts == ([0.0] if channels else [])
+
+
+# --- compared, by trajectory -----------------------------------------------------------------------
+
+
+def test_a_paired_interval_is_that_of_the_differences_and_not_of_the_spread_over_trajectories():
+    """Errors that vary a hundredfold over trajectories, of which one model has 5 % less on each, give or take 1 %."""
+    generator = torch.Generator().manual_seed(0)
+    reference = 10 ** (2 * torch.rand(64, generator=generator))
+    better = reference * (0.95 + 0.01 * torch.randn(64, generator=generator))
+    ratio, low, high = paired_ratio(better, reference)
+    assert ratio == pytest.approx((better.mean() / reference.mean()).item())
+    assert low < ratio < high
+    assert high < 1, "better"
+    assert high - low < 0.01
+    shuffled = better[torch.randperm(64, generator=generator)]
+    unpaired, *interval = paired_ratio(shuffled, reference)
+    assert unpaired == pytest.approx(ratio)
+    assert interval[0] < 1 < interval[1], "not to be told apart without the pairs"
+    assert paired_ratio(better, reference) == (ratio, low, high), "always the same"
+
+
+def test_the_interval_holds_the_true_ratio_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(1)
+    held = 0
+    for _ in range(200):
+        first, second = 1 + 0.3 * torch.randn(2, 50, generator=generator)
+        _, low, high = paired_ratio(0.8 * first, second)
+        held += low < 0.8 < high
+    assert 180 <= held <= 199
+
+
+def test_one_trajectory_and_a_forecast_that_blew_up_have_no_interval():
+    assert math.isnan(paired_ratio(torch.tensor([1.0]), torch.tensor([2.0]))[1])
+    ratio, low, _ = paired_ratio(torch.tensor([1.0, math.inf]), torch.tensor([2.0, 1.0]))
+    assert (ratio, math.isnan(low)) == (math.inf, True)
+
+
+def test_everybody_is_compared_with_the_operator_and_ensembles_with_the_dressed_one():
+    def named(name: str, factor: float, members: int = 1, noise: float = 0.0):
+        forecast = lookup(ORACLE, factor=factor, members=members, noise=noise)
+        return score(name, forecast, TRUTH, SETTING, members=members, calls_per_step=1, batch=4)
+
+    results = [
+        named("persistence", 0.0),
+        named("operator", 0.9),
+        named("operator_dressed", 0.9, members=4, noise=0.2),
+        named("diffusion", 0.95, members=4, noise=0.1),
+    ]
+    told = [record for record in result_records(results, SETTING) if "_over_" in record["metric"]]
+    assert [(record["model"], record["metric"]) for record in told] == [
+        ("persistence", "error_over_operator"),
+        ("operator_dressed", "error_over_operator"),
+        ("diffusion", "error_over_operator"),
+        ("diffusion", "crps_over_dressed"),
+    ]
+    assert told[0]["value"] == pytest.approx(10, rel=1e-4)
+    assert told[0]["interval"] == pytest.approx([10, 10], rel=1e-4)
+    assert told[3]["interval"][0] < told[3]["value"] < told[3]["interval"][1] < 1

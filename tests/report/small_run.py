@@ -168,6 +168,10 @@ def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[s
                 values.append((f"spectral_rmse_{band}", own, size * factor * error, None, unit))
             sharper = 0.31 if model in ENSEMBLES else 0.62
             values.append(("crps", own, sharper * factor * error, 0.001, unit))
+            if model in ENSEMBLES:
+                values.append(("crps_over_dressed", own, 0.877, None, "1"))
+        if model != "operator":
+            values.append(("error_over_operator", None, error / small.errors["operator"], None, "1"))
         table += [
             {
                 "problem": problem,
@@ -179,6 +183,7 @@ def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[s
                 "field": field,
                 "value": value,
                 "standard_error": standard_error,
+                "interval": [0.83 * value, 1.07 * value] if "_over_" in metric else None,
                 "unit": unit,
                 "n_trajectories": TRAJECTORIES,
                 "frames": small.steps + 1,

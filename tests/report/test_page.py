@@ -125,7 +125,7 @@ def test_the_best_model_is_bold_and_trivial_ones_never_are(make_run: MakeRun) ->
     marked = [
         attributes for tag, attributes in parsed.elements if tag == "td" and attributes.get("class") == "best"
     ]
-    assert len(marked) == len(METRICS)
+    assert len(marked) == sum(metric.target is not None for metric in METRICS)
     assert number(0.04) in strong  # consistency, 1 call
     assert number(0.05) not in strong
     assert percent(0.91) in strong  # nearest to 90 %, not the highest
@@ -147,6 +147,7 @@ def test_null_is_a_dash_and_never_best(make_run: MakeRun) -> None:
         change(
             contents["records"], "consistency_1", "trajectory_relative_l2", value=None, standard_error=None
         )
+        change(contents["records"], "consistency_1", "error_over_operator", value=None, interval=None)
         contents["curves"]["burgers1d"]["models"]["consistency_1"]["trajectory"][1] = None
 
     run = make_run(edit)
@@ -168,13 +169,17 @@ def test_the_verdict_says_better_and_calibrated(make_run: MakeRun) -> None:
     )
     assert diffusion.status == "good"
     assert re.match(
-        r"Diffusion: within 2\s% of the operator \(\+1\.0\s%.*calibrated.*91\.0\s%", diffusion.text
+        r"Diffusion: within 2\s% of the operator \(95\s% interval [−-]16\.2\s% to \+8\.1\s%\).*calibrated.*91\.0\s%.*"
+        r"Its CRPS is 0\.877 of that of past errors \(0\.728 to 0\.938\)\.",
+        diffusion.text,
     )
     assert first.status == "fair"
-    assert re.match(r"Consistency, 1 call: 20\.0\s% ±.* better than the operator; overconfident", first.text)
+    assert re.match(
+        r"Consistency, 1 call: 20\.0\s% better than the operator \(95.*; overconfident", first.text
+    )
     assert second.status == "bad"
     assert re.match(
-        r"Consistency, 2 calls: 40\.0\s% ±.* worse than the operator; underconfident", second.text
+        r"Consistency, 2 calls: 40\.0\s% worse than the operator \(95.*; underconfident", second.text
     )
 
 
@@ -202,13 +207,15 @@ def test_the_verdict_says_when_the_operator_blew_up(make_run: MakeRun) -> None:
     assert "The operator’s error is not finite: its forecasts blew up." in text
 
 
-def test_the_comparison_is_paired_by_trajectory(make_run: MakeRun) -> None:
-    # Errors that differ by a constant have a difference without any spread.
+def test_what_lies_on_both_sides_of_the_operator_is_no_difference(make_run: MakeRun) -> None:
     def edit(contents: Contents) -> None:
-        models = contents["curves"]["burgers1d"]["models"]
-        models["diffusion"]["trajectory"] = [e + 0.0005 for e in models["operator"]["trajectory"]]
+        change(contents["records"], "consistency_1", "error_over_operator", value=0.9, interval=[0.7, 1.1])
+        change(contents["records"], "consistency_2", "error_over_operator", value=1.4, interval=[0.9, 2.1])
 
-    assert re.search(r"\+1\.0\s% ±\s0\.0\s%", verdict(RunDirectory.read(make_run(edit)).problems[0])[1].text)
+    findings = verdict(RunDirectory.read(make_run(edit)).problems[0])
+    for finding in findings[2:]:
+        assert "which shows no difference (95" in finding.text
+        assert not re.search("better|worse", finding.text)
 
 
 def test_everything_is_escaped(make_run: MakeRun) -> None:
@@ -295,7 +302,6 @@ def test_a_missing_file_is_an_error_that_names_it(make_run: MakeRun, name: str) 
         (("artifacts", "autoencoder", "summary", "validation_relative_l2"), "validation_relative_l2"),
         (("artifacts", "cache_encode", "summary", "float16_round_trip"), "float16_round_trip"),
         (("artifacts", "operator"), "operator"),
-        (("curves", "burgers1d", "models", "diffusion", "trajectory"), "trajectory"),
         (("curves", "burgers1d", "boundary"), "boundary"),
         (("curves", "burgers1d"), "burgers1d"),
         (("records", 0, "problem"), "problem"),

@@ -33,6 +33,7 @@ from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import load_datasets
 from ups.errors import ConfigurationError, NotFiniteError, PreflightError, StageError
 from ups.evaluation.baselines import persistence, train_mean
+from ups.evaluation.metrics import paired_ratio
 from ups.evaluation.score import Scores, score
 from ups.evaluation.score import records as score_records
 from ups.inference.forecaster import operator_forecaster
@@ -395,11 +396,11 @@ def measure_peers(request: Mapping[str, Any]) -> list[Record]:
 
 
 def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
-    """The ablation that a request describes: {"configuration", "download", "directory", "changed": configurations by
-    name, "seeds", "seconds"}.
+    """The ablation that a request describes: {"configuration", "download", "directory", "changed": [[name, configuration],
+    ...], "seeds", "seconds"}.
     """
     configuration = Configuration.model_validate(request["configuration"])
-    changed = {name: Configuration.model_validate(values) for name, values in request["changed"].items()}
+    changed = {name: Configuration.model_validate(values) for name, values in request["changed"]}
     download = Path(request["download"])
     race = Race(configuration, download, Path(request["directory"]), changed)
     with _alone(race):
@@ -462,13 +463,29 @@ def _score(
             result = score(
                 name, trivial, trial.truth, trial.setting, members=1, calls_per_step=0, batch=batch
             )
-            table.append(_record(result, trial) | about)
+            table.append(_record(result, trial) | about | {"over_operator": None})
+            operators: list[Scores] = []
             for name, trainings in entrants.items():
                 for place, trained in enumerate(trainings):
                     result, parameters = _score_one(name, trained, trial, batch)
-                    told = {"seed": configuration.seed + place, "parameters": parameters}
+                    if name == OPERATOR:
+                        operators.append(result)
+                    told = {
+                        "seed": configuration.seed + place,
+                        "parameters": parameters,
+                        "over_operator": None if name == OPERATOR else _compared(result, operators[place]),
+                    }
                     table.append(_record(result, trial) | about | told | trained.to_json())
     return table
+
+
+def _compared(scores: Scores, operator: Scores) -> Record:
+    """Error over the operator's of the same seed, paired by trajectory, and its 95 % interval."""
+    ratio, low, high = paired_ratio(scores.get("trajectory"), operator.get("trajectory"))
+    return {
+        "value": ratio if math.isfinite(ratio) else None,
+        "interval": [low, high] if math.isfinite(low) else None,
+    }
 
 
 def _record(scores: Scores, trial: Trial) -> Record:

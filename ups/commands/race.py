@@ -78,7 +78,8 @@ def execute_ablation(options: argparse.Namespace) -> None:
     configuration = _in_one_process(options)
     overrides = parse_overrides(options.assignments)
     variants = load_variants(options.config, options.changes, overrides)
-    changed = {name: resolve(variant).model_dump(mode="json") for name, variant in variants.items()}
+    # A list: requests are written with sorted keys, and the table is in the order of the file.
+    changed = [(name, resolve(variant).model_dump(mode="json")) for name, variant in variants.items()]
     run = _run(options, "download", {})
     place = find_root(options.root) / "artifacts" / ".work"
     records = run_tool(
@@ -225,6 +226,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
     table = Table(
         Column("model", no_wrap=True),
         *(Column(name, no_wrap=True, justify="right") for name in map(_headed, _METRICS)),
+        Column("error / operator's", no_wrap=True, justify="right"),
         *(Column(name, no_wrap=True) for name in _STEPS_AND_SECONDS),
         title=Text(title),
         title_justify="left",
@@ -236,6 +238,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
         table.add_row(
             model,
             *(_mean([row[metric] for row in rows]) for metric in _METRICS),
+            _interval([row["over_operator"] for row in rows]),
             *(_told([row.get(name) for row in rows]) for name in _TOLD),
         )
     return table
@@ -285,6 +288,18 @@ def _mean(values: list[float | None]) -> str:
         return "not finite"
     mean = statistics.fmean(numbers)
     return f"{mean:.3g}" + (f" ± {statistics.stdev(numbers):.1g}" if len(numbers) > 1 else "")
+
+
+def _interval(ratios: list[dict[str, Any] | None]) -> str:
+    """Of several seeds the mean ratio, and the widest of their intervals over trajectories."""
+    present = [ratio for ratio in ratios if ratio is not None and ratio["value"] is not None]
+    if not present or len(present) < len(ratios):
+        return ""
+    mean = f"{statistics.fmean(ratio['value'] for ratio in present):.3g}"
+    intervals = [ratio["interval"] for ratio in present if ratio["interval"] is not None]
+    if not intervals:
+        return mean
+    return f"{mean} [{min(low for low, _ in intervals):.3g}, {max(high for _, high in intervals):.3g}]"
 
 
 def _told(values: list[Any]) -> str:

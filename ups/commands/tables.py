@@ -21,6 +21,8 @@ METRICS = {
     "crps": "CRPS",
     "spread_skill": "spread / skill",
     "coverage_90": "coverage 90 %",
+    "error_over_operator": "error / operator's",
+    "crps_over_dressed": "CRPS / dressed",
     "seconds_per_trajectory": "s / trajectory",
 }
 

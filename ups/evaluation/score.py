@@ -8,7 +8,7 @@ RMSE, CRPS) is a record per field and nothing else. Given fields are never score
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ from torch import Tensor
 from ups.evaluation import metrics
 from ups.losses.relative import relative_l2_per_field
 from ups.problems import Boundary, Field
+
+OPERATOR, DRESSED = "operator", "operator_dressed"
+"""What others are compared with."""
 
 Forecast = Callable[[Tensor], Tensor]
 """Physical first frames [n, *grid, C] to members [n, M, t, x, C]."""
@@ -158,20 +161,60 @@ def score(
 
 @dataclass(frozen=True)
 class _Number:
-    """One value of a table; `field` where it is of one field of several."""
+    """One value of a table; `field` where it is of one field of several, `low` and `high` its 95 % interval."""
 
     metric: str
     value: float
     unit: str = "1"
     error: float = math.nan
     field: str | None = None
+    low: float = math.nan
+    high: float = math.nan
 
 
 def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
     """Records {problem, model, dataset, split, metric, field, value, unit, ...} of one model.
 
-    `value` is null where not finite, `field` where it is of all scored fields together.
+    `value` is null where not finite, `field` where it is of all scored fields together, `interval` but of ratios.
     """
+    return _records(scores, setting, [*_over_fields(scores, setting), *_by_field(scores, setting)])
+
+
+def result_records(results: Sequence[Scores], setting: Setting) -> list[dict[str, Any]]:
+    """All records of a problem's table."""
+    each = [record for scores in results for record in records(scores, setting)]
+    return each + comparisons(results, setting)
+
+
+def comparisons(results: Sequence[Scores], setting: Setting) -> list[dict[str, Any]]:
+    """Records of ratios, paired by trajectory: of every model's error to the operator's, and of every ensemble's CRPS
+    to that of the operator dressed in past errors.
+
+    results: of one problem.
+    """
+    named = {result.name: result for result in results}
+    operator, dressed = named[OPERATOR], named[DRESSED]
+    table = []
+    for result in results:
+        if result is operator:
+            continue
+        errors = metrics.paired_ratio(result.get("trajectory"), operator.get("trajectory"))
+        numbers = [_ratio("error_over_operator", errors)]
+        if result.members > 1 and result is not dressed:
+            for place, channel in enumerate(setting.scored):
+                scores = (model.get("crps")[:, place] for model in (result, dressed))
+                field = setting.fields[channel].name if len(setting.scored) > 1 else None
+                numbers.append(_ratio("crps_over_dressed", metrics.paired_ratio(*scores), field))
+        table += _records(result, setting, numbers)
+    return table
+
+
+def _ratio(metric: str, ratio: tuple[float, float, float], field: str | None = None) -> _Number:
+    value, low, high = ratio
+    return _Number(metric, value, field=field, low=low, high=high)
+
+
+def _records(scores: Scores, setting: Setting, numbers: Sequence[_Number]) -> list[dict[str, Any]]:
     names = [setting.fields[channel].name for channel in setting.scored]
     return [
         {
@@ -184,6 +227,7 @@ def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
             "field": number.field,
             "value": _finite(number.value),
             "standard_error": _finite(number.error),
+            "interval": [number.low, number.high] if math.isfinite(number.low) else None,
             "unit": number.unit,
             "n_trajectories": len(scores.get("trajectory")),
             "frames": setting.frames,
@@ -198,7 +242,7 @@ def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
             "threads": setting.threads,
             "batch": scores.batch,
         }
-        for number in [*_over_fields(scores, setting), *_by_field(scores, setting)]
+        for number in numbers
     ]
 
 

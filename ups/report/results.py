@@ -10,6 +10,7 @@ from ups.report.writing import SPACE, duration, number, percent
 
 HEADLINE = "trajectory_relative_l2"
 COVERAGE = "coverage_90"
+OVER_OPERATOR, OVER_DRESSED = "error_over_operator", "crps_over_dressed"
 NOMINAL = 0.90
 
 
@@ -19,7 +20,7 @@ class Metric:
 
     Attributes:
         kind: how values are written.
-        ensembles: whether only ensembles have it.
+        optional: models may be without it: what they are compared with, or, of ensembles' metrics, single forecasts.
         target: the best value there is; the nearest to it is shown as best.
     """
 
@@ -28,7 +29,7 @@ class Metric:
     label: str
     definition: str
     kind: Literal["number", "percent", "seconds"] = "number"
-    ensembles: bool = False
+    optional: Literal["ensembles", "some"] | None = None
     target: float | None = 0.0
 
 
@@ -88,7 +89,7 @@ METRICS = (
         "Spread over skill",
         "Root mean square deviation of the members from their mean, with the finite ensemble’s factor, over the root "
         "mean square error of that mean; both relative to the truth’s norm. Best is 1. Ensembles only.",
-        ensembles=True,
+        optional="ensembles",
         target=1.0,
     ),
     Metric(
@@ -98,8 +99,25 @@ METRICS = (
         "Part of the truth inside the central 90 % of the ensemble, by ranks. Best is 90 %, no more and no less. "
         "Ensembles only.",
         kind="percent",
-        ensembles=True,
+        optional="ensembles",
         target=NOMINAL,
+    ),
+    Metric(
+        OVER_OPERATOR,
+        "Compared",
+        "Error over the operator’s",
+        "Ratio of the mean trajectory relative L2 to the operator’s on the same trajectories; in brackets the 95 % interval "
+        "of a paired bootstrap over trajectories. Better or worse is what lies on one side of 1 with its whole interval.",
+        optional="some",
+        target=None,
+    ),
+    Metric(
+        OVER_DRESSED,
+        "Compared",
+        "CRPS over the dressed operator’s",
+        "The same of the CRPS, to that of the operator with past errors: what learning the errors is worth.",
+        optional="some",
+        target=None,
     ),
     Metric(
         "seconds_per_trajectory",
@@ -182,7 +200,8 @@ def _row(results: ProblemResults, metric: Metric, field: str | None) -> Row:
 
 def _record(results: ProblemResults, model: str, metric: Metric, field: str | None) -> Record | None:
     """None where the model has no such number, and should not."""
-    optional = metric.group == _FURTHER or (metric.ensembles and results.of_model(model, "n_members") == 1)
+    single = metric.optional == "ensembles" and results.of_model(model, "n_members") == 1
+    optional = metric.group == _FURTHER or metric.optional == "some" or single
     if optional:
         return results.records.get((model, metric.name, field))
     return results.record(model, metric.name, field)
@@ -191,8 +210,10 @@ def _record(results: ProblemResults, model: str, metric: Metric, field: str | No
 def _cell(record: Record | None, metric: Metric, *, best: bool) -> Cell:
     if record is None:
         return Cell("")
-    value, error = record["value"], record.get("standard_error")
-    if error is None:
+    value, error, interval = record["value"], record.get("standard_error"), record.get("interval")
+    if interval is not None:
+        shown = f"[{number(interval[0], 3)}, {number(interval[1], 3)}]"
+    elif error is None:
         shown = ""
     elif metric.kind == "percent":
         shown = f"±{SPACE}{number(100 * error, 2)}{SPACE}%"

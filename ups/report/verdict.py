@@ -1,13 +1,12 @@
 """The verdict: a few sentences that follow from the numbers, also when they are bad."""
 
 import math
-import statistics
 from dataclasses import dataclass
 from typing import Literal
 
 from ups.errors import IntegrityError
 from ups.report.catalogue import model_named
-from ups.report.results import COVERAGE, HEADLINE, NOMINAL
+from ups.report.results import COVERAGE, HEADLINE, NOMINAL, OVER_DRESSED, OVER_OPERATOR
 from ups.report.source import ProblemResults
 from ups.report.writing import SPACE, number, percent
 
@@ -45,27 +44,6 @@ def calibration_of(coverage: float) -> str:
     return "overconfident" if coverage < NOMINAL else "underconfident"
 
 
-def relative_change(results: ProblemResults, model: str) -> tuple[float, float]:
-    """Mean error of a model over the operator's, less one, and its standard error, paired by trajectory.
-
-    Raises:
-        IntegrityError: the errors per trajectory are missing or not of the same trajectories.
-    """
-    reference = results.curve("models", "operator", "trajectory")
-    errors = results.curve("models", model, "trajectory")
-    if len(errors) != len(reference):
-        raise IntegrityError(
-            f"has {len(errors)} trajectories of {model!r} and {len(reference)} of the operator",
-            where=str(results.curves_file),
-        )
-    change = results.value(model, HEADLINE) / results.value("operator", HEADLINE) - 1
-    if None in errors or None in reference or len(errors) < 2:
-        return change, math.nan
-    differences = [error - of_operator for error, of_operator in zip(errors, reference, strict=True)]
-    deviation = statistics.stdev(differences)
-    return change, deviation / math.sqrt(len(differences)) / statistics.fmean(reference)
-
-
 def _operator(results: ProblemResults) -> Finding:
     error = results.value("operator", HEADLINE)
     if not math.isfinite(error):
@@ -88,25 +66,47 @@ def _operator(results: ProblemResults) -> Finding:
 
 
 def _ensemble(results: ProblemResults, model: str) -> Finding:
-    change, standard_error = relative_change(results, model)
+    change = results.value(model, OVER_OPERATOR) - 1
     coverage = results.value(model, COVERAGE)
-    spread = f" ±{SPACE}{percent(standard_error)}" if math.isfinite(standard_error) else ""
+    low, high = _interval(results, model, OVER_OPERATOR)
+    between = f"95{SPACE}% interval {percent(low - 1, signed=True)} to {percent(high - 1, signed=True)}"
+    spread = f" ({between})" if math.isfinite(low) else ""
     if not math.isfinite(change):
         accuracy, accurate = "its error is not finite", False
     elif abs(change) <= CLOSE:
-        accuracy = f"within {number(100 * CLOSE, 1)}{SPACE}% of the operator ({percent(change, signed=True)}{spread})"
+        accuracy = f"within {number(100 * CLOSE, 1)}{SPACE}% of the operator{spread}"
+        accurate = True
+    elif low <= 1 <= high:
+        accuracy = (
+            f"{percent(change, signed=True)} of the operator’s error, which shows no difference{spread}"
+        )
         accurate = True
     else:
         word = "better" if change < 0 else "worse"
-        accuracy, accurate = f"{percent(abs(change))}{spread} {word} than the operator", change < 0
+        accuracy, accurate = f"{percent(abs(change))} {word} than the operator{spread}", change < 0
     calibration = calibration_of(coverage)
     calibrated = calibration == "calibrated"
     label = model_named(model).label
     text = (
         f"{label[0].upper()}{label[1:]}: {accuracy}; {calibration}, the 90{SPACE}% interval holds "
-        f"{percent(coverage)} of the truth."
+        f"{percent(coverage)} of the truth.{_sharpness(results, model)}"
     )
     return Finding("good" if accurate and calibrated else "fair" if accurate or calibrated else "bad", text)
+
+
+def _sharpness(results: ProblemResults, model: str) -> str:
+    """What its CRPS is worth beside past errors; of one field, for of several there is no one number."""
+    record = results.records.get((model, OVER_DRESSED, None))
+    if record is None or record["value"] is None:
+        return ""
+    low, high = _interval(results, model, OVER_DRESSED)
+    spread = f" ({number(low, 3)} to {number(high, 3)})" if math.isfinite(low) else ""
+    return f" Its CRPS is {number(record['value'], 3)} of that of past errors{spread}."
+
+
+def _interval(results: ProblemResults, model: str, metric: str) -> tuple[float, float]:
+    low, high = results.record(model, metric, None).get("interval") or (math.nan, math.nan)
+    return low, high
 
 
 def _with_article(model: str) -> str:

@@ -13,7 +13,7 @@ from ups.config.data import FromSinusoids
 from ups.config.schema import TRAINING_STAGES
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
-from ups.evaluation.score import Scores, records
+from ups.evaluation.score import Scores, result_records
 from ups.inference.surrogate import Surrogate, load_surrogate
 from ups.report.catalogue import TRAINING
 from ups.report.figures import draw_problem, draw_training
@@ -46,7 +46,7 @@ def run(request: Request) -> None:
         for name, dataset in datasets.items():
             trial = make_trial(name, dataset, "test", configuration, ranks.device, mean=means.get(name))
             results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
-            table += [record for result in results for record in records(result, trial.setting)]
+            table += result_records(results, trial.setting)
             examples, chosen = _examples(surrogate, results, trial, seed=settings.seed)
             curves[name] = _curves(results, trial, dataset) | {"examples": chosen}
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
@@ -57,7 +57,7 @@ def run(request: Request) -> None:
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
                 trial = make_trial(name, beyond, SPLIT, configuration, ranks.device, mean=None)
                 results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
-                outside += [record for result in results for record in records(result, trial.setting)]
+                outside += result_records(results, trial.setting)
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))

@@ -19,7 +19,7 @@ from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets, read_description
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
 from ups.errors import ConfigurationError, DataError
-from ups.evaluation.score import records
+from ups.evaluation.score import result_records
 from ups.inference.surrogate import load_surrogate
 from ups.problems import Variables
 from ups.runtime.ranks import join_ranks
@@ -96,7 +96,7 @@ def score_file(
         settings = configuration.evaluation
         surrogate = load_surrogate(inputs, configuration)
         results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
-    return [record for result in results for record in records(result, trial.setting)]
+    return result_records(results, trial.setting)
 
 
 def recognise(path: Path, trained: Mapping[str, Dataset], problem: str | None) -> tuple[str, PDEBenchFile]:

@@ -106,6 +106,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "training.operator.state_noise": (0.01, OPERATOR),
     "training.operator.time_steps": ([1, 2], OPERATOR),
     "training.operator.norm": ("frame", OPERATOR),
+    "training.operator.joint": ({"begin": 0.5}, OPERATOR),
     "training.operator.residual_fraction": (0.25, OPERATOR),
     **of_training("diffusion", DIFFUSION),
     "training.diffusion.noise.sigma_min": (0.01, DIFFUSION),

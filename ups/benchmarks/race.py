@@ -37,7 +37,7 @@ from ups.evaluation.metrics import paired_ratio
 from ups.evaluation.score import Scores, score
 from ups.evaluation.score import records as score_records
 from ups.inference.forecaster import operator_forecaster
-from ups.models.build import MODEL_FILE, load_codec, load_model
+from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import join_ranks
 from ups.runtime.records import read_records
@@ -514,7 +514,7 @@ def _record(scores: Scores, trial: Trial) -> Record:
 
 def _score_one(name: str, trained: Trained, trial: Trial, batch: int) -> tuple[Scores, int]:
     device, problem = trial.truth.device, trial.setting.problem
-    codec, _ = load_codec(trained.artifacts["cache_encode"], device)
+    codec, _ = codec_of_operator(trained.artifacts, device)
     model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)
     assert isinstance(model, LatentOperator)
     forecast = network_forecast(codec.of(problem), operator_forecaster(model, problem), trial, seed=0)

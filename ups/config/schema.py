@@ -346,6 +346,27 @@ class AutoencoderTraining(Training):
     )
 
 
+class JointTraining(Section):
+    """The end of the operator's training, in which encoder and decoder move with it, from fields."""
+
+    begin: Share = Field(default=0.8, description="part of the training after which they move")
+    encoder_weight: NonNegative = Field(
+        default=0.1, description="of the error of decoding an encoding (L_inv_enc)"
+    )
+    decoder_weight: NonNegative = Field(
+        default=0.1, description="of the error of encoding the decoding of a prediction (L_inv_dec)"
+    )
+    ramp: Share | None = Field(
+        default=None,
+        description="part of the training over which both weights grow from 0; null: whole at once",
+    )
+    every: Count = Field(default=1, description="steps from one with these errors to the next")
+    queries: Count | None = Field(
+        default=None,
+        description="grid points at which a decoded encoding is compared, drawn at random; null: all",
+    )
+
+
 class OperatorTraining(Training):
     """Prediction over rollouts, in the norm in which forecasts are scored."""
 
@@ -377,6 +398,9 @@ class OperatorTraining(Training):
         default="physical",
         description="errors are relative to the norm of the physical field, mean included, or of the field in the "
         "models' frame",
+    )
+    joint: JointTraining | None = Field(
+        default=None, description="train encoder and decoder too, at the end; null: the codec stays as it is"
     )
     residual_fraction: Share = Field(
         default=0.125,
@@ -616,6 +640,11 @@ class Configuration(Section):
             )
         declared = equation.fields_in(variables)
         keeps = boundary == "periodic" and not equation.is_map and any(field.conserved for field in declared)
+        if self.model.operator.conserve and keeps and self.training.operator.joint is not None:
+            return (
+                "model.operator.conserve: needs a codec that stays as it is, and training.operator.joint trains it: write "
+                "conserve: false, or joint: null"
+            )
         if self.model.operator.conserve and keeps and corrected:
             return (
                 f"model.operator.conserve: needs a linear codec, and model.{corrected[0]}.depth is not 0: set it to "

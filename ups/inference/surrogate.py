@@ -19,7 +19,7 @@ from ups.inference.forecaster import (
     linear_forecasters,
     operator_forecaster,
 )
-from ups.models.build import MODEL_FILE, Description, load_codec, load_model
+from ups.models.build import MODEL_FILE, Description, codec_of_operator, load_model
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
@@ -79,7 +79,7 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
         IntegrityError: a file is damaged, or belongs to another codec or other problems.
     """
     device = configuration.execution.device
-    codec, codec_description = load_codec(artifacts["cache_encode"], device)
+    codec, codec_description = codec_of_operator(artifacts, device)
     operator, operator_description = load_model(artifacts["operator"] / MODEL_FILE, device)
     diffusion, diffusion_description = load_model(artifacts["diffusion"] / MODEL_FILE, device)
     consistency, consistency_description = load_model(artifacts["consistency"] / MODEL_FILE, device)

@@ -6,6 +6,7 @@ file can disagree with it.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -27,7 +28,7 @@ from ups.models.shape import ProblemShape
 MODEL_FILE = "model.safetensors"
 """Name of the network in the artifact of a training stage."""
 CODEC_FILE = "codec.safetensors"
-"""Name of the frozen codec in the artifact of the cache."""
+"""Name of the codec in the artifact of the cache, and of an operator that was trained with it."""
 
 Kind = Literal["autoencoder", "codec", "operator", "diffusion", "consistency"]
 Description = dict[str, Any]
@@ -115,8 +116,27 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     return model.to(device).eval().requires_grad_(False), description
 
 
+def codec_of_operator(
+    artifacts: Mapping[str, Path], device: torch.device | str = "cpu"
+) -> tuple[Codec, Description]:
+    """The codec of a trained operator: the one that was trained with it, or that of the cache.
+
+    artifacts: directories of operator and cache_encode.
+
+    Raises:
+        IntegrityError: see `load_codec`.
+    """
+    own = has_codec(artifacts["operator"])
+    return load_codec(artifacts["operator" if own else "cache_encode"], device)
+
+
+def has_codec(artifact: Path) -> bool:
+    """Whether an artifact brings a codec with it."""
+    return (artifact / CODEC_FILE).exists()
+
+
 def load_codec(artifact: Path, device: torch.device | str = "cpu") -> tuple[Codec, Description]:
-    """The codec of a cache artifact.
+    """The codec of a cache artifact, or of an operator that was trained with it.
 
     Raises:
         IntegrityError: the file is damaged or holds another kind of network.

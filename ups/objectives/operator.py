@@ -20,7 +20,7 @@ class RolloutError:
 
     The error is that of the decoded fields, and its norm the physical field's, mean included, whatever the frame
     of reference; `norm` "frame" takes that of the field in the frame, whose mean may be zero and which decays.
-    Targets are decoded too: an operator is not asked for what its codec cannot say.
+    Targets are decoded too, unless `of_fields`: an operator is not asked for what its codec cannot say.
 
     Windows are cached latents, or, where symmetries are drawn at random, fields that are turned and encoded here.
     Gradients flow through all counted steps.
@@ -36,20 +36,23 @@ class RolloutError:
         pushforward_steps: int = 0,
         state_noise: float = 0.0,
         norm: Literal["physical", "frame"] = "physical",
+        of_fields: bool = False,
     ) -> None:
         """Arguments as in the configuration's training.operator.
 
         rollout_start: training step from which all rollout_steps are counted; before, one more at a time.
+        of_fields: errors are to the fields themselves, and not to their decoded encoding.
         """
         self.codec, self.problems = codec, dict(problems)
         self.rollout_steps, self.rollout_start = rollout_steps, rollout_start
         self.pushforward_steps, self.state_noise, self.norm = pushforward_steps, state_noise, norm
+        self.of_fields = of_fields
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if batch.fields is None:
             raise ValueError("this objective reads fields")
         codec = self.codec.of(batch.problem)
-        window = self._window(batch, generator)
+        window = self.window(batch, generator)
         steps = min(self._rollout_steps(batch.step), window.states.shape[1] - 1)
         pushed = self._pushforward_steps(window.states.shape[1] - 1 - steps, generator)
         state = window.states[:, 0]
@@ -63,7 +66,8 @@ class RolloutError:
         predicted = rollout(model, state, window.scalars, batch.problem, steps, batch.stride)
         counted = slice(pushed + 1, pushed + 1 + steps)
         # Networks may compute in less than float32; errors are taken in float32.
-        error = codec.inside(predicted.float()) - codec.inside(window.states[:, counted])
+        target = window.inside[:, counted] if self.of_fields else codec.inside(window.states[:, counted])
+        error = codec.inside(predicted.float()) - target
         scored = list(codec.shape.scored)
         errors = relative_l2_by_frame(
             (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
@@ -73,7 +77,7 @@ class RolloutError:
             terms["L_rollout"] = errors[:, 1:].mean()
         return Loss(errors.mean(), terms)
 
-    def _window(self, batch: Batch, generator: torch.Generator) -> "_Window":
+    def window(self, batch: Batch, generator: torch.Generator) -> "Window":
         """The batch in the models' frame; turned at random first, where symmetries augment."""
         assert batch.fields is not None
         codec, problem = self.codec.of(batch.problem), self.problems[batch.problem]
@@ -87,13 +91,16 @@ class RolloutError:
         states = batch.latents
         if problem.augment or states is None:
             states = codec.encode(fields, elapsed, frame, batch.known)
+        moved = frame.enter(fields, elapsed) if self.of_fields or self.norm == "frame" else fields
+        inside = codec.normalise(moved, batch.known) if self.of_fields else fields
         unit = codec.statistics.field_deviation * frame.scale
         if self.norm == "frame":
             scale = frame.scale.view(len(fields), *(1,) * (fields.ndim - 2), -1)
-            fields = frame.enter(fields, elapsed) * scale
-        return _Window(
+            fields = moved * scale
+        return Window(
             fields=fields,
             states=states,
+            inside=inside,
             scalars=frame.conditioning(scalars),
             unit=unit.view(len(unit), *(1,) * (fields.ndim - 2), -1),
         )
@@ -111,17 +118,19 @@ class RolloutError:
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """A batch as the objective sees it.
 
     Attributes:
         fields: [B, T, *grid, C], whose norms errors are relative to.
         states: [B, T, K, d].
+        inside: [B, T, *grid, C] normalised fields in the models' frame, where errors are to the fields.
         scalars: [B, S].
         unit: [B, 1, ..., C], of normalised fields in the units of `fields`.
     """
 
     fields: Tensor
     states: Tensor
+    inside: Tensor
     scalars: Tensor
     unit: Tensor

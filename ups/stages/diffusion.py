@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ups.data.splits import fitted_and_held_out
 from ups.inference.correction import Sampler, calibration, diffusion_sampler, ungated
 from ups.inference.surrogate import POOL_FILE
-from ups.models.build import MODEL_FILE, Description, load_codec, load_model
+from ups.models.build import MODEL_FILE, Description, codec_of_operator, has_codec, load_model
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 from ups.objectives import Objective
@@ -91,10 +91,11 @@ def run(request: Request) -> None:
 def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> ResidualData:
     """The operator's residuals on the trajectories that it did not fit."""
     configuration = request.configuration
-    codec, description = load_codec(request.inputs["cache_encode"], ranks.device)
+    codec, description = codec_of_operator(request.inputs, ranks.device)
     operator, _ = load_model(request.inputs["operator"] / MODEL_FILE, ranks.device)
     assert isinstance(operator, LatentOperator)
-    problems = open_problems(request.inputs, configuration, codec, ranks)
+    anew = has_codec(request.inputs["operator"])
+    problems = open_problems(request.inputs, configuration, codec, ranks, encode_anew=anew)
 
     def residuals(name: str, rows: NDArray[np.int64]) -> Residuals:
         problem = problems[name]

@@ -37,11 +37,13 @@ class LatentProblem:
         codec: the frozen codec, bound to this problem.
         source: the cache, or the raw trajectories that are encoded when they are read.
         device: the one that trains.
+        encode_anew: the codec is not the one that wrote the cache, and of the cache only fields are read.
     """
 
     codec: ProblemCodec
     source: LatentCache | Dataset
     device: torch.device
+    encode_anew: bool = False
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -73,14 +75,18 @@ class LatentProblem:
 
     def latents(self, rows: NDArray[np.int64]) -> Tensor:
         """Standardised latents [n, t, K, d] float32 of some rows, on the device that trains."""
-        if isinstance(self.source, LatentCache):
+        if isinstance(self.source, LatentCache) and not self.encode_anew:
             return torch.from_numpy(self.source.latents(rows)).to(self.device).float()
         known = None if self.known.all() else torch.from_numpy(self.known).to(self.device)
         at_once = max(1, _ENCODED_FRAMES // len(self.known))
         with torch.no_grad():
             parts = [
                 self.codec.encode_trajectories(
-                    torch.from_numpy(self.source.fields[part]).to(self.device),
+                    torch.from_numpy(
+                        self.source.fields[part]
+                        if isinstance(self.source, Dataset)
+                        else self.rows_fields(part)
+                    ).to(self.device),
                     known,
                     time_step=self.source.time_step,
                     parameters=self.source.parameters,
@@ -110,7 +116,12 @@ class LatentProblem:
 
 
 def open_problems(
-    inputs: dict[str, Path], configuration: Configuration, codec: Codec, ranks: Ranks
+    inputs: dict[str, Path],
+    configuration: Configuration,
+    codec: Codec,
+    ranks: Ranks,
+    *,
+    encode_anew: bool = False,
 ) -> dict[str, LatentProblem]:
     """All problems of a run, from the cache or, if `loading.mode` is `encode`, from the raw trajectories."""
     if configuration.loading.mode == "encode":
@@ -119,7 +130,7 @@ def open_problems(
             for name, data in load_datasets(inputs["download"], ("train", "validation")).items()
         }
     return {
-        name: LatentProblem(codec.of(name), cache, ranks.device)
+        name: LatentProblem(codec.of(name), cache, ranks.device, encode_anew)
         for name, cache in open_caches(inputs["cache_encode"]).items()
     }
 

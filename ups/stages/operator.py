@@ -1,19 +1,24 @@
 """operator: one time step, on cached latents."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ups.config.schema import JointTraining, OperatorTraining
 from ups.data.splits import fitted_and_held_out
 from ups.errors import ConfigurationError
 from ups.inference.forecaster import operator_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
-from ups.models.build import Description, load_codec
+from ups.models.build import CODEC_FILE, Description, load_codec, save_model
+from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.operators.linear import LeastSquares, LinearPath
+from ups.objectives.evolution import Evolution
+from ups.objectives.joint import JointError, JointModel, JointSettings
 from ups.objectives.operator import RolloutError
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
@@ -33,6 +38,10 @@ def run(request: Request) -> None:
     settings = configuration.training.operator
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         codec, codec_description = load_codec(request.inputs["cache_encode"], ranks.device)
+        if settings.joint is not None:
+            # Its latents will be others than those of the cache, and nobody may mix them up.
+            moved = f"{codec_description['codec']}-{request.digest[:12]}"
+            codec_description = codec_description | {"codec": moved}
         problems = open_problems(request.inputs, configuration, codec, ranks)
         chosen = configuration.model.operator
         description: Description = latent_description("operator", codec_description) | {
@@ -54,18 +63,18 @@ def run(request: Request) -> None:
                     where="model.operator.linear_path",
                     fix="write none, or lower tokens or dim",
                 )
-        objective = RolloutError(
-            codec,
-            {
-                name: problem.evolution(configuration.symmetries(name).used("augment"))
-                for name, problem in problems.items()
-            },
-            rollout_steps=settings.rollout_steps,
-            rollout_start=round(settings.steps * (settings.curriculum or 0)),
-            pushforward_steps=settings.pushforward_steps,
-            state_noise=settings.state_noise,
-            norm=settings.norm,
-        )
+        evolutions = {
+            name: problem.evolution(configuration.symmetries(name).used("augment"))
+            for name, problem in problems.items()
+        }
+        objective = rollout_error(codec, evolutions, settings)
+        trained: nn.Module = model
+        finish = None
+        if settings.joint is not None:
+            trained = JointModel(model, codec)
+            moving = rollout_error(codec, evolutions, settings, of_fields=True)
+            objective = JointError(objective, moving, joint_settings(settings.joint, settings.steps))
+            finish = partial(save_model, request.output / CODEC_FILE, codec, codec_description)
         with window_source(
             problems,
             configuration,
@@ -76,7 +85,7 @@ def run(request: Request) -> None:
             strides=settings.time_steps,
         ) as (source, loading):
             train_and_publish(
-                model,
+                trained,
                 description,
                 objective,
                 source,
@@ -85,7 +94,37 @@ def run(request: Request) -> None:
                 request,
                 ranks,
                 told={"loading": loading},
+                finish=finish,
+                published=model,
             )
+
+
+def rollout_error(
+    codec: Codec, evolutions: dict[str, Evolution], settings: OperatorTraining, *, of_fields: bool = False
+) -> RolloutError:
+    """The operator's objective, by the configuration."""
+    return RolloutError(
+        codec,
+        evolutions,
+        rollout_steps=settings.rollout_steps,
+        rollout_start=round(settings.steps * (settings.curriculum or 0)),
+        pushforward_steps=settings.pushforward_steps,
+        state_noise=settings.state_noise,
+        norm=settings.norm,
+        of_fields=of_fields,
+    )
+
+
+def joint_settings(joint: JointTraining, steps: int) -> JointSettings:
+    """Shares of a training as steps."""
+    return JointSettings(
+        start=round(steps * joint.begin),
+        encoder_weight=joint.encoder_weight,
+        decoder_weight=joint.decoder_weight,
+        ramp=round(steps * (joint.ramp or 0)),
+        every=joint.every,
+        queries=joint.queries,
+    )
 
 
 def fit_linear(model: LatentOperator, name: str, problem: LatentProblem, residual_fraction: float) -> None:
@@ -113,6 +152,7 @@ def rollout_validation(problems: dict[str, LatentProblem], ranks: Ranks) -> Vali
     }
 
     def errors(model: nn.Module) -> dict[str, Tensor]:
+        model = model.operator if isinstance(model, JointModel) else model
         assert isinstance(model, LatentOperator)
         return {name: _errors(model, problems[name], truth) for name, truth in truths.items()}
 

@@ -41,6 +41,7 @@ def train_and_publish(
     *,
     told: dict[str, Any] | None = None,
     finish: Callable[[], None] | None = None,
+    published: nn.Module | None = None,
 ) -> None:
     """Train, write the averaged weights as `model.safetensors`, and report.
 
@@ -49,6 +50,7 @@ def train_and_publish(
     told: what was decided at the start and belongs into the manifest.
     finish: the last thing before the model is written: on the first rank, with the averaged weights in the model,
         in evaluation mode.
+    published: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration
     if configuration.execution.compile:
@@ -73,7 +75,7 @@ def train_and_publish(
             if finish is not None:
                 model.eval()
                 finish()
-            save_model(request.output / MODEL_FILE, model, description)
+            save_model(request.output / MODEL_FILE, published or model, description)
         request.finish((told or {}) | _summary(model, request))
     ranks.barrier()
 

@@ -1,0 +1,127 @@
+"""A codec that was trained with its operator goes with it: all later stages read that one, and encode anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TINY
+
+from ups.config import load_configuration
+from ups.data.cache import open_caches
+from ups.errors import ConfigurationError, IntegrityError
+from ups.inference.surrogate import load_surrogate
+from ups.models.build import CODEC_FILE, MODEL_FILE, codec_of_operator, load_codec, load_model
+from ups.models.operators import LatentOperator
+from ups.pipeline.graph import GRAPH
+from ups.runtime.ranks import join_ranks
+from ups.runtime.records import read_records
+from ups.runtime.request import Request
+from ups.stages import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
+from ups.stages.latents import open_problems
+
+OVERRIDES = {
+    "execution.device": "cpu",
+    "execution.threads": 1,
+    "model.latent.dim": 2,
+    "model.encoder.depth": 0,
+    "model.decoder.depth": 0,
+    "model.operator.conserve": False,
+    "training.autoencoder.steps": 0,
+    "training.operator.joint": {"begin": 0.5},
+}
+STAGES = {
+    module.__name__.rpartition(".")[2]: module for module in (download, autoencoder, cache_encode, operator)
+}
+STAGES |= {"diffusion": diffusion, "consistency": consistency, "evaluate": evaluate}
+CONFIGURATION = load_configuration(TINY, OVERRIDES)
+
+
+def paths(root: Path, stage: str) -> dict[str, Path]:
+    return {name: root / name / "output" for name in GRAPH[stage].inputs}
+
+
+def run(root: Path, stage: str) -> Path:
+    contents = dict.fromkeys(GRAPH[stage].inputs, "0" * 64)
+    STAGES[stage].run(
+        Request(
+            root / stage,
+            root,
+            stage,
+            f"{stage}-digest-of-64",
+            "",
+            CONFIGURATION,
+            paths(root, stage),
+            contents,
+        )
+    )
+    return root / stage / "output"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("joint")
+    for stage in STAGES:
+        run(root, stage)
+    return root
+
+
+def test_the_operator_brings_its_codec_which_has_another_name(root):
+    before, described = load_codec(root / "cache_encode" / "output")
+    after, told = codec_of_operator({name: root / name / "output" for name in ("operator", "cache_encode")})
+    assert told["codec"] == f"{described['codec']}-operator-dig"
+    for name, weight in after.named_parameters():
+        assert not torch.equal(weight, before.get_parameter(name)), name
+    for name, value in after.named_buffers():
+        assert torch.equal(value, before.get_buffer(name)), "statistics stay"
+    model, description = load_model(root / "operator" / "output" / MODEL_FILE)
+    assert isinstance(model, LatentOperator), "and no more"
+    assert description["codec"] == told["codec"]
+
+
+def test_the_codec_moves_in_the_second_half(root):
+    terms = [set(record) for record in read_records(root / "operator" / "output" / "logs" / "metrics.jsonl")]
+    steps = [
+        record["step"] for record in read_records(root / "operator" / "output" / "logs" / "metrics.jsonl")
+    ]
+    told = {step: "L_inv_enc" in names for step, names in zip(steps, terms, strict=True) if "loss" in names}
+    assert told[1] is False
+    assert told[20] is True
+
+
+def test_later_stages_read_latents_of_this_codec_and_evaluation_uses_it(root):
+    inputs = paths(root, "diffusion")
+    codec, _ = codec_of_operator(inputs)
+    with join_ranks("cpu", 1) as ranks:
+        problem = open_problems(inputs, CONFIGURATION, codec, ranks, encode_anew=True)["burgers1d"]
+    rows = problem.rows("validation")
+    cached = torch.from_numpy(open_caches(inputs["cache_encode"])["burgers1d"].latents(rows)).float()
+    anew = problem.latents(rows)
+    assert not torch.allclose(anew, cached, atol=0.01)
+    fields = torch.from_numpy(problem.fields("validation"))
+    told = codec.of("burgers1d").encode_trajectories(
+        fields, None, time_step=problem.source.time_step, parameters=problem.source.parameters
+    )
+    torch.testing.assert_close(anew, told)
+    surrogate = load_surrogate(paths(root, "evaluate"), CONFIGURATION)
+    assert surrogate.description["codec"].endswith("-operator-dig")
+    table = json.loads((root / "evaluate" / "output" / "metrics.json").read_text())
+    assert {record["model"] for record in table} >= {"operator", "diffusion", "consistency_2"}
+
+
+def test_models_of_the_other_codec_are_refused(root, tmp_path):
+    """An operator without its codec, as somebody might copy it."""
+    mixed = paths(root, "evaluate")
+    (tmp_path / "operator").mkdir()
+    (tmp_path / "operator" / MODEL_FILE).symlink_to(mixed["operator"] / MODEL_FILE)
+    assert not (tmp_path / "operator" / CODEC_FILE).exists()
+    with pytest.raises(IntegrityError, match="was trained on latents of another encoder"):
+        load_surrogate(mixed | {"operator": tmp_path / "operator"}, CONFIGURATION)
+
+
+def test_conserved_means_need_a_codec_that_stays():
+    with pytest.raises(
+        ConfigurationError,
+        match=r"model.operator.conserve: needs a codec that stays as it is.*conserve: false",
+    ):
+        load_configuration(TINY, OVERRIDES | {"model.operator.conserve": True})

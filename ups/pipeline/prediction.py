@@ -62,6 +62,8 @@ def predicted_bytes(stage: StageName, configuration: Configuration, shapes: Mapp
         case "operator":
             parameters = _network(configuration, model.operator)
             parameters += _linear_paths(configuration, shapes)
+            if configuration.training.operator.joint is not None:
+                parameters += _autoencoder(configuration, shapes)
         case "diffusion" | "consistency":
             parameters = _denoiser(configuration, shapes)
         case "evaluate":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ups.data.batch import Batch
 from ups.diffusion.edm import wide
-from ups.models.residual import ResidualNetwork, RolloutNetwork
+from ups.models.residual import Forecast, ResidualNetwork, RolloutNetwork
 
 LEADS = 5
 
@@ -60,6 +60,7 @@ class Gaussian:
             scalars=torch.zeros(count, 2),
             latents=forecasts + self.mean + self.deviation * error,
             forecasts=forecasts,
+            variances=torch.zeros(count, LEADS, TOKENS, 1),
         )
 
 
@@ -81,8 +82,8 @@ class RawNetwork(ResidualNetwork):
         super().__init__(network, {PROBLEM: LEADS}, LATENT_DIM, ways=1)
         self.gaussian, self.last, self.error = gaussian, last, error
 
-    def deviation(self, forecast: Tensor, problem: str) -> Tensor:
-        return torch.ones_like(forecast)
+    def deviation(self, forecast: Forecast, problem: str) -> Tensor:
+        return torch.ones_like(forecast.mean)
 
     def forward(self, y: Tensor, angle: Tensor, told: Tensor, scalars: Tensor, problem: str) -> Tensor:
         if self.last is None:

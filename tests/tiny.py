@@ -18,7 +18,7 @@ from ups.data.windows import ProblemWindows
 from ups.models.build import Description, build_model
 from ups.models.codec import ProblemCodec
 from ups.models.frame import Frame
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.objectives.autoencoder import Normalisation
 from ups.objectives.evolution import Evolution
@@ -48,6 +48,7 @@ def describe(kind: str, shapes: dict[str, ProblemShape] | None = None, **changes
             "linear_path": "none",
             "conserve": False,
             "time_steps": [1],
+            "average": {},
         }
         return shared | plain | changes
     leads = {name: 1 if shape["equation"] == "darcy2d" else LEADS for name, shape in problems.items()}
@@ -111,7 +112,7 @@ def raw_residual(
     model: ResidualNetwork, forecast: Tensor, y: Tensor, scalars: Tensor, problem: str
 ) -> Tensor:
     """What the network itself says of noisy residuals y [B, T, K, d] of forecasts, the same shape."""
-    told, given = model.given(forecast, scalars, problem)
+    told, given = model.given(Forecast.single(forecast), scalars, problem)
     return model(y, torch.linspace(0.2, 1.2, len(y)), told, given, problem)
 
 
@@ -136,6 +137,7 @@ def random_batch(count: int, frames: int = LEADS, *, seed: int = 0) -> Batch:
         fields=waves(count, frames, seed=seed),
         latents=latents,
         forecasts=forecasts,
+        variances=torch.zeros(count, frames, TOKENS, 1),
     )
 
 

@@ -102,6 +102,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "linear_path": "none",
             "conserve": False,
             "time_steps": [1],
+            "average": {},
         },
         "diffusion": sampled | {"sampler": {"steps": 2, "sigma_min": 0.05, "centre": 3.0}},
         "consistency": sampled | {"sampler": {"second_sigma": 3.0, "sigma_min": 0.05}},

@@ -6,6 +6,7 @@ from small_models import DIM, SHAPES, codec, first_frames
 from torch import Tensor
 
 from ups.inference.correction import calibration, resampled
+from ups.models.residual import Forecast
 from ups.models.token_grid import TokenGrid
 
 PARAMETERS = {"wave": {"nu": 0.5}, "map": {"beta": 0.5}}
@@ -25,12 +26,12 @@ class Case:
     ) -> None:
         self.bound = codec().of(problem)
         leads, tokens = LEADS[problem], SHAPES[problem].layout.token_count
-        self.problem, self.forecasts = problem, normal(count, leads, tokens, DIM)
+        self.problem, self.forecasts = problem, Forecast.single(normal(count, leads, tokens, DIM))
         mean = 0.3 * normal(count, leads, tokens, DIM, seed=1)
-        self.ensemble = self.forecasts[:, None] + mean[:, None]
+        self.ensemble = self.forecasts.mean[:, None] + mean[:, None]
         self.ensemble = self.ensemble + 0.2 * normal(count, members, leads, tokens, DIM, seed=2)
-        correction = self.ensemble.mean(dim=1) - self.forecasts
-        latents = self.forecasts + wanted[:, None, None] * correction
+        correction = self.ensemble.mean(dim=1) - self.forecasts.mean
+        latents = self.forecasts.mean + wanted[:, None, None] * correction
         latents = latents + noise * normal(count, leads, tokens, DIM, seed=3)
         first = first_frames(problem, count)
         self.elapsed = 0.05 * torch.arange(1, leads + 1).expand(count, -1)
@@ -56,7 +57,8 @@ class Case:
         scored = list(SHAPES[self.problem].scored)
         target = self.truth[:, 1:].flatten(2, -2)[..., scored]
         norm = target.square().sum(dim=(1, 2), keepdim=True)
-        mean = self.forecasts + gate[:, None, None] * (self.ensemble.mean(dim=1) - self.forecasts)
+        given = self.forecasts.mean
+        mean = given + gate[:, None, None] * (self.ensemble.mean(dim=1) - given)
         return ((self.decoded(mean)[..., scored] - target).square() / norm).sum(dim=(0, 2, 3))
 
 

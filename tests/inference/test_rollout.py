@@ -12,15 +12,16 @@ from ups.errors import DataError
 from ups.inference.correction import resampled
 from ups.inference.forecaster import (
     Forecaster,
+    PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
-    dressed_forecaster,
+    dressed_forecasters,
     operator_forecaster,
 )
 from ups.inference.rollout import decoded_rollout
 from ups.models import codec as codec_module
 from ups.models.operators import LatentOperator
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.objectives.evolution import rollout
 
 MEMBERS = 3
@@ -28,7 +29,7 @@ SAMPLER = {"steps": 2, "sigma_min": 0.05, "centre": 3.0}
 STUDENT = {"sigma_min": 0.05, "second_sigma": 3.0}
 STEPS = {"wave": 3, "map": 1}
 PARAMETERS = {"wave": {"nu": 0.5}, "map": {"beta": 0.5}}
-PROBABILISTIC = ("operator_dressed", "diffusion", "consistency_1", "consistency_2")
+PROBABILISTIC = ("operator_dressed", "operator_dressed_scaled", "diffusion", "consistency_1", "consistency_2")
 both = pytest.mark.parametrize("problem", list(SHAPES))
 
 
@@ -45,11 +46,12 @@ def forecasters(
 ) -> dict[str, Forecaster]:
     model, diffusion = model or operator(), diffusion or residual("diffusion")
     consistency = consistency or residual("consistency")
+    bound, past = codec().of(problem), PastErrors(pool(problem), 10 * pool(problem))
     made = [
-        operator_forecaster(model, problem),
-        dressed_forecaster(model, diffusion, pool(problem), problem, members=MEMBERS),
-        *diffusion_forecasters(model, diffusion, problem, members=MEMBERS, **SAMPLER),
-        *consistency_forecasters(model, consistency, problem, members=MEMBERS, **STUDENT),
+        operator_forecaster(model, bound),
+        *dressed_forecasters(model, diffusion, past, bound, members=MEMBERS),
+        *diffusion_forecasters(model, diffusion, bound, members=MEMBERS, **SAMPLER),
+        *consistency_forecasters(model, consistency, bound, members=MEMBERS, **STUDENT),
     ]
     return {forecaster.name: forecaster for forecaster in made}
 
@@ -78,7 +80,7 @@ def latents(problem: str, count: int = 2) -> tuple[Tensor, Tensor]:
 @both
 def test_a_rollout_is_one_step_after_the_other_in_latents(problem):
     first, scalars = latents(problem)
-    rolled = operator_forecaster(operator(), problem).rollout(
+    rolled = operator_forecaster(operator(), codec().of(problem)).rollout(
         first, scalars, STEPS[problem], torch.Generator()
     )
     assert rolled.shape[:3] == (2, 1, STEPS[problem])
@@ -91,7 +93,7 @@ def test_a_rollout_is_one_step_after_the_other_in_latents(problem):
 def test_what_a_first_frame_does_not_hold_is_not_seen():
     frames = first_frames("map", 2)
     spoilt = frames + torch.tensor([0.0, 9.0])
-    forecaster = operator_forecaster(operator(), "map")
+    forecaster = operator_forecaster(operator(), codec().of("map"))
 
     def rolled(initial: Tensor, known: Tensor | None) -> Tensor:
         return decoded_rollout(
@@ -118,8 +120,8 @@ def test_diffusion_adds_the_sampled_residual_of_the_whole_forecast_once(problem)
     model, network = operator(), residual("diffusion")
     forecaster = forecasters(problem)["diffusion"]
     found = forecaster.rollout(first, given, STEPS[problem], torch.Generator().manual_seed(3))
-    forecasts = rollout(model, first, given, problem, STEPS[problem])
-    many = forecasts.repeat_interleave(MEMBERS, dim=0)
+    forecasts = Forecast.single(rollout(model, first, given, problem, STEPS[problem]))
+    many = forecasts.mean.repeat_interleave(MEMBERS, dim=0)
     noise = torch.randn(many.shape, generator=torch.Generator().manual_seed(3))
     told, conditions = (
         values.repeat_interleave(MEMBERS, dim=0) for values in network.given(forecasts, given, problem)
@@ -127,9 +129,9 @@ def test_diffusion_adds_the_sampled_residual_of_the_whole_forecast_once(problem)
     angles = sampling_angles(2, sigma_min=0.05, centre=3.0)
     samples = midpoint_sample(lambda y, a: network(y, a, told, conditions, problem), noise, angles)
     corrections = network.corrections(samples.unflatten(0, (2, MEMBERS)), forecasts, problem, 0)
-    expected = forecasts[:, None] + model.conserving(corrections, problem)
+    expected = forecasts.mean[:, None] + model.conserving(corrections, problem)
     torch.testing.assert_close(found, expected)
-    assert (found - forecasts[:, None]).abs().max() > 0.1
+    assert (found - forecasts.mean[:, None]).abs().max() > 0.1
 
 
 def test_corrections_keep_what_the_operator_keeps():
@@ -146,15 +148,20 @@ def test_corrections_keep_what_the_operator_keeps():
 
 
 @both
-def test_the_dressed_operator_has_past_errors_in_the_steepness_of_its_forecast(problem):
+def test_the_dressed_operator_has_past_errors_as_they_were_or_scaled(problem):
     first, given = latents(problem)
-    network, found = residual("diffusion"), forecasters(problem)["operator_dressed"]
-    rolled = found.rollout(first, given, STEPS[problem], torch.Generator().manual_seed(4))
-    forecasts = rollout(operator(), first, given, problem, STEPS[problem])
-    layout, generator = SHAPES[problem].layout, torch.Generator().manual_seed(4)
-    drawn = resampled(pool(problem), 2, MEMBERS, layout, generator)
-    scaled = (rolled - forecasts[:, None]) / network.steepness(forecasts, problem)[:, None]
-    torch.testing.assert_close(scaled, drawn, rtol=1e-3, atol=1e-4)
+    network, made = residual("diffusion"), forecasters(problem)
+    forecasts = Forecast.single(rollout(operator(), first, given, problem, STEPS[problem]))
+    layout = SHAPES[problem].layout
+    drawn = resampled(pool(problem), 2, MEMBERS, layout, torch.Generator().manual_seed(4))
+    plain, scaled = (
+        made[name].rollout(first, given, STEPS[problem], torch.Generator().manual_seed(4))
+        - forecasts.mean[:, None]
+        for name in ("operator_dressed", "operator_dressed_scaled")
+    )
+    torch.testing.assert_close(plain, drawn, rtol=1e-3, atol=1e-4)
+    in_deviations = scaled / network.deviation(forecasts, problem)[:, None]
+    torch.testing.assert_close(in_deviations, 10 * drawn, rtol=1e-3, atol=1e-3)
 
 
 @both

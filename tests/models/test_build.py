@@ -31,7 +31,7 @@ from ups.errors import IntegrityError
 from ups.models.autoencoder import Autoencoder
 from ups.models.build import load_model, problem_shapes, save_model
 from ups.models.codec import Codec
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
 
@@ -55,7 +55,7 @@ def outputs(model: nn.Module) -> Tensor:
             return decoded_frames(codec, encoded_frames(codec, fields), centres)
         case ResidualNetwork():
             raw = raw_residual(model, batch.forecasts, batch.latents, batch.scalars, PROBLEM)
-            return model.corrections(raw[:, None], batch.forecasts, PROBLEM, 0)
+            return model.corrections(raw[:, None], Forecast.single(batch.forecasts), PROBLEM, 0)
     return model(state, batch.scalars, PROBLEM)
 
 
@@ -71,7 +71,12 @@ def test_a_saved_model_computes_the_same_with_nothing_but_its_file(tmp_path, kin
         sizes = {"encoder": odd, "decoder": NETWORK}
     elif kind == "operator":
         sizes = {"network": {"kind": "hybrid", "dilations": [2, 1], "width": 24, "heads": 3, "ratio": 1}}
-        sizes |= {"linear_path": "trained", "conserve": True, "time_steps": [1, 3]}
+        sizes |= {
+            "linear_path": "trained",
+            "conserve": True,
+            "time_steps": [1, 3],
+            "average": {PROBLEM: ["shift"]},
+        }
     model, description = build(kind, **sizes), describe(kind, **sizes) | {"note": "kept"}
     save_model(tmp_path / "model.safetensors", model, description)
     loaded, told = load_model(tmp_path / "model.safetensors")

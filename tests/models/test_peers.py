@@ -203,7 +203,14 @@ def test_a_peer_learns_a_batch_by_heart(name, optimizer):
     sizes = OPERATORS[SIZES[name]["kind"]](**SIZES[name]).model_dump(exclude={"linear_path", "conserve"})
     model = build_model(
         shared
-        | {"kind": "operator", "network": sizes, "linear_path": "none", "conserve": False, "time_steps": [1]}
+        | {
+            "kind": "operator",
+            "network": sizes,
+            "linear_path": "none",
+            "conserve": False,
+            "time_steps": [1],
+            "average": {},
+        }
     )
     fields = waves(8, 3)
     batch = Batch(problem=PROBLEM, scalars=torch.zeros(8, POINTS.scalars), fields=fields, latents=None)

@@ -17,7 +17,7 @@ from ups.models.codec import Codec
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PatchEmbedding, module_key
 from ups.models.operators import LatentOperator
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
 from ups.problems import Boundary
@@ -51,7 +51,7 @@ def apply(model: nn.Module, problem: str, shape: ProblemShape) -> Tensor:
             leads = model.leads[problem]
             forecast, y = normal(2, 3, leads, shape.layout.token_count, LATENT_DIM, seed=4)
             raw = raw_residual(model, forecast, y, scalars, problem)
-            return model.corrections(raw[:, None], forecast, problem, 0)
+            return model.corrections(raw[:, None], Forecast.single(forecast), problem, 0)
     raise AssertionError(model)
 
 

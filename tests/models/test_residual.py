@@ -7,7 +7,7 @@ import torch
 from tiny import LATENT_DIM, LEADS, LINE, PROBLEM, SQUARE, TOKENS, build, fresh
 from torch import Tensor
 
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 
 SHAPES = {PROBLEM: LINE, "square": SQUARE}
 
@@ -18,19 +18,26 @@ def network(kind: str = "diffusion") -> ResidualNetwork:
     return model
 
 
-def forecasts(count: int, seed: int = 0) -> Tensor:
+def forecasts(count: int, seed: int = 0) -> Forecast:
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.rand(count, 1, 1, 1, generator=generator) * 3 + 0.1
-    return sizes * torch.randn(count, LEADS, TOKENS, LATENT_DIM, generator=generator)
+    mean = sizes * torch.randn(count, LEADS, TOKENS, LATENT_DIM, generator=generator)
+    variance = sizes.square() * torch.rand(count, LEADS, TOKENS, 1, generator=generator)
+    return Forecast(mean, variance)
+
+
+def times(factor: float, z: Forecast) -> Forecast:
+    """A forecast of another amplitude."""
+    return Forecast(factor * z.mean, factor**2 * z.variance)
 
 
 def test_the_steepness_is_the_largest_difference_of_neighbours_around_the_seam_too():
     flat = torch.zeros(1, LEADS, TOKENS, LATENT_DIM)
     flat[0, 1, -1] = 3.0  # 3 to its left neighbour and, around the seam, to the first token
-    assert network().steepness(flat, PROBLEM).item() == pytest.approx(3.0)
+    assert network().steepness(Forecast.single(flat), PROBLEM).item() == pytest.approx(3.0)
     model = network()
     model.get_buffer("deviation_problem_burgers1d")[0] = 0
-    deviation = model.deviation(flat, PROBLEM)[0, 1, :, 0]
+    deviation = model.deviation(Forecast.single(flat), PROBLEM)[0, 1, :, 0]
     expected = torch.zeros(TOKENS)
     expected[-1], expected[0], expected[-2] = 3.0, 3 / math.sqrt(2), 3 / math.sqrt(2)
     torch.testing.assert_close(deviation, expected, atol=1e-6, rtol=1e-6)
@@ -41,7 +48,9 @@ def test_walls_have_no_neighbours_beyond():
     corner[0, 0, 0, 0] = 2.0
     model = network()
     model.get_buffer("deviation_problem_square")[0] = 0
-    deviation = model.deviation(corner.flatten(2, 3), "square").unflatten(2, SQUARE.tokens)[0, 0, :, :, 0]
+    deviation = model.deviation(Forecast.single(corner.flatten(2, 3)), "square").unflatten(2, SQUARE.tokens)[
+        0, 0, :, :, 0
+    ]
     assert deviation[0, 0].item() == pytest.approx(2.0)
     assert deviation[0, 1].item() == pytest.approx(math.sqrt(2))
     assert deviation[-1, 0].item() == pytest.approx(0, abs=1e-6)
@@ -53,9 +62,9 @@ def test_a_forecast_of_another_amplitude_has_a_deviation_of_that_amplitude(facto
     assert isinstance(model, ResidualNetwork)
     z, scalars = forecasts(4), torch.zeros(4, 2)
     torch.testing.assert_close(
-        model.deviation(factor * z, PROBLEM), factor * model.deviation(z, PROBLEM), rtol=1e-4, atol=1e-6
+        model.deviation(times(factor, z), PROBLEM), factor * model.deviation(z, PROBLEM), rtol=1e-4, atol=1e-6
     )
-    (told, sizes), (other, other_sizes) = (model.given(f * z, scalars, PROBLEM) for f in (1.0, factor))
+    (told, sizes), (other, other_sizes) = (model.given(times(f, z), scalars, PROBLEM) for f in (1.0, factor))
     torch.testing.assert_close(other, told, rtol=1e-4, atol=1e-4)
     changed = other_sizes - sizes
     torch.testing.assert_close(changed[:, 2], torch.full((4,), math.log(factor)), rtol=1e-4, atol=1e-4)
@@ -64,9 +73,9 @@ def test_a_forecast_of_another_amplitude_has_a_deviation_of_that_amplitude(facto
 
 def test_the_fit_finds_the_coefficients_of_a_normal_residual():
     model, z = network(), forecasts(4000)
-    wanted = torch.rand(2, LEADS, LATENT_DIM, generator=torch.Generator().manual_seed(3)) + 0.2
+    wanted = torch.rand(3, LEADS, LATENT_DIM, generator=torch.Generator().manual_seed(3)) + 0.2
     model.get_buffer("deviation_problem_burgers1d").copy_(wanted)
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(4))
+    noise = torch.randn(z.mean.shape, generator=torch.Generator().manual_seed(4))
     residual = model.deviation(z, PROBLEM) * noise
     best = likelihood(model, residual, z)
     model.fit_deviation(residual, z, PROBLEM)
@@ -75,7 +84,7 @@ def test_the_fit_finds_the_coefficients_of_a_normal_residual():
     torch.testing.assert_close(standard, torch.ones_like(standard), rtol=0.03, atol=0)
 
 
-def likelihood(model: ResidualNetwork, residual: Tensor, z: Tensor) -> float:
+def likelihood(model: ResidualNetwork, residual: Tensor, z: Forecast) -> float:
     """Mean logarithm, up to a constant."""
     deviation = model.deviation(z, PROBLEM)
     return -(deviation.log() + (residual / deviation).square() / 2).mean().item()
@@ -83,7 +92,7 @@ def likelihood(model: ResidualNetwork, residual: Tensor, z: Tensor) -> float:
 
 def test_a_channel_without_error_is_not_divided_by_zero():
     model, z = network(), forecasts(8)
-    residual = torch.randn(z.shape)
+    residual = torch.randn(z.mean.shape)
     residual[..., 2] = 0
     model.fit_deviation(residual, z, PROBLEM)
     deviation = model.deviation(z, PROBLEM)

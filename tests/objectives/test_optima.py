@@ -9,7 +9,7 @@ from tiny import PROBLEM, build, random_batch
 from torch import nn
 
 from ups.diffusion.edm import sampling_angles
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.objectives.diffusion import ResidualDenoising, ResidualExample
 
@@ -73,7 +73,7 @@ def test_a_residual_is_measured_in_its_own_deviation():
     assert batch.latents is not None
     assert batch.forecasts is not None
     example = ResidualExample.of(model, batch)
-    deviation = model.deviation(batch.forecasts, PROBLEM)
+    deviation = model.deviation(Forecast.single(batch.forecasts), PROBLEM)
     assert deviation.std() > 0.1
     torch.testing.assert_close(batch.forecasts + example.residual * deviation, batch.latents)
 

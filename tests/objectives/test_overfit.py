@@ -153,7 +153,9 @@ def test_every_weight_is_used(kind, problem):
     model, batch = build(kind, shapes=shapes), random_batch(8, 3)
     if problem == "square":
         latents, forecasts = torch.randn(2, 8, 1, 16, 4, generator=torch.Generator().manual_seed(0))
-        batch = replace(map_batch(8), latents=latents, forecasts=forecasts)
+        batch = replace(
+            map_batch(8), latents=latents, forecasts=forecasts, variances=torch.zeros(8, 1, 16, 1)
+        )
     if kind == "operator":
         batch = replace(batch, latents=None)  # it encodes what it is not given
     angles = sampling_angles(5, sigma_min=0.02, centre=1.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ups.models.embedding import module_key
 from ups.models.operators import LatentOperator
-from ups.objectives.evolution import forecast, rollout
+from ups.objectives.evolution import advance, rollout
 
 SCALARS = torch.tensor([[-3.0, -4.6]])
 
@@ -40,14 +40,14 @@ class Counting(LatentOperator):
 @pytest.mark.parametrize("time_steps", [(1,), (1, 2, 4, 8), (8, 1), (1, 3), (2, 1, 16)])
 @pytest.mark.parametrize("frames", [1, 2, 7, 8, 9, 40])
 def test_every_frame_is_reached_and_none_is_missed(time_steps, frames):
-    reached = forecast(Counting(*time_steps), torch.zeros(3, 1, 2), torch.zeros(3, 1), PROBLEM, frames)
+    reached = advance(Counting(*time_steps), torch.zeros(3, 1, 2), torch.zeros(3, 1), PROBLEM, frames)
     assert reached[:, :, 0, 0].tolist() == [list(range(1, frames + 1))] * 3
 
 
 def test_the_last_of_forty_frames_takes_eight_applications_and_all_of_them_eight_calls():
     """39 = 4 x 8 + 4 + 2 + 1, as any number of frames in the system of two."""
     counting = Counting(1, 2, 4, 8)
-    reached = forecast(counting, torch.zeros(1, 1, 2), torch.zeros(1, 1), PROBLEM, 40)
+    reached = advance(counting, torch.zeros(1, 1, 2), torch.zeros(1, 1), PROBLEM, 40)
     assert reached[0, :, 0, 1].max().item() == 7
     assert reached[0, 38, 0, 1].item() == 7
     assert reached[0, 39, 0, 1].item() == 5
@@ -56,7 +56,7 @@ def test_the_last_of_forty_frames_takes_eight_applications_and_all_of_them_eight
 
 def test_with_one_time_step_it_is_the_rollout():
     model = operator(1)
-    together = forecast(model, states(), SCALARS.expand(2, -1), PROBLEM, 6)
+    together = advance(model, states(), SCALARS.expand(2, -1), PROBLEM, 6)
     assert torch.equal(together, rollout(model, states(), SCALARS.expand(2, -1), PROBLEM, 6))
 
 
@@ -76,6 +76,6 @@ def test_the_linear_path_of_a_longer_step_is_its_power():
     path = model.get_buffer(f"linear.{module_key(PROBLEM)}.fitted")
     path.copy_(0.1 * torch.randn(path.shape, generator=torch.Generator().manual_seed(1)))
     scalars = SCALARS.expand(2, -1)
-    few = forecast(model, states(), scalars, PROBLEM, 11)
+    few = advance(model, states(), scalars, PROBLEM, 11)
     torch.testing.assert_close(few, rollout(model, states(), scalars, PROBLEM, 11), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(few[:, 0], few[:, 1])

@@ -171,6 +171,7 @@ def test_numbers_of_every_kind_of_operator_are_predicted(kind, path, linear_path
         "linear_path": linear_path,
         "conserve": False,
         "time_steps": [1],
+        "average": {},
     }
     predicted = prediction._network(configuration, operator)
     predicted += prediction._linear_paths(configuration, shapes)

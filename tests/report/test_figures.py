@@ -17,12 +17,14 @@ from tiny import PROBLEM, build
 
 from ups.errors import IntegrityError
 from ups.inference.forecaster import (
+    PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
-    dressed_forecaster,
+    dressed_forecasters,
     linear_forecasters,
     operator_forecaster,
 )
+from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 from ups.report import catalogue, curve_figures, drawing, field_figures, figures
@@ -169,14 +171,16 @@ def test_every_forecaster_has_a_label_and_a_colour() -> None:
     operator: LatentOperator = build("operator")  # pyright: ignore[reportAssignmentType]
     network: ResidualNetwork = build("diffusion")  # pyright: ignore[reportAssignmentType]
     sampler = {"sigma_min": 0.05, "centre": 3.0}
+    made: Codec = build("codec")  # pyright: ignore[reportAssignmentType]
+    codec, past = made.of(PROBLEM), PastErrors(*torch.zeros(2, 1, 3, 8, 4))
     forecasters = [
         *linear_forecasters(operator, PROBLEM),
-        operator_forecaster(operator, PROBLEM),
-        dressed_forecaster(operator, network, torch.zeros(1, 3, 8, 4), PROBLEM, members=2),
-        *diffusion_forecasters(operator, network, PROBLEM, steps=2, members=2, **sampler),
-        *consistency_forecasters(operator, network, PROBLEM, sigma_min=0.05, second_sigma=3.0, members=2),
+        operator_forecaster(operator, codec),
+        *dressed_forecasters(operator, network, past, codec, members=2),
+        *diffusion_forecasters(operator, network, codec, steps=2, members=2, **sampler),
+        *consistency_forecasters(operator, network, codec, sigma_min=0.05, second_sigma=3.0, members=2),
     ]
-    assert len(forecasters) == 8
+    assert len(forecasters) == 9
     assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} <= set(MODELS)
 
 

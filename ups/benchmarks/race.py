@@ -517,7 +517,9 @@ def _score_one(name: str, trained: Trained, trial: Trial, batch: int) -> tuple[S
     codec, _ = codec_of_operator(trained.artifacts, device)
     model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)
     assert isinstance(model, LatentOperator)
-    forecast = network_forecast(codec.of(problem), operator_forecaster(model, problem), trial, seed=0)
+    forecaster = operator_forecaster(model, codec.of(problem))
+    forecast = network_forecast(codec.of(problem), forecaster, trial, seed=0)
     forecast(trial.truth[:2, 0])  # the first call allocates, and is not timed
-    result = score(name, forecast, trial.truth, trial.setting, members=1, calls_per_step=1, batch=batch)
+    calls = forecaster.calls_per_step
+    result = score(name, forecast, trial.truth, trial.setting, members=1, calls_per_step=calls, batch=batch)
     return result, sum(parameter.numel() for parameter in model.parameters())

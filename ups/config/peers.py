@@ -20,6 +20,7 @@ class Peer:
     Attributes:
         operator: its section model.operator.
         draws_shifts: whether training draws shifts of periodic problems at random; the others commute with them.
+            What else the configuration draws at random or averages over, peers do too; frames are ours.
     """
 
     operator: Mapping[str, Any] = field(hash=False)
@@ -65,7 +66,12 @@ def as_peer(
         "decoder": {"depth": 0},
         "operator": {**peer.operator, "linear_path": "none", "conserve": False},
         "symmetries": {
-            problem: {"shift": "augment" if peer.draws_shifts and problem in periodic else "off"}
+            problem: {
+                name: use
+                for name, use in configuration.symmetries(problem).model_dump().items()
+                if use in {"augment", "average"} and name != "shift"
+            }
+            | {"shift": "augment" if peer.draws_shifts and problem in periodic else "off"}
             for problem in grids
         },
     }

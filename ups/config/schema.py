@@ -204,7 +204,9 @@ class Denoiser(Section):
     leads_per_position: Count = Field(default=8, description="steps of a forecast that make one position")
 
 
-SymmetryUse = Literal["off", "augment", "exact"]
+SymmetryUse = Literal["off", "augment", "average", "exact"]
+AVERAGED: tuple[Symmetry, ...] = ("shift", "reflection", "square")
+"""Symmetries with a finite number of elements on a grid."""
 # Without quotes YAML reads the word off as false.
 _Use = Annotated[SymmetryUse, BeforeValidator(lambda use: "off" if use is False else use)]
 
@@ -212,8 +214,9 @@ _Use = Annotated[SymmetryUse, BeforeValidator(lambda use: "off" if use is False 
 class SymmetryUses(Section):
     """How the symmetries of a problem's equation are used.
 
-    augment: training draws them at random. exact: every trajectory is moved to its own frame and back, so that
-    the model obeys them whatever its weights.
+    augment: training draws them at random. average: that too, and a forecast is the mean over all of their elements,
+    which costs as many forecasts and tells how sure it is. exact: every trajectory is moved to its own frame and
+    back. With the last two the model obeys them whatever its weights.
     """
 
     shift: _Use = "off"
@@ -223,9 +226,19 @@ class SymmetryUses(Section):
     scaling: _Use = "off"
     square: _Use = "off"
 
-    def used(self, how: SymmetryUse) -> tuple[Symmetry, ...]:
-        """The symmetries that are used in one way."""
-        return tuple(name for name in SYMMETRIES if getattr(self, name) == how)
+    def used(self, *how: SymmetryUse) -> tuple[Symmetry, ...]:
+        """The symmetries that are used in one of some ways."""
+        return tuple(name for name in SYMMETRIES if getattr(self, name) in how)
+
+    @model_validator(mode="after")
+    def _averages_are_finite(self) -> Self:
+        for name in self.used("average"):
+            if name not in AVERAGED:
+                raise ValueError(
+                    f"{name}: average needs a finite number of elements, as {', '.join(AVERAGED)} have: write augment or "
+                    "exact"
+                )
+        return self
 
 
 SYMMETRIES: tuple[Symmetry, ...] = get_args(Symmetry)

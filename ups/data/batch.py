@@ -18,7 +18,8 @@ class Batch:
         step: of the training that drew it.
         stride: frames of the data from one frame of a window to the next.
         latents: [B, T, K, d] standardised latents, where a cache is read.
-        forecasts: [B, T, K, d] the operator's forecast of these latents, where its residual is learnt.
+        forecasts, variances: [B, T, K, d] and [B, T, K, 1] the operator's forecast of these latents, where its
+            residual is learnt.
     """
 
     problem: str
@@ -29,6 +30,7 @@ class Batch:
     known: Tensor | None = None
     latents: Tensor | None = None
     forecasts: Tensor | None = None
+    variances: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; nothing is copied where it is there already."""
@@ -43,4 +45,5 @@ class Batch:
             known=move(self.known),
             latents=move(self.latents),
             forecasts=move(self.forecasts),
+            variances=move(self.variances),
         )

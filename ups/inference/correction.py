@@ -11,7 +11,7 @@ from ups.diffusion.consistency import consistency_sample
 from ups.diffusion.edm import Network, midpoint_sample, sampling_angles
 from ups.models.codec import ProblemCodec
 from ups.models.operators import LatentOperator
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.models.token_grid import TokenGrid
 
 Sampler = Callable[[Network, Tensor, torch.Generator], Tensor]
@@ -48,17 +48,17 @@ def consistency_sampler(calls: int, second_sigma: float, sigma_min: float) -> Sa
 def draw(
     network: ResidualNetwork,
     sampler: Sampler,
-    forecasts: Tensor,
+    forecasts: Forecast,
     scalars: Tensor,
     problem: str,
     members: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Samples of r [n, members, T, K, d] for forecasts [n, T, K, d] with scalars [n, S]."""
+    """Samples of r [n, members, T, K, d] for n forecasts with scalars [n, S]."""
     told, conditions = (
         values.repeat_interleave(members, dim=0) for values in network.given(forecasts, scalars, problem)
     )
-    like = forecasts.repeat_interleave(members, dim=0)
+    like = forecasts.mean.repeat_interleave(members, dim=0)
     samples = sampler(lambda y, angle: network(y, angle, told, conditions, problem), like, generator)
     return samples.unflatten(0, (len(forecasts), members))
 
@@ -67,7 +67,7 @@ def ungated(
     operator: LatentOperator,
     network: ResidualNetwork,
     sampler: Sampler,
-    forecasts: Tensor,
+    forecasts: Forecast,
     scalars: Tensor,
     problem: str,
     members: int,
@@ -79,7 +79,7 @@ def ungated(
         given = forecasts[rows]
         samples = draw(network, sampler, given, scalars[rows], problem, members, generator)
         correction = network.deviation(given, problem)[:, None] * samples
-        return given[:, None] + operator.conserving(correction, problem)
+        return given.mean[:, None] + operator.conserving(correction, problem)
 
     return corrected
 
@@ -95,7 +95,7 @@ class Calibration:
 @torch.no_grad()
 def calibration(
     sample: Callable[[slice], Tensor],
-    forecasts: Tensor,
+    forecasts: Forecast,
     codec: ProblemCodec,
     truth: Tensor,
     *,
@@ -111,10 +111,10 @@ def calibration(
 
     Args:
         sample: rows to ungated members [n, M, T, K, d] of these rows.
-        forecasts: [n, T, K, d] the operator's, in latents.
+        forecasts: the operator's, of n trajectories.
         truth: [n, 1 + T, *grid, C] physical.
     """
-    leads = forecasts.shape[1]
+    leads = forecasts.mean.shape[1]
     elapsed = time_step * torch.arange(1, leads + 1, device=truth.device)
     scored = list(codec.shape.scored)
     # Sums over trajectories, points and fields, per lead.
@@ -129,7 +129,7 @@ def calibration(
         every = times.repeat_interleave(members, dim=0)
         decoded = codec.decode(latents.flatten(0, 1), every, frame.repeat(members))[..., scored]
         ensemble = decoded.unflatten(0, latents.shape[:2])
-        forecast = codec.decode(forecasts[rows], times, frame)[..., scored]
+        forecast = codec.decode(forecasts.mean[rows], times, frame)[..., scored]
         target = truth[rows, 1:].flatten(2, -2)[..., scored]
         weight = 1 / target.square().sum(dim=(1, 2), keepdim=True)
         error, correction = target - forecast, ensemble.mean(dim=1) - forecast

@@ -20,9 +20,11 @@ from ups.inference.correction import (
     resampled,
     zero_noise_sampler,
 )
+from ups.models.codec import ProblemCodec
+from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
-from ups.models.residual import ResidualNetwork
-from ups.objectives.evolution import forecast
+from ups.models.residual import Forecast, ResidualNetwork
+from ups.objectives.evolution import advance, forecast
 
 CONSISTENCY_CALLS = (1, 2)
 """The ways in which the consistency student is sampled."""
@@ -48,13 +50,20 @@ class Forecaster:
     calls_per_member: int = 0
 
 
-def operator_forecaster(operator: LatentOperator, problem: str) -> Forecaster:
-    """The operator alone."""
+def operator_forecaster(
+    operator: LatentOperator, codec: ProblemCodec, *, averaged: bool = True
+) -> Forecaster:
+    """The operator alone.
+
+    averaged: over its symmetries, as every other row is; else the forecast of one application.
+    """
 
     def forecasts(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
-        return forecast(operator, first, scalars, problem, steps)[:, None]
+        if not averaged:
+            return advance(operator, first, scalars, codec.problem, steps)[:, None]
+        return forecast(operator, codec, first, scalars, steps).mean[:, None]
 
-    return Forecaster("operator", forecasts, 1, 1)
+    return Forecaster("operator", forecasts, 1, _elements(operator, codec) if averaged else 1)
 
 
 def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaster]:
@@ -71,28 +80,51 @@ def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaste
     return [Forecaster("linear", forecasts, 1, 0)]
 
 
-def dressed_forecaster(
-    operator: LatentOperator, network: ResidualNetwork, pool: Tensor, problem: str, *, members: int
-) -> Forecaster:
-    """The operator with past errors put on: what an ensemble costs that learns nothing.
+@dataclass(frozen=True)
+class PastErrors:
+    """Residuals of trajectories that the operator did not fit.
 
-    pool: residuals of trajectories that the operator did not fit, in their steepness, [N, T, K, d].
+    Attributes:
+        errors: as they are, in standardised latents, [N, T, K, d].
+        scaled: in the deviations of their forecasts, likewise.
     """
-    layout = network.network.shapes[problem].layout
 
-    def dressed(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        forecasts = _forecasts(operator, network, first, scalars, problem)
-        drawn = resampled(pool, len(first), members, layout, generator)
-        scale = network.steepness(forecasts, problem)
-        return (forecasts[:, None] + scale[:, None] * drawn)[:, :, : _within(steps, network, problem)]
+    errors: Tensor
+    scaled: Tensor
 
-    return Forecaster("operator_dressed", dressed, members, 1)
+
+def dressed_forecasters(
+    operator: LatentOperator,
+    network: ResidualNetwork,
+    past: PastErrors,
+    codec: ProblemCodec,
+    *,
+    members: int,
+) -> list[Forecaster]:
+    """The operator with past errors put on, as they were or scaled: ensembles that learn no network."""
+    layout = network.network.shapes[codec.problem].layout
+
+    def with_errors(name: str, pool: Tensor, *, scaled: bool) -> Forecaster:
+        def dressed(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+            forecasts = _forecasts(operator, network, codec, first, scalars)
+            errors = resampled(pool, len(first), members, layout, generator)
+            if scaled:
+                errors = network.deviation(forecasts, codec.problem)[:, None] * errors
+                errors = operator.conserving(errors, codec.problem)
+            return (forecasts.mean[:, None] + errors)[:, :, : _within(steps, network, codec.problem)]
+
+        return Forecaster(name, dressed, members, _elements(operator, codec))
+
+    return [
+        with_errors("operator_dressed", past.errors, scaled=False),
+        with_errors("operator_dressed_scaled", past.scaled, scaled=True),
+    ]
 
 
 def diffusion_forecasters(
     operator: LatentOperator,
     network: ResidualNetwork,
-    problem: str,
+    codec: ProblemCodec,
     *,
     steps: int,
     sigma_min: float,
@@ -106,7 +138,7 @@ def diffusion_forecasters(
             "diffusion",
             operator,
             network,
-            problem,
+            codec,
             diffusion_sampler(steps, sigma_min, centre),
             members,
             calls,
@@ -115,19 +147,19 @@ def diffusion_forecasters(
             "diffusion_zero_noise",
             operator,
             network,
-            problem,
+            codec,
             zero_noise_sampler(steps, sigma_min, centre),
             1,
             calls,
         ),
-        _corrected("diffusion_mean", operator, network, problem, mean_sampler(), 1, 1),
+        _corrected("diffusion_mean", operator, network, codec, mean_sampler(), 1, 1),
     ]
 
 
 def consistency_forecasters(
     operator: LatentOperator,
     network: ResidualNetwork,
-    problem: str,
+    codec: ProblemCodec,
     *,
     sigma_min: float,
     second_sigma: float,
@@ -139,7 +171,7 @@ def consistency_forecasters(
             f"consistency_{calls}",
             operator,
             network,
-            problem,
+            codec,
             consistency_sampler(calls, second_sigma, sigma_min),
             members,
             calls,
@@ -153,7 +185,7 @@ def _corrected(
     name: str,
     operator: LatentOperator,
     network: ResidualNetwork,
-    problem: str,
+    codec: ProblemCodec,
     sampler: Sampler,
     members: int,
     calls: int,
@@ -162,20 +194,27 @@ def _corrected(
     """The operator's forecast, corrected by samples of its residual. way: of sampling, see `ResidualNetwork`."""
 
     def corrected(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        forecasts = _forecasts(operator, network, first, scalars, problem)
+        problem = codec.problem
+        forecasts = _forecasts(operator, network, codec, first, scalars)
         samples = draw(network, sampler, forecasts, scalars, problem, members, generator)
         corrections = network.corrections(samples, forecasts, problem, way)
-        ensemble = forecasts[:, None] + operator.conserving(corrections, problem)
+        ensemble = forecasts.mean[:, None] + operator.conserving(corrections, problem)
         return ensemble[:, :, : _within(steps, network, problem)]
 
-    return Forecaster(name, corrected, members, 1, calls)
+    return Forecaster(name, corrected, members, _elements(operator, codec), calls)
 
 
 def _forecasts(
-    operator: LatentOperator, network: ResidualNetwork, first: Tensor, scalars: Tensor, problem: str
-) -> Tensor:
-    """The operator's forecasts of all leads that the residual was learnt on, [n, T, K, d]."""
-    return forecast(operator, first, scalars, problem, network.leads[problem])
+    operator: LatentOperator, network: ResidualNetwork, codec: ProblemCodec, first: Tensor, scalars: Tensor
+) -> Forecast:
+    """The operator's forecasts of all leads that the residual was learnt on."""
+    return forecast(operator, codec, first, scalars, network.leads[codec.problem])
+
+
+def _elements(operator: LatentOperator, codec: ProblemCodec) -> int:
+    """Forecasts that one is the mean of."""
+    symmetries = operator.average.get(codec.problem, ())
+    return len(Frame.group(codec.shape, torch.zeros(1, *codec.shape.grid, codec.shape.channels), symmetries))
 
 
 def _within(steps: int, network: ResidualNetwork, problem: str) -> int:

@@ -7,15 +7,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from ups.config import Configuration
 from ups.errors import IntegrityError
 from ups.inference.forecaster import (
     Forecaster,
+    PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
-    dressed_forecaster,
+    dressed_forecasters,
     linear_forecasters,
     operator_forecaster,
 )
@@ -33,7 +33,7 @@ class Surrogate:
     """The networks of a run, for all of its problems.
 
     Attributes:
-        pools: by problem, residuals [N, T, K, d] that dress the operator.
+        past: by problem, errors that dress the operator.
         samplers: how the generative models are sampled, by stage; see `ups.models.build`.
         members: of every ensemble.
     """
@@ -43,7 +43,7 @@ class Surrogate:
     operator: LatentOperator
     diffusion: ResidualNetwork
     consistency: ResidualNetwork
-    pools: dict[str, Tensor]
+    past: dict[str, PastErrors]
     samplers: dict[str, dict[str, Any]]
     members: int
 
@@ -55,15 +55,14 @@ class Surrogate:
     def forecasters(self, problem: str) -> list[Forecaster]:
         """Every trained row of a problem's table."""
         operator, diffusion, members = self.operator, self.diffusion, self.members
+        codec = self.codec.of(problem)
         return [
             *linear_forecasters(operator, problem),
-            operator_forecaster(operator, problem),
-            dressed_forecaster(operator, diffusion, self.pools[problem], problem, members=members),
-            *diffusion_forecasters(
-                operator, diffusion, problem, members=members, **self.samplers["diffusion"]
-            ),
+            operator_forecaster(operator, codec),
+            *dressed_forecasters(operator, diffusion, self.past[problem], codec, members=members),
+            *diffusion_forecasters(operator, diffusion, codec, members=members, **self.samplers["diffusion"]),
             *consistency_forecasters(
-                operator, self.consistency, problem, members=members, **self.samplers["consistency"]
+                operator, self.consistency, codec, members=members, **self.samplers["consistency"]
             ),
         ]
 
@@ -99,18 +98,18 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
     assert isinstance(operator, LatentOperator)
     assert isinstance(diffusion, ResidualNetwork)
     assert isinstance(consistency, ResidualNetwork)
-    pools = _pools(artifacts["diffusion"] / POOL_FILE, list(codec.shapes), device)
+    past = _past_errors(artifacts["diffusion"] / POOL_FILE, list(codec.shapes), device)
     samplers = {
         "diffusion": diffusion_description["sampler"],
         "consistency": consistency_description["sampler"],
     }
     members = configuration.evaluation.members
-    return Surrogate(codec, codec_description, operator, diffusion, consistency, pools, samplers, members)
+    return Surrogate(codec, codec_description, operator, diffusion, consistency, past, samplers, members)
 
 
-def _pools(path: Path, problems: list[str], device: str) -> dict[str, Tensor]:
+def _past_errors(path: Path, problems: list[str], device: str) -> dict[str, PastErrors]:
     try:
-        pools = load_file(path)
-        return {name: pools[name].to(device) for name in problems}
+        pools = {name: values.to(device) for name, values in load_file(path).items()}
+        return {name: PastErrors(pools[f"errors/{name}"], pools[f"scaled/{name}"]) for name in problems}
     except (SafetensorError, KeyError, OSError) as error:
         raise IntegrityError(f"holds no residuals of every problem: {error}", where=str(path)) from error

@@ -41,7 +41,7 @@ def build_model(description: Description) -> nn.Module:
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
     operator: network (kind and sizes, see `ups.models.operators`), linear_path ("none", "trained" or "frozen"),
-        conserve, time_steps (in frames).
+        conserve, time_steps (in frames), average (symmetries by problem).
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
         problem), sampler (arguments of how it is sampled, which its users need besides the network).
     """
@@ -70,6 +70,7 @@ def build_model(description: Description) -> nn.Module:
                 linear_path=path != "none",
                 conserve=description["conserve"],
                 time_steps=description["time_steps"],
+                average=description["average"],
             )
         case "diffusion" | "consistency":
             network = RolloutNetwork(

@@ -86,6 +86,10 @@ class ProblemCodec:
     def denormalise(self, fields: Tensor) -> Tensor:
         return fields * self.statistics.field_deviation + self.statistics.field_mean
 
+    def fields(self, latents: Tensor) -> Tensor:
+        """Standardised latents [n, t, K, d] to fields on the grid, physical but in the models' frame."""
+        return self.denormalise(self.inside(latents))
+
     def frame(self, first: Tensor, parameters: dict[str, float] | None = None) -> Frame:
         """The frames of trajectories from their first states [n, *grid, C]; see `Frame.of`."""
         return Frame.of(self.shape, first, parameters)
@@ -135,7 +139,7 @@ class ProblemCodec:
         parts = []
         for start in range(0, len(latents), at_once):
             rows = slice(start, start + at_once)
-            fields = frame[rows].leave(self.denormalise(self.inside(latents[rows])), elapsed[rows])
+            fields = frame[rows].leave(self.fields(latents[rows]), elapsed[rows])
             if coordinates is None:
                 parts.append(fields.flatten(2, -2))
             else:

@@ -6,7 +6,7 @@ moved back. A model in that frame is equivariant whatever its weights, and sees 
     v(x, t) = Q [u(x + offset + velocity t, t) - level] / scale
 
 Q reverses or exchanges axes (fields declared odd change sign). Which of these are used is `ProblemShape.exact`;
-augmentation draws them at random instead. Periodic shifts are those of the trigonometric polynomial through the
+augmentation draws them at random instead, and a mean over all elements of a finite group is exact as well. Periodic shifts are those of the trigonometric polynomial through the
 points: exact for whole points and for all that the grid resolves (of an even number of points the highest wave
 number cannot be told from its mirror image, and keeps only the part that both have in common).
 
@@ -14,7 +14,8 @@ The amplitude of a field that scales with itself is not here: the operator takes
 decays (`ups.models.operator`).
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -142,6 +143,32 @@ class Frame:
             for name in declared.scaling:
                 scale[:, shape.names.index(name)] = factor
         return cls(shape, velocity, offset, level, scale, reversed_, exchanged)
+
+    @classmethod
+    def group(cls, shape: ProblemShape, first: Tensor, symmetries: tuple[str, ...]) -> "list[Frame]":
+        """One frame for each element of the group that some symmetries make, the one at rest first.
+
+        Of shifts only those within a token: by whole tokens, networks on tokens of a periodic domain commute with
+        them anyway (but for those that halve the grid).
+        """
+        frame, count = cls.at_rest(shape, first), len(first)
+        steps = range(shape.grid[0] // shape.tokens[0] if "shift" in symmetries else 1)
+        axes = 2 if "square" in symmetries else 1 if "reflection" in symmetries else 0
+        turns = list(itertools.product((False, True), repeat=axes))
+        swaps = (False, True) if "square" in symmetries else (False,)
+        return [
+            replace(
+                frame,
+                offset=frame.offset + step / shape.grid[0],
+                reversed=torch.tensor(turn, dtype=torch.bool, device=first.device).expand(count, -1)
+                if axes
+                else frame.reversed,
+                exchanged=torch.full_like(frame.exchanged, swap),
+            )
+            for swap in swaps
+            for turn in turns
+            for step in steps
+        ]
 
     def conditioning(self, scalars: Tensor) -> Tensor:
         """Logarithms of the dimensionless numbers, [n, S] or [S], with this frame's scale as amplitude: [n, S]."""

@@ -2,16 +2,19 @@
 
 The residual of a forecast is modelled in units in which all trajectories are alike,
 
-    r = (z - forecast) / deviation(forecast),    deviation^2 = by_steepness S^2 + by_gradient g^2,
+    r = (z - forecast) / deviation(forecast),    deviation^2 = by_steepness S^2 + by_gradient g^2 + by_variance v,
 
 where g is the mean square difference of a token to its neighbours, S^2 the largest such difference anywhere in the
-forecast, and both coefficients are fitted per lead and channel. Errors of a forecast are mostly errors of place: they
-sit where the field is steep and grow with its steepness (S alone explains two thirds of the variance of the logarithm
-of a Burgers trajectory's error; the field's root mean square less: LOG.md). S and g are proportional to the field,
-so where the operator's errors are, r is the same for any amplitude.
+forecast, v the variance of the forecasts that this one is the mean of, and all coefficients are fitted per lead and
+channel. Errors of a forecast are mostly errors of place: they sit where the field is steep and grow with its steepness.
+Where a forecast is the mean over the elements of a symmetry group, these disagree where the operator is wrong, for
+the truth is the same for all of them: in their deviation the logarithm of a Burgers trajectory's residual varies by
+0.39, in the steepness by 0.76 (LOG.md). S, g and the root of v are proportional to the field, so where the operator's
+errors are, r is the same for any amplitude.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +27,31 @@ from ups.models.shape import ProblemShape
 
 _TINY = 1e-12
 _FITTING_ITERATIONS = 50
+_PARTS = 3  # of the deviation's square
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an operator says of the leads of some trajectories, in standardised latents.
+
+    Attributes:
+        mean: [n, T, K, d].
+        variance: [n, T, K, 1] of the forecasts that it is the mean of, mean over channels; 0 of a single one.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def single(cls, latents: Tensor) -> "Forecast":
+        """A forecast that is no mean, [n, T, K, d]."""
+        return cls(latents, torch.zeros_like(latents[..., :1]))
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Forecast":
+        return Forecast(self.mean[rows], self.variance[rows])
 
 
 class RolloutNetwork(nn.Module):
@@ -123,7 +151,7 @@ class ResidualNetwork(nn.Module):
         self.network, self.leads = network, dict(leads)
         for problem, count in leads.items():
             key = module_key(problem)
-            self.register_buffer(f"deviation_{key}", torch.ones(2, count, latent_dim))
+            self.register_buffer(f"deviation_{key}", torch.ones(_PARTS, count, latent_dim))
             self.register_buffer(f"gate_{key}", torch.ones(ways, count))
             self.register_buffer(f"spread_{key}", torch.ones(ways, count))
 
@@ -132,29 +160,31 @@ class ResidualNetwork(nn.Module):
         tokens = torch.cat([y, told], dim=-1)
         return self.network(tokens, torch.cat([scalars, angle[:, None]], dim=-1), problem)
 
-    def given(self, forecast: Tensor, scalars: Tensor, problem: str) -> tuple[Tensor, Tensor]:
-        """What the network is told of forecasts [B, T, K, d] with scalars [B, S]: [B, T, K, d + 1] and [B, S + 2].
+    def given(self, forecast: Forecast, scalars: Tensor, problem: str) -> tuple[Tensor, Tensor]:
+        """What the network is told of B forecasts with scalars [B, S]: [B, T, K, d + 1] and [B, S + 2].
 
         The forecast in its root mean square, the logarithm of the deviation in the steepness, and both sizes.
         """
-        size = forecast.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(_TINY)
+        size = forecast.mean.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(_TINY)
         steepness = self.steepness(forecast, problem)
         unit = self.deviation(forecast, problem) / steepness
-        told = torch.cat([forecast / size, unit.log().mean(dim=-1, keepdim=True)], dim=-1)
+        told = torch.cat([forecast.mean / size, unit.log().mean(dim=-1, keepdim=True)], dim=-1)
         sizes = torch.cat([size.log(), (steepness / size).log()], dim=-1).flatten(1)
         return told, torch.cat([scalars, sizes], dim=-1)
 
-    def deviation(self, forecast: Tensor, problem: str) -> Tensor:
-        """Deviation of the residual of forecasts [B, T, K, d], the same shape, in standardised latents."""
-        by_steepness, by_gradient = self._statistic("deviation", problem)[:, :, None]
-        steepness, gradient = self._squares(forecast, problem)
-        return (by_steepness * steepness + by_gradient * gradient).sqrt().clamp_min(_TINY)
+    def deviation(self, forecast: Forecast, problem: str) -> Tensor:
+        """Deviation of the residual of forecasts, [B, T, K, d], in standardised latents."""
+        coefficients = self._statistic("deviation", problem)[:, :, None]
+        parts = self._squares(forecast, problem)
+        total = sum(coefficient * part for coefficient, part in zip(coefficients, parts, strict=True))
+        assert isinstance(total, Tensor)
+        return total.sqrt().clamp_min(_TINY)
 
-    def steepness(self, forecast: Tensor, problem: str) -> Tensor:
+    def steepness(self, forecast: Forecast, problem: str) -> Tensor:
         """S, the largest root mean square difference of neighbours anywhere in a forecast, [B, 1, 1, 1]."""
         return self._squares(forecast, problem)[0].sqrt().clamp_min(_TINY)
 
-    def fit_deviation(self, residual: Tensor, forecast: Tensor, problem: str) -> None:
+    def fit_deviation(self, residual: Tensor, forecast: Forecast, problem: str) -> None:
         """Coefficients of largest likelihood of normal residuals z - forecast [n, T, K, d].
 
         By multiplicative updates, which keep them positive and never lower the likelihood (Fevotte and Idier 2011,
@@ -172,8 +202,8 @@ class ResidualNetwork(nn.Module):
             coefficients = coefficients * (above / below).sqrt()
         self._statistic("deviation", problem).copy_(coefficients)
 
-    def corrections(self, samples: Tensor, forecast: Tensor, problem: str, way: int) -> Tensor:
-        """What samples of r [n, M, T, K, d], drawn in one of its ways, add to forecasts [n, T, K, d].
+    def corrections(self, samples: Tensor, forecast: Forecast, problem: str, way: int) -> Tensor:
+        """What samples of r [n, M, T, K, d], drawn in one of its ways, add to n forecasts.
 
         Per lead the gate multiplies the mean of an ensemble's corrections, and the factor what differs from it.
         """
@@ -196,10 +226,10 @@ class ResidualNetwork(nn.Module):
     def _statistic(self, name: str, problem: str) -> Tensor:
         return self.get_buffer(f"{name}_{module_key(problem)}")
 
-    def _squares(self, forecast: Tensor, problem: str) -> tuple[Tensor, Tensor]:
-        """S^2 [B, 1, 1, 1] and g^2 [B, T, K, 1] of forecasts [B, T, K, d]."""
+    def _squares(self, forecast: Forecast, problem: str) -> tuple[Tensor, Tensor, Tensor]:
+        """S^2 [B, 1, 1, 1], g^2 and v [B, T, K, 1] of B forecasts."""
         shape = self.network.shapes[problem]
-        grid = forecast.unflatten(2, shape.tokens)
+        grid = forecast.mean.unflatten(2, shape.tokens)
         gradient = torch.zeros_like(grid[..., :1])
         steepest = gradient.new_zeros(len(grid), 1, 1, 1)
         for axis in range(2, 2 + len(shape.tokens)):
@@ -209,4 +239,4 @@ class ResidualNetwork(nn.Module):
                 square.narrow(axis, grid.shape[axis] - 1, 1).zero_()
             gradient = gradient + (square + square.roll(1, dims=axis)) / 2
             steepest = torch.maximum(steepest, square.flatten(2, -2).amax(dim=(1, 2, 3), keepdim=True))
-        return steepest, gradient.flatten(2, -2)
+        return steepest, gradient.flatten(2, -2), forecast.variance

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.diffusion.edm import Network, noised, raw_target
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.objectives.objective import Loss
 
 
@@ -48,11 +48,12 @@ class ResidualExample:
     @classmethod
     def of(cls, model: nn.Module, batch: Batch) -> "ResidualExample":
         """Of a batch with forecasts, by the statistics of a model."""
-        if batch.latents is None or batch.forecasts is None:
+        if batch.latents is None or batch.forecasts is None or batch.variances is None:
             raise ValueError("this objective reads latents and the operator's forecasts of them")
         network, problem = _residual_network(model), batch.problem
-        residual = (batch.latents - batch.forecasts) / network.deviation(batch.forecasts, problem)
-        return cls(problem, residual, *network.given(batch.forecasts, batch.scalars, problem))
+        forecast = Forecast(batch.forecasts, batch.variances)
+        residual = (batch.latents - forecast.mean) / network.deviation(forecast, problem)
+        return cls(problem, residual, *network.given(forecast, batch.scalars, problem))
 
     def network(self, model: nn.Module) -> Network:
         """A model of residuals as a function of noisy tokens and their angle."""

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ups.models.codec import ProblemCodec
+from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
+from ups.models.residual import Forecast
 from ups.problems import Symmetry
 
 
@@ -38,7 +41,38 @@ def rollout(
     return torch.stack(states, dim=1)
 
 
-def forecast(operator: LatentOperator, first: Tensor, scalars: Tensor, problem: str, frames: int) -> Tensor:
+def forecast(
+    operator: LatentOperator, codec: ProblemCodec, first: Tensor, scalars: Tensor, frames: int
+) -> Forecast:
+    """The forecast of the frames after first states [B, K, d] with scalars [B, S].
+
+    Where the operator is averaged over symmetries: the mean of its forecasts of all elements of their group, each
+    turned and turned back (frame averaging, Puny et al. 2022, arXiv:2110.03336, eq. 5). It obeys the symmetry
+    whatever the weights, and its members disagree where they are wrong.
+    """
+    problem = codec.problem
+    symmetries = operator.average.get(problem, ())
+    if not symmetries:
+        return Forecast.single(advance(operator, first, scalars, problem, frames))
+    still = torch.zeros(frames, device=first.device)
+    rest, *turned = Frame.group(codec.shape, codec.fields(first[:1, None])[:, 0], symmetries)
+    total = advance(operator, first, scalars, problem, frames)
+    squares = total.square()
+    rest = rest.repeat(len(first))
+    for element in turned:
+        frame = element.repeat(len(first))
+        start = codec.encode(codec.fields(first[:, None]), still[:1], frame)[:, 0]
+        states = advance(operator, start, scalars, problem, frames)
+        states = codec.encode(frame.leave(codec.fields(states), still), still, rest)
+        total = total + states
+        squares = squares + states.square()
+    count = 1 + len(turned)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0) * count / (count - 1)
+    return Forecast(mean, variance.mean(dim=-1, keepdim=True))
+
+
+def advance(operator: LatentOperator, first: Tensor, scalars: Tensor, problem: str, frames: int) -> Tensor:
     """The frames after a first state [B, K, d], each by few applications: [B, frames, K, d].
 
     A frame is one stride away from an earlier one, by the longest stride that does not reach beyond the first. So

@@ -126,7 +126,11 @@ GRAPH: dict[StageName, Stage] = {
             ("download", "cache_encode"),
             lambda c, _: (
                 _on_latents(c, "operator", "operator")
-                | {"order": c.loading.order, "augment": _symmetries(c, "augment")}
+                | {
+                    "order": c.loading.order,
+                    "augment": _symmetries(c, "augment"),
+                    "average": _symmetries(c, "average"),
+                }
             ),
         ),
         Stage(

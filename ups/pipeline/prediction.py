@@ -202,7 +202,7 @@ def _pools(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int
         data = configuration.problems[name]
         leads = 1 if data.problem.is_map else shape.frames - 1
         rows = min(round(data.counts.train * fraction), _POOL_TRAJECTORIES)
-        total += 4 * rows * leads * configuration.tokens(name) ** len(shape.grid) * dim
+        total += 2 * 4 * rows * leads * configuration.tokens(name) ** len(shape.grid) * dim
     return total
 
 

@@ -35,6 +35,7 @@ MODELS: dict[str, Model] = {
     "linear": Model("linear map", "#56b4e9", "-."),
     "operator": Model("operator", "#0072b2"),
     "operator_dressed": Model("operator with past errors", "#6a51a3", "--"),
+    "operator_dressed_scaled": Model("operator with scaled past errors", "#9e9ac8", "--"),
     "diffusion": Model("diffusion", "#d55e00"),
     "diffusion_zero_noise": Model("diffusion, zero noise", "#e69f00", "--"),
     "diffusion_mean": Model("diffusion, mean", "#8c510a", ":"),

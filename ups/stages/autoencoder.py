@@ -110,7 +110,7 @@ def problem_shape(name: str, dataset: Dataset, configuration: Configuration) -> 
     """
     uses, variables = configuration.symmetries(name), configuration.problems[name].used_variables()
     available = dataset.problem.has(dataset.boundary, variables)
-    for symmetry in (*uses.used("exact"), *uses.used("augment")):
+    for symmetry in uses.used("exact", "augment", "average"):
         if symmetry not in available:
             raise ConfigurationError(
                 f"{dataset.title} with {dataset.boundary} boundary does not have it",

@@ -34,7 +34,7 @@ def run(request: Request) -> None:
             description,
             objective,
             data.source,
-            loss_validation(objective, data.validation, request, ranks),
+            loss_validation(objective, data.validation_residuals, request, ranks),
             settings,
             request,
             ranks,

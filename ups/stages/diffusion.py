@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
 from ups.inference.correction import Sampler, calibration, diffusion_sampler, ungated
 from ups.inference.surrogate import POOL_FILE
@@ -37,13 +38,21 @@ POOL_TRAJECTORIES = 128
 
 @dataclass(frozen=True)
 class ResidualData:
-    """What diffusion and consistency training read: the operator's residuals to fit, and others to validate on."""
+    """What diffusion and consistency training read: the operator's residuals to fit, and others to validate on.
+
+    Validation reads the float32 source: an operator may be as good as the cache's float16, and ensembles that are
+    calibrated on its rounding errors would be too wide.
+
+    Attributes:
+        validation: by problem, its trajectories.
+        validation_residuals: of them, by problem.
+    """
 
     codec: Description
     operator: LatentOperator
-    problems: dict[str, LatentProblem]
     source: ResidualSource
-    validation: dict[str, Residuals]
+    validation: dict[str, LatentProblem]
+    validation_residuals: dict[str, Residuals]
 
 
 def run(request: Request) -> None:
@@ -54,7 +63,9 @@ def run(request: Request) -> None:
         data = residual_data(request, ranks, batch_size=settings.batch_size)
         description = latent_description("diffusion", data.codec) | {
             "network": configuration.model.denoiser.model_dump(),
-            "leads": {name: residuals.truth.shape[1] for name, residuals in data.validation.items()},
+            "leads": {
+                name: residuals.truth.shape[1] for name, residuals in data.validation_residuals.items()
+            },
             "sampler": {
                 "steps": settings.sampler_steps,
                 "sigma_min": settings.noise.sigma_min,
@@ -66,7 +77,7 @@ def run(request: Request) -> None:
         for name, residuals in data.source.problems.items():
             part = slice(_FITTED_TRAJECTORIES)
             forecasts = residuals.forecasts[part]
-            model.fit_deviation(residuals.truth[part] - forecasts, forecasts, name)
+            model.fit_deviation(residuals.truth[part] - forecasts.mean, forecasts, name)
         objective = ResidualDenoising(
             centre=settings.noise.centre, std_log_sigma=settings.noise.std_log_sigma
         )
@@ -80,7 +91,7 @@ def run(request: Request) -> None:
             description,
             objective,
             data.source,
-            loss_validation(objective, data.validation, request, ranks),
+            loss_validation(objective, data.validation_residuals, request, ranks),
             settings,
             request,
             ranks,
@@ -97,14 +108,13 @@ def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> Residua
     anew = has_codec(request.inputs["operator"])
     problems = open_problems(request.inputs, configuration, codec, ranks, encode_anew=anew)
 
-    def residuals(name: str, rows: NDArray[np.int64]) -> Residuals:
-        problem = problems[name]
-        return Residuals.of(name, operator, problem.latents(rows), problem.conditioning(rows))
+    def residuals(problem: LatentProblem, rows: NDArray[np.int64]) -> Residuals:
+        return Residuals.of(operator, problem.codec, problem.latents(rows), problem.conditioning(rows))
 
     fraction = configuration.training.operator.residual_fraction
     source = ResidualSource.of(
         {
-            name: residuals(name, fitted_and_held_out(problem.rows("train"), fraction)[1])
+            name: residuals(problem, fitted_and_held_out(problem.rows("train"), fraction)[1])
             for name, problem in problems.items()
         },
         sampling=configuration.sampling,
@@ -114,8 +124,12 @@ def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> Residua
         rank=ranks.rank,
         world=ranks.world,
     )
-    validation = {name: residuals(name, problem.rows("validation")) for name, problem in problems.items()}
-    return ResidualData(description, operator, problems, source, validation)
+    validation = {
+        name: LatentProblem(codec.of(name), dataset, ranks.device)
+        for name, dataset in load_datasets(request.inputs["download"], ("validation",)).items()
+    }
+    held_back = {name: residuals(problem, problem.rows("validation")) for name, problem in validation.items()}
+    return ResidualData(description, operator, source, validation, held_back)
 
 
 def loss_validation(
@@ -147,11 +161,12 @@ def loss_validation(
 
 def calibrate(model: ResidualNetwork, data: ResidualData, samplers: list[Sampler], request: Request) -> None:
     """Fit gates and factors of the spread on the validation split, for each way in which the model is sampled."""
-    for name, residuals in data.validation.items():
-        problem, device = data.problems[name], residuals.truth.device
+    for name, residuals in data.validation_residuals.items():
+        problem, device = data.validation[name], residuals.truth.device
         rows = slice(_CALIBRATION_TRAJECTORIES)
         forecasts, scalars = residuals.forecasts[rows], residuals.scalars[rows]
-        truth = torch.from_numpy(problem.rows_fields(problem.rows("validation")[rows])).to(device)
+        assert isinstance(problem.source, Dataset)
+        truth = torch.from_numpy(problem.source.split("validation")[rows]).to(device)
         for way, sampler in enumerate(samplers):
             key = (request.configuration.seed, request.stage, "calibration", name, way)
             generator = torch_generator(*key, device=device)
@@ -173,11 +188,12 @@ def calibrate(model: ResidualNetwork, data: ResidualData, samplers: list[Sampler
 
 
 def save_pools(path: Path, model: ResidualNetwork, problems: dict[str, Residuals]) -> None:
-    """Residuals in the steepness of their forecasts, some of every problem."""
+    """Residuals of some forecasts of every problem, as they are and in their deviations."""
     pools = {}
     for name, residuals in problems.items():
         part = slice(POOL_TRAJECTORIES)
         forecasts = residuals.forecasts[part]
-        scaled = (residuals.truth[part] - forecasts) / model.steepness(forecasts, name)
-        pools[name] = scaled.cpu().contiguous()
+        errors = residuals.truth[part] - forecasts.mean
+        pools[f"errors/{name}"] = errors.cpu().contiguous()
+        pools[f"scaled/{name}"] = (errors / model.deviation(forecasts, name)).cpu().contiguous()
     save_file(pools, path)

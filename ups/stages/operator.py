@@ -49,6 +49,7 @@ def run(request: Request) -> None:
             "linear_path": chosen.linear_path,
             "conserve": chosen.conserve,
             "time_steps": list(settings.time_steps),
+            "average": {name: list(configuration.symmetries(name).used("average")) for name in problems},
         }
         model = initial_model(description, request, ranks)
         assert isinstance(model, LatentOperator)
@@ -64,7 +65,7 @@ def run(request: Request) -> None:
                     fix="write none, or lower tokens or dim",
                 )
         evolutions = {
-            name: problem.evolution(configuration.symmetries(name).used("augment"))
+            name: problem.evolution(configuration.symmetries(name).used("augment", "average"))
             for name, problem in problems.items()
         }
         objective = rollout_error(codec, evolutions, settings)
@@ -165,7 +166,8 @@ def _errors(model: LatentOperator, problem: LatentProblem, truth: Tensor) -> Ten
         return torch.zeros(0)
     known = torch.from_numpy(problem.known[0]).to(truth.device)
     frames = decoded_rollout(
-        operator_forecaster(model, problem.codec.problem),
+        # One of the elements of its symmetries' group: all of them would take as many times as long.
+        operator_forecaster(model, problem.codec, averaged=False),
         problem.codec,
         truth[:, 0],
         None if problem.known[0].all() else known,

@@ -12,7 +12,9 @@ from torch import Tensor
 from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
+from ups.models.codec import ProblemCodec
 from ups.models.operators import LatentOperator
+from ups.models.residual import Forecast
 from ups.objectives.evolution import forecast
 from ups.runtime.randomness import numpy_generator
 
@@ -26,29 +28,33 @@ class Residuals:
     All forecasts are made once, at the start: the operator is frozen.
 
     Attributes:
-        truth, forecasts: standardised latents of all leads, [n, T, K, d] float32, on the device that trains.
+        truth: standardised latents of all leads, [n, T, K, d] float32, on the device that trains.
+        forecasts: of all trajectories, likewise.
         scalars: conditioning in the frame of each trajectory, [n, S].
     """
 
     problem: str
     truth: Tensor
-    forecasts: Tensor
+    forecasts: Forecast
     scalars: Tensor
 
     @classmethod
-    def of(cls, problem: str, operator: LatentOperator, latents: Tensor, scalars: Tensor) -> "Residuals":
+    def of(
+        cls, operator: LatentOperator, codec: ProblemCodec, latents: Tensor, scalars: Tensor
+    ) -> "Residuals":
         """Forecasts of latents [n, 1 + T, K, d] from the first of each trajectory."""
         leads = latents.shape[1] - 1
         with torch.no_grad():
             parts = [
-                forecast(operator, first, conditions, problem, leads)
+                forecast(operator, codec, first, conditions, leads)
                 for first, conditions in zip(
                     latents[:, 0].split(_TRAJECTORIES_AT_ONCE),
                     scalars.split(_TRAJECTORIES_AT_ONCE),
                     strict=True,
                 )
             ]
-        return cls(problem, latents[:, 1:], torch.cat(parts), scalars)
+        means, variances = (torch.cat([getattr(part, n) for part in parts]) for n in ("mean", "variance"))
+        return cls(codec.problem, latents[:, 1:], Forecast(means, variances), scalars)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -60,7 +66,8 @@ class Residuals:
             problem=self.problem,
             scalars=self.scalars[chosen],
             latents=self.truth[chosen],
-            forecasts=self.forecasts[chosen],
+            forecasts=self.forecasts.mean[chosen],
+            variances=self.forecasts.variance[chosen],
         )
 
 

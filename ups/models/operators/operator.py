@@ -11,7 +11,7 @@ from ups.models.codec import ProblemCodec
 from ups.models.embedding import module_key
 from ups.models.operators.linear import LinearPath
 from ups.models.shape import ProblemShape
-from ups.problems import AMPLITUDE, TIME_STEP
+from ups.problems import AMPLITUDE, TIME_STEP, Symmetry
 
 _TINY = 1e-12
 
@@ -43,15 +43,18 @@ class LatentOperator(nn.Module):
         linear_path: bool,
         conserve: bool,
         time_steps: Sequence[int] = (1,),
+        average: Mapping[str, Sequence[Symmetry]] | None = None,
     ) -> None:
         """linear: of the problems that have one; linear_path: whether it is part of the step.
 
         time_steps: that forecasts may take, in frames; one of them is 1.
+        average: symmetries that forecasts are averaged over, by problem.
         """
         super().__init__()
         self.network, self.shapes, self.conserve = network, dict(shapes), conserve
         self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
         self.linear_path, self.time_steps = linear_path, tuple(time_steps)
+        self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
             key = module_key(name)
             exponents = torch.tensor([float(number.get(AMPLITUDE, 0)) for number in shape.problem.numbers])

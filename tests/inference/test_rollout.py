@@ -12,6 +12,7 @@ from ups.errors import DataError
 from ups.inference.correction import resampled
 from ups.inference.forecaster import (
     Forecaster,
+    OperatorForecasts,
     PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
@@ -46,14 +47,18 @@ def forecasters(
 ) -> dict[str, Forecaster]:
     model, diffusion = model or operator(), diffusion or residual("diffusion")
     consistency = consistency or residual("consistency")
-    bound, past = codec().of(problem), PastErrors(pool(problem), 10 * pool(problem))
-    made = [
-        operator_forecaster(model, bound),
-        *dressed_forecasters(model, diffusion, past, bound, members=MEMBERS),
-        *diffusion_forecasters(model, diffusion, bound, members=MEMBERS, **SAMPLER),
-        *consistency_forecasters(model, consistency, bound, members=MEMBERS, **STUDENT),
+    past = PastErrors(pool(problem), 10 * pool(problem))
+
+    def made() -> OperatorForecasts:
+        return OperatorForecasts(model, codec().of(problem))
+
+    rows = [
+        operator_forecaster(made()),
+        *dressed_forecasters(made(), diffusion, past, members=MEMBERS),
+        *diffusion_forecasters(made(), diffusion, members=MEMBERS, **SAMPLER),
+        *consistency_forecasters(made(), consistency, members=MEMBERS, **STUDENT),
     ]
-    return {forecaster.name: forecaster for forecaster in made}
+    return {forecaster.name: forecaster for forecaster in rows}
 
 
 def roll(forecaster: Forecaster, problem: str, *, seed: int = 0, count: int = 2) -> Tensor:
@@ -80,7 +85,7 @@ def latents(problem: str, count: int = 2) -> tuple[Tensor, Tensor]:
 @both
 def test_a_rollout_is_one_step_after_the_other_in_latents(problem):
     first, scalars = latents(problem)
-    rolled = operator_forecaster(operator(), codec().of(problem)).rollout(
+    rolled = operator_forecaster(OperatorForecasts(operator(), codec().of(problem))).rollout(
         first, scalars, STEPS[problem], torch.Generator()
     )
     assert rolled.shape[:3] == (2, 1, STEPS[problem])
@@ -93,7 +98,7 @@ def test_a_rollout_is_one_step_after_the_other_in_latents(problem):
 def test_what_a_first_frame_does_not_hold_is_not_seen():
     frames = first_frames("map", 2)
     spoilt = frames + torch.tensor([0.0, 9.0])
-    forecaster = operator_forecaster(operator(), codec().of("map"))
+    forecaster = operator_forecaster(OperatorForecasts(operator(), codec().of("map")))
 
     def rolled(initial: Tensor, known: Tensor | None) -> Tensor:
         return decoded_rollout(
@@ -219,8 +224,43 @@ def test_calls_are_counted_as_they_happen(problem):
     diffusion.register_forward_hook(count_sample)
     consistency.register_forward_hook(count_sample)
     first, given = latents(problem)
-    for forecaster in forecasters(problem, model, diffusion, consistency).values():
+    for name in forecasters(problem):
+        forecaster = forecasters(problem, model, diffusion, consistency)[name]
         steps_called = samples_called = 0
         forecaster.rollout(first, given, STEPS[problem], torch.Generator())
         assert steps_called == STEPS[problem] * forecaster.calls_per_step, forecaster.name
         assert samples_called == forecaster.calls_per_member, forecaster.name
+
+
+def test_one_forecast_serves_all_rows_which_all_owe_its_time():
+    first, given = latents("wave")
+    calls = 0
+
+    def count(*_) -> None:
+        nonlocal calls
+        calls += 1
+
+    model = operator()
+    model.register_forward_hook(count)
+    shared = OperatorForecasts(model, codec().of("wave"))
+    diffusion, past = residual("diffusion"), PastErrors(pool("wave"), pool("wave"))
+    rows = [
+        operator_forecaster(shared),
+        *dressed_forecasters(shared, diffusion, past, members=MEMBERS),
+        *diffusion_forecasters(shared, diffusion, members=MEMBERS, **SAMPLER),
+    ]
+    alone = forecasters("wave")
+    owed = []
+    for row in rows:
+        rolled = row.rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
+        expected = alone[row.name].rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
+        assert torch.equal(rolled, expected) == (row.name != "operator_dressed_scaled")
+        owed.append(row.owed())
+    assert calls == STEPS["wave"]
+    assert owed[0] == 0
+    assert len(set(owed[1:])) == 1
+    assert owed[1] > 0
+    assert rows[0].owed() == 0, "paid"
+    other = operator_forecaster(shared).rollout(first + 1, given, STEPS["wave"], torch.Generator())
+    assert calls == 2 * STEPS["wave"]
+    assert not torch.equal(other, rolled[:, :1])

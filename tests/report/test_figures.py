@@ -17,6 +17,7 @@ from tiny import PROBLEM, build
 
 from ups.errors import IntegrityError
 from ups.inference.forecaster import (
+    OperatorForecasts,
     PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
@@ -172,13 +173,13 @@ def test_every_forecaster_has_a_label_and_a_colour() -> None:
     network: ResidualNetwork = build("diffusion")  # pyright: ignore[reportAssignmentType]
     sampler = {"sigma_min": 0.05, "centre": 3.0}
     made: Codec = build("codec")  # pyright: ignore[reportAssignmentType]
-    codec, past = made.of(PROBLEM), PastErrors(*torch.zeros(2, 1, 3, 8, 4))
+    forecasts, past = OperatorForecasts(operator, made.of(PROBLEM)), PastErrors(*torch.zeros(2, 1, 3, 8, 4))
     forecasters = [
         *linear_forecasters(operator, PROBLEM),
-        operator_forecaster(operator, codec),
-        *dressed_forecasters(operator, network, past, codec, members=2),
-        *diffusion_forecasters(operator, network, codec, steps=2, members=2, **sampler),
-        *consistency_forecasters(operator, network, codec, sigma_min=0.05, second_sigma=3.0, members=2),
+        operator_forecaster(forecasts),
+        *dressed_forecasters(forecasts, network, past, members=2),
+        *diffusion_forecasters(forecasts, network, steps=2, members=2, **sampler),
+        *consistency_forecasters(forecasts, network, sigma_min=0.05, second_sigma=3.0, members=2),
     ]
     assert len(forecasters) == 9
     assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} <= set(MODELS)

@@ -36,7 +36,7 @@ from ups.evaluation.baselines import persistence, train_mean
 from ups.evaluation.metrics import paired_ratio
 from ups.evaluation.score import Scores, score
 from ups.evaluation.score import records as score_records
-from ups.inference.forecaster import operator_forecaster
+from ups.inference.forecaster import OperatorForecasts, operator_forecaster
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import join_ranks
@@ -517,7 +517,7 @@ def _score_one(name: str, trained: Trained, trial: Trial, batch: int) -> tuple[S
     codec, _ = codec_of_operator(trained.artifacts, device)
     model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)
     assert isinstance(model, LatentOperator)
-    forecaster = operator_forecaster(model, codec.of(problem))
+    forecaster = operator_forecaster(OperatorForecasts(model, codec.of(problem)))
     forecast = network_forecast(codec.of(problem), forecaster, trial, seed=0)
     forecast(trial.truth[:2, 0])  # the first call allocates, and is not timed
     calls = forecaster.calls_per_step

@@ -4,6 +4,7 @@ The operator runs to the end first, once per trajectory; a generative model then
 and nothing is fed back. Of a map (2D Darcy), which goes through the chain as two frames, one step is the whole map.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ class Forecaster:
         members: size of its ensemble. 1: deterministic.
         calls_per_step: network calls per time step, for all members together.
         calls_per_member: further calls per member, for all steps together.
+        owed: seconds of the operator's forecasts that were made for another row and used for this one, since it was
+            asked last.
     """
 
     name: str
@@ -48,22 +51,58 @@ class Forecaster:
     members: int
     calls_per_step: int
     calls_per_member: int = 0
+    owed: Callable[[], float] = lambda: 0.0
 
 
-def operator_forecaster(
-    operator: LatentOperator, codec: ProblemCodec, *, averaged: bool = True
-) -> Forecaster:
-    """The operator alone.
+class OperatorForecasts:
+    """The operator's forecasts of one problem, made once for all rows that correct them.
 
-    averaged: over its symmetries, as every other row is; else the forecast of one application.
+    What was forecast before is found by its first states; the time that it took is owed by whoever finds it.
     """
 
-    def forecasts(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
-        if not averaged:
-            return advance(operator, first, scalars, codec.problem, steps)[:, None]
-        return forecast(operator, codec, first, scalars, steps).mean[:, None]
+    def __init__(self, operator: LatentOperator, codec: ProblemCodec) -> None:
+        self.operator, self.codec = operator, codec
+        self._made: list[tuple[Tensor, Tensor, Forecast, float]] = []
+        self._owed = 0.0
+        still = torch.zeros(1, *codec.shape.grid, codec.shape.channels)
+        self.calls_per_step = len(Frame.group(codec.shape, still, operator.average.get(codec.problem, ())))
 
-    return Forecaster("operator", forecasts, 1, _elements(operator, codec) if averaged else 1)
+    def __call__(self, first: Tensor, scalars: Tensor, frames: int) -> Forecast:
+        """Of first states [n, K, d] with scalars [n, S]."""
+        for states, given, made, seconds in self._made:
+            same = made.mean.shape[1] == frames and states.shape == first.shape
+            if same and torch.equal(states, first) and torch.equal(given, scalars):
+                self._owed += seconds
+                return made
+        started = time.perf_counter()
+        made = forecast(self.operator, self.codec, first, scalars, frames)
+        if first.is_cuda:
+            torch.cuda.synchronize()
+        self._made.append((first, scalars, made, time.perf_counter() - started))
+        return made
+
+    def owed(self) -> float:
+        """Seconds owed since this was asked last."""
+        seconds, self._owed = self._owed, 0.0
+        return seconds
+
+
+def operator_forecaster(forecasts: OperatorForecasts) -> Forecaster:
+    """The operator alone, averaged over its symmetries as in every other row."""
+
+    def rollout(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+        return forecasts(first, scalars, steps).mean[:, None]
+
+    return Forecaster("operator", rollout, 1, forecasts.calls_per_step, owed=forecasts.owed)
+
+
+def single_forecaster(operator: LatentOperator, problem: str) -> Forecaster:
+    """The operator alone, one element of its symmetries' group."""
+
+    def rollout(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+        return advance(operator, first, scalars, problem, steps)[:, None]
+
+    return Forecaster("operator", rollout, 1, 1)
 
 
 def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaster]:
@@ -94,26 +133,21 @@ class PastErrors:
 
 
 def dressed_forecasters(
-    operator: LatentOperator,
-    network: ResidualNetwork,
-    past: PastErrors,
-    codec: ProblemCodec,
-    *,
-    members: int,
+    forecasts: OperatorForecasts, network: ResidualNetwork, past: PastErrors, *, members: int
 ) -> list[Forecaster]:
     """The operator with past errors put on, as they were or scaled: ensembles that learn no network."""
-    layout = network.network.shapes[codec.problem].layout
+    operator, problem = forecasts.operator, forecasts.codec.problem
+    layout = network.network.shapes[problem].layout
 
     def with_errors(name: str, pool: Tensor, *, scaled: bool) -> Forecaster:
         def dressed(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-            forecasts = _forecasts(operator, network, codec, first, scalars)
+            leads = forecasts(first, scalars, network.leads[problem])
             errors = resampled(pool, len(first), members, layout, generator)
             if scaled:
-                errors = network.deviation(forecasts, codec.problem)[:, None] * errors
-                errors = operator.conserving(errors, codec.problem)
-            return (forecasts.mean[:, None] + errors)[:, :, : _within(steps, network, codec.problem)]
+                errors = operator.conserving(network.deviation(leads, problem)[:, None] * errors, problem)
+            return (leads.mean[:, None] + errors)[:, :, : _within(steps, network, problem)]
 
-        return Forecaster(name, dressed, members, _elements(operator, codec))
+        return Forecaster(name, dressed, members, forecasts.calls_per_step, owed=forecasts.owed)
 
     return [
         with_errors("operator_dressed", past.errors, scaled=False),
@@ -122,9 +156,8 @@ def dressed_forecasters(
 
 
 def diffusion_forecasters(
-    operator: LatentOperator,
+    forecasts: OperatorForecasts,
     network: ResidualNetwork,
-    codec: ProblemCodec,
     *,
     steps: int,
     sigma_min: float,
@@ -136,30 +169,27 @@ def diffusion_forecasters(
     return [
         _corrected(
             "diffusion",
-            operator,
+            forecasts,
             network,
-            codec,
             diffusion_sampler(steps, sigma_min, centre),
             members,
             calls,
         ),
         _corrected(
             "diffusion_zero_noise",
-            operator,
+            forecasts,
             network,
-            codec,
             zero_noise_sampler(steps, sigma_min, centre),
             1,
             calls,
         ),
-        _corrected("diffusion_mean", operator, network, codec, mean_sampler(), 1, 1),
+        _corrected("diffusion_mean", forecasts, network, mean_sampler(), 1, 1),
     ]
 
 
 def consistency_forecasters(
-    operator: LatentOperator,
+    forecasts: OperatorForecasts,
     network: ResidualNetwork,
-    codec: ProblemCodec,
     *,
     sigma_min: float,
     second_sigma: float,
@@ -169,9 +199,8 @@ def consistency_forecasters(
     return [
         _corrected(
             f"consistency_{calls}",
-            operator,
+            forecasts,
             network,
-            codec,
             consistency_sampler(calls, second_sigma, sigma_min),
             members,
             calls,
@@ -183,38 +212,24 @@ def consistency_forecasters(
 
 def _corrected(
     name: str,
-    operator: LatentOperator,
+    forecasts: OperatorForecasts,
     network: ResidualNetwork,
-    codec: ProblemCodec,
     sampler: Sampler,
     members: int,
     calls: int,
     way: int = 0,
 ) -> Forecaster:
     """The operator's forecast, corrected by samples of its residual. way: of sampling, see `ResidualNetwork`."""
+    operator, problem = forecasts.operator, forecasts.codec.problem
 
     def corrected(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        problem = codec.problem
-        forecasts = _forecasts(operator, network, codec, first, scalars)
-        samples = draw(network, sampler, forecasts, scalars, problem, members, generator)
-        corrections = network.corrections(samples, forecasts, problem, way)
-        ensemble = forecasts.mean[:, None] + operator.conserving(corrections, problem)
+        leads = forecasts(first, scalars, network.leads[problem])
+        samples = draw(network, sampler, leads, scalars, problem, members, generator)
+        corrections = network.corrections(samples, leads, problem, way)
+        ensemble = leads.mean[:, None] + operator.conserving(corrections, problem)
         return ensemble[:, :, : _within(steps, network, problem)]
 
-    return Forecaster(name, corrected, members, _elements(operator, codec), calls)
-
-
-def _forecasts(
-    operator: LatentOperator, network: ResidualNetwork, codec: ProblemCodec, first: Tensor, scalars: Tensor
-) -> Forecast:
-    """The operator's forecasts of all leads that the residual was learnt on."""
-    return forecast(operator, codec, first, scalars, network.leads[codec.problem])
-
-
-def _elements(operator: LatentOperator, codec: ProblemCodec) -> int:
-    """Forecasts that one is the mean of."""
-    symmetries = operator.average.get(codec.problem, ())
-    return len(Frame.group(codec.shape, torch.zeros(1, *codec.shape.grid, codec.shape.channels), symmetries))
+    return Forecaster(name, corrected, members, forecasts.calls_per_step, calls, forecasts.owed)
 
 
 def _within(steps: int, network: ResidualNetwork, problem: str) -> int:

@@ -12,6 +12,7 @@ from ups.config import Configuration
 from ups.errors import IntegrityError
 from ups.inference.forecaster import (
     Forecaster,
+    OperatorForecasts,
     PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
@@ -54,15 +55,15 @@ class Surrogate:
 
     def forecasters(self, problem: str) -> list[Forecaster]:
         """Every trained row of a problem's table."""
-        operator, diffusion, members = self.operator, self.diffusion, self.members
-        codec = self.codec.of(problem)
+        diffusion, members = self.diffusion, self.members
+        forecasts = OperatorForecasts(self.operator, self.codec.of(problem))
         return [
-            *linear_forecasters(operator, problem),
-            operator_forecaster(operator, codec),
-            *dressed_forecasters(operator, diffusion, self.past[problem], codec, members=members),
-            *diffusion_forecasters(operator, diffusion, codec, members=members, **self.samplers["diffusion"]),
+            *linear_forecasters(self.operator, problem),
+            operator_forecaster(forecasts),
+            *dressed_forecasters(forecasts, diffusion, self.past[problem], members=members),
+            *diffusion_forecasters(forecasts, diffusion, members=members, **self.samplers["diffusion"]),
             *consistency_forecasters(
-                operator, self.consistency, codec, members=members, **self.samplers["consistency"]
+                forecasts, self.consistency, members=members, **self.samplers["consistency"]
             ),
         ]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ups.config.schema import JointTraining, OperatorTraining
 from ups.data.splits import fitted_and_held_out
 from ups.errors import ConfigurationError
-from ups.inference.forecaster import operator_forecaster
+from ups.inference.forecaster import single_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
 from ups.models.build import CODEC_FILE, Description, load_codec, save_model
@@ -167,7 +167,7 @@ def _errors(model: LatentOperator, problem: LatentProblem, truth: Tensor) -> Ten
     known = torch.from_numpy(problem.known[0]).to(truth.device)
     frames = decoded_rollout(
         # One of the elements of its symmetries' group: all of them would take as many times as long.
-        operator_forecaster(model, problem.codec, averaged=False),
+        single_forecaster(model, problem.codec.problem),
         problem.codec,
         truth[:, 0],
         None if problem.known[0].all() else known,

@@ -156,6 +156,7 @@ def score_all(surrogate: Surrogate, trial: Trial, *, batch_size: int, seed: int)
             calls_per_member=forecaster.calls_per_member,
             batch=max(1, batch_size // forecaster.members),
         )
+        result.seconds += forecaster.owed()
         if forecaster.name == "operator":
             result.equivariance = _equivariance(forecaster, codec, trial, seed=seed)
         results.append(result)

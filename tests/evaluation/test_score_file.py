@@ -117,7 +117,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         place = root / "cache_encode" / CODEC_FILE if kind == "codec" else root / kind / MODEL_FILE
         save_model(place, model, description)
     pools = {
-        name: torch.randn(3, leads[name], shape.layout.token_count, LATENT_DIM)
+        f"{kind}/{name}": torch.randn(3, leads[name], shape.layout.token_count, LATENT_DIM)
+        for kind in ("errors", "scaled")
         for name, shape in shapes.items()
     }
     save_file(pools, root / "diffusion" / POOL_FILE)
@@ -205,6 +206,7 @@ def test_every_problem_is_scored_on_either_grid(name, at_file_resolution, inputs
         "linear",
         "operator",
         "operator_dressed",
+        "operator_dressed_scaled",
         "diffusion",
         "diffusion_zero_noise",
         "diffusion_mean",

@@ -1,5 +1,7 @@
 """Changes of a configuration by name: all of them validated before anything is trained."""
 
+from pathlib import Path
+
 import pytest
 from command_line import TINY
 
@@ -49,3 +51,9 @@ def test_every_change_is_the_configuration_but_for_its_keys(tmp_path):
 def test_mistakes_are_named_with_their_file_and_change(tmp_path, text, message):
     with pytest.raises(ConfigurationError, match=message):
         load_variants(TINY, write(tmp_path, text))
+
+
+def test_the_ablations_that_come_along_are_valid():
+    configs = Path(__file__).parents[2] / "configs"
+    for changes in (configs / "ablations").iterdir():
+        assert len(load_variants(configs / changes.name, changes)) > 1

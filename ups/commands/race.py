@@ -65,7 +65,7 @@ def add_ablation_arguments(parser: argparse.ArgumentParser) -> None:
         "changes",
         metavar="CHANGES",
         type=Path,
-        help="YAML file {name: {dotted key: value}}, e.g. configs/ablation.yaml",
+        help="YAML file {name: {dotted key: value}}, e.g. configs/ablations/burgers_demo.yaml",
     )
     parser.add_argument("--seconds", type=_seconds, required=True, help="of training for everybody")
     parser.add_argument("--seeds", type=count, default=1, help="trainings of everybody (default 1)")

@@ -16,7 +16,7 @@ from ups.models.operators import LatentOperator
 from ups.objectives import Loss
 from ups.runtime.randomness import numpy_generator
 from ups.runtime.request import Request
-from ups.stages.diffusion import loss_validation, residual_data
+from ups.stages.diffusion import load_forecasts, loss_validation, residual_data, save_forecasts
 from ups.training.residuals import Residuals, ResidualSource
 
 FRAMES, COUNT = 7, 5
@@ -251,3 +251,23 @@ def test_validation_is_shared_out_also_where_a_rank_has_nothing_to_do(request_of
         assert len(joined) == len(errors)
         assert joined.mean().item() == pytest.approx(errors.mean().item(), rel=1e-5)
     assert [len(share["map"]) for share in shares] == ([1, 1] if world == 2 else [1, 1, 0, 0, 0])
+
+
+def test_forecasts_are_made_once_and_read_again(request_of_a_mix, tmp_path):
+    made = residual_data(request_of_a_mix, alone(), batch_size=8)
+    save_forecasts(tmp_path / "forecasts.safetensors", made)
+    again = load_forecasts(tmp_path / "forecasts.safetensors", torch.device("cpu"))
+    read = residual_data(request_of_a_mix, alone(), batch_size=8, made=again)
+    for name in ("map", "waves"):
+        for first, second in (
+            (made.source.problems[name], read.source.problems[name]),
+            (made.validation_residuals[name], read.validation_residuals[name]),
+        ):
+            assert (
+                second.forecasts
+                is again[f"{'train' if first is made.source.problems[name] else 'validation'}/{name}"]
+            )
+            for part in ("truth", "scalars"):
+                assert torch.equal(getattr(first, part), getattr(second, part))
+            assert torch.equal(first.forecasts.mean, second.forecasts.mean)
+            assert torch.equal(first.forecasts.variance, second.forecasts.variance)

@@ -71,7 +71,7 @@ def predicted_bytes(stage: StageName, configuration: Configuration, shapes: Mapp
                 _evaluated(data.counts.test, shapes[name]) for name, data in configuration.problems.items()
             )
     size = _weight_bytes(parameters, len(shapes)) * (1 + _CHECKPOINTS * _COPIES) + _LOG_BYTES
-    return size + (_pools(configuration, shapes) if stage == "diffusion" else 0)
+    return size + (_forecasts(configuration, shapes) if stage == "diffusion" else 0)
 
 
 def _downloaded(data: ProblemData, shape: KeptShape) -> int:
@@ -194,15 +194,17 @@ def _denoiser(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> 
     return hidden + ends + embeddings + sum(shape.frames * (2 * dim + 4) for shape in shapes.values())
 
 
-def _pools(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
-    """Residuals that dress the operator."""
+def _forecasts(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
+    """The operator's forecasts of what it did not fit, and residuals of some of them, twice."""
     dim, fraction = configuration.model.latent.dim, configuration.training.operator.residual_fraction
-    total = _HEADER_BYTES
+    total = 2 * _HEADER_BYTES
     for name, shape in shapes.items():
         data = configuration.problems[name]
         leads = 1 if data.problem.is_map else shape.frames - 1
-        rows = min(round(data.counts.train * fraction), _POOL_TRAJECTORIES)
-        total += 2 * 4 * rows * leads * configuration.tokens(name) ** len(shape.grid) * dim
+        tokens = leads * configuration.tokens(name) ** len(shape.grid)
+        held_out = round(data.counts.train * fraction)
+        total += 2 * 4 * min(held_out, _POOL_TRAJECTORIES) * tokens * dim
+        total += 4 * (held_out + data.counts.validation) * tokens * (dim + 1)
     return total
 
 

@@ -8,7 +8,7 @@ from ups.models.residual import ResidualNetwork
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.diffusion import calibrate, loss_validation, residual_data
+from ups.stages.diffusion import FORECAST_FILE, calibrate, load_forecasts, loss_validation, residual_data
 from ups.stages.training import initial_model, train_and_publish
 
 
@@ -17,7 +17,8 @@ def run(request: Request) -> None:
     configuration = request.configuration
     settings, noise = configuration.training.consistency, configuration.training.diffusion.noise
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        data = residual_data(request, ranks, batch_size=settings.batch_size)
+        made = load_forecasts(request.inputs["diffusion"] / FORECAST_FILE, ranks.device)
+        data = residual_data(request, ranks, batch_size=settings.batch_size, made=made)
         teacher, teacher_description = load_model(request.inputs["diffusion"] / MODEL_FILE, ranks.device)
         assert isinstance(teacher, ResidualNetwork)
         sampler = {"second_sigma": settings.second_sigma, "sigma_min": noise.sigma_min}

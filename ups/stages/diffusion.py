@@ -1,13 +1,14 @@
 """diffusion: a denoiser of the operator's residual."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ups.data.dataset import Dataset, load_datasets
@@ -16,7 +17,7 @@ from ups.inference.correction import Sampler, calibration, diffusion_sampler, un
 from ups.inference.surrogate import POOL_FILE
 from ups.models.build import MODEL_FILE, Description, codec_of_operator, has_codec, load_model
 from ups.models.operators import LatentOperator
-from ups.models.residual import ResidualNetwork
+from ups.models.residual import Forecast, ResidualNetwork
 from ups.objectives import Objective
 from ups.objectives.diffusion import ResidualDenoising
 from ups.runtime.randomness import torch_generator
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 _CALIBRATION_MEMBERS = 16
 _CALIBRATION_TRAJECTORIES = 128
 _FITTED_TRAJECTORIES = 512  # that the deviation is fitted on, at most
+FORECAST_FILE = "forecasts.safetensors"
 POOL_TRAJECTORIES = 128
 """Residuals that dress the operator, at most."""
 
@@ -85,6 +87,7 @@ def run(request: Request) -> None:
         def finish() -> None:
             calibrate(model, data, [diffusion_sampler(**description["sampler"])], request)
             save_pools(request.output / POOL_FILE, model, data.source.problems)
+            save_forecasts(request.output / FORECAST_FILE, data)
 
         train_and_publish(
             model,
@@ -99,8 +102,13 @@ def run(request: Request) -> None:
         )
 
 
-def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> ResidualData:
-    """The operator's residuals on the trajectories that it did not fit."""
+def residual_data(
+    request: Request, ranks: Ranks, *, batch_size: int, made: Mapping[str, Forecast] | None = None
+) -> ResidualData:
+    """The operator's residuals on the trajectories that it did not fit.
+
+    made: forecasts that another stage made, as from `load_forecasts`.
+    """
     configuration = request.configuration
     codec, description = codec_of_operator(request.inputs, ranks.device)
     operator, _ = load_model(request.inputs["operator"] / MODEL_FILE, ranks.device)
@@ -108,13 +116,17 @@ def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> Residua
     anew = has_codec(request.inputs["operator"])
     problems = open_problems(request.inputs, configuration, codec, ranks, encode_anew=anew)
 
-    def residuals(problem: LatentProblem, rows: NDArray[np.int64]) -> Residuals:
-        return Residuals.of(operator, problem.codec, problem.latents(rows), problem.conditioning(rows))
+    def residuals(problem: LatentProblem, split: str, rows: NDArray[np.int64]) -> Residuals:
+        latents, scalars = problem.latents(rows), problem.conditioning(rows)
+        if made is None:
+            return Residuals.of(operator, problem.codec, latents, scalars)
+        name = problem.codec.problem
+        return Residuals(name, latents[:, 1:], made[f"{split}/{name}"], scalars)
 
     fraction = configuration.training.operator.residual_fraction
     source = ResidualSource.of(
         {
-            name: residuals(problem, fitted_and_held_out(problem.rows("train"), fraction)[1])
+            name: residuals(problem, "train", fitted_and_held_out(problem.rows("train"), fraction)[1])
             for name, problem in problems.items()
         },
         sampling=configuration.sampling,
@@ -128,7 +140,10 @@ def residual_data(request: Request, ranks: Ranks, *, batch_size: int) -> Residua
         name: LatentProblem(codec.of(name), dataset, ranks.device)
         for name, dataset in load_datasets(request.inputs["download"], ("validation",)).items()
     }
-    held_back = {name: residuals(problem, problem.rows("validation")) for name, problem in validation.items()}
+    held_back = {
+        name: residuals(problem, "validation", problem.rows("validation"))
+        for name, problem in validation.items()
+    }
     return ResidualData(description, operator, source, validation, held_back)
 
 
@@ -185,6 +200,23 @@ def calibrate(model: ResidualNetwork, data: ResidualData, samplers: list[Sampler
                 "%s: gates %s, factors of the spread %s, per lead",
                 name, *(f"{values.min():.2f} to {values.max():.2f}" for values in (found.gate, found.spread)),
             )  # fmt: skip
+
+
+def save_forecasts(path: Path, data: ResidualData) -> None:
+    """All forecasts, for whoever needs them again: of a group's elements they take longer than some trainings."""
+    tensors = {}
+    for split, problems in (("train", data.source.problems), ("validation", data.validation_residuals)):
+        for name, residuals in problems.items():
+            tensors[f"{split}/{name}/mean"] = residuals.forecasts.mean.cpu().contiguous()
+            tensors[f"{split}/{name}/variance"] = residuals.forecasts.variance.cpu().contiguous()
+    save_file(tensors, path)
+
+
+def load_forecasts(path: Path, device: torch.device) -> dict[str, Forecast]:
+    """Forecasts by "split/problem", as `save_forecasts` wrote them."""
+    tensors = {name: values.to(device) for name, values in load_file(path).items()}
+    names = {name.rpartition("/")[0] for name in tensors}
+    return {name: Forecast(tensors[f"{name}/mean"], tensors[f"{name}/variance"]) for name in names}
 
 
 def save_pools(path: Path, model: ResidualNetwork, problems: dict[str, Residuals]) -> None:

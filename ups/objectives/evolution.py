@@ -48,7 +48,7 @@ def forecast(
 
     Where the operator is averaged over symmetries: the mean of its forecasts of all elements of their group, each
     turned and turned back (frame averaging, Puny et al. 2022, arXiv:2110.03336, eq. 5). It obeys the symmetry
-    whatever the weights, and its members disagree where they are wrong.
+    whatever the weights, as far as the codec loses nothing, and its members disagree where they are wrong.
     """
     problem = codec.problem
     symmetries = operator.average.get(problem, ())

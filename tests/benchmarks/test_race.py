@@ -214,6 +214,23 @@ def test_variants_of_an_ablation_are_trained_by_their_own_settings(monkeypatch, 
     assert Race(CONFIGURATION, download, tmp_path).directory != started.directory
 
 
+def test_a_variant_that_diverges_is_told_and_the_others_go_on(monkeypatch, download, tmp_path):
+    wild = load_configuration(TINY, {"training.operator.learning_rate": 1.0})
+    stages = Stages(diverging=describe(wild.training.operator.model_dump()))
+    for name in ("autoencoder", "cache_encode", "operator"):
+        monkeypatch.setitem(races._STAGES, name, getattr(stages, name))
+    monkeypatch.setattr(races, "_score", lambda entrants, *_: [{"model": name} for name in entrants])
+    request = {"configuration": CONFIGURATION.model_dump(mode="json"), "download": str(download), "seeds": 1}
+    request |= {"directory": str(tmp_path), "seconds": 8.0}
+    changed = [
+        (name, configuration.model_dump(mode="json"))
+        for name, configuration in (("wild", wild), ("tame", CONFIGURATION))
+    ]
+    told = races.measure_ablation(request | {"changed": changed})
+    assert [record["model"] for record in told] == ["operator", "tame", "wild"]
+    assert "loss nan" in told[-1]["message"]
+
+
 @pytest.mark.slow
 def test_an_ablation_of_a_second_on_the_command_line(root, tmp_path):
     changes = tmp_path / "changes.yaml"

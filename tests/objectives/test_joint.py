@@ -111,6 +111,17 @@ def test_a_codec_that_loses_nothing_has_no_inverse_errors_and_queries_are_some_o
     assert all(0.3 < value / every < 3 for value in some)
 
 
+def test_a_field_that_its_frame_leaves_nothing_of_is_finite():
+    """A constant, in the frame of its mean: there is nothing to encode, and nothing to divide by."""
+    model, objective = joint(lossless=True, encoder_weight=1.0, decoder_weight=1.0)
+    model.codec.shapes[PROBLEM] = replace(LINE, exact=("galilean",))
+    constant = replace(batch(10), fields=torch.full((4, 3, 32, 1), 0.7), latents=None)
+    loss = objective(model, constant, generator())
+    loss.total.backward()
+    assert loss.total.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_a_codec_that_maps_everything_to_zero_is_no_way_out():
     model, objective = joint(lossless=True)
     for parameter in model.codec.autoencoder.parameters():

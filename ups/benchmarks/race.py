@@ -405,11 +405,19 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
     race = Race(configuration, download, Path(request["directory"]), changed)
     with _alone(race):
         entrants: dict[str, list[Trained]] = {}
+        diverged = []
         for name in (OPERATOR, *changed):
-            entrants[name] = race.run_as_configured(name, request["seconds"], request["seeds"])
+            try:
+                entrants[name] = race.run_as_configured(name, request["seconds"], request["seeds"])
+            except NotFiniteError as error:  # that is a result too, and the others go on
+                if name == OPERATOR:
+                    raise
+                log.info("%s: %s", name, error)
+                diverged.append({"measure": "diverged", "model": name, "message": str(error)})
+                continue
             errors = [trained.validation for trained in entrants[name]]
             log.info("%s: validation %.4g", name, statistics.fmean(errors))
-        records = _score(entrants, configuration, download, "validation")
+        records = _score(entrants, configuration, download, "validation") + diverged
         race.clear()
     return records
 

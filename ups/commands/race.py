@@ -101,8 +101,12 @@ def execute_ablation(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(records, indent=2))
         return
-    for problem in dict.fromkeys(record["problem"] for record in records):
-        rows = [record for record in records if record["problem"] == problem]
+    for record in records:
+        if record["measure"] == "diverged":
+            _tell(f"{record['model']} diverged: {record['message']}")
+    scored = [record for record in records if record["measure"] == "peers"]
+    for problem in dict.fromkeys(record["problem"] for record in scored):
+        rows = [record for record in scored if record["problem"] == problem]
         show(
             _race_table(rows, configuration, f"{options.seconds:.3g} s of training each, by its own settings")
         )

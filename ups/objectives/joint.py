@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.losses.relative import relative_l2_per_field
+from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.objectives.objective import Loss
@@ -86,19 +86,20 @@ class JointError:
         codec = model.codec.of(batch.problem)
         window = self.moving.window(batch, generator)
         encoder, decoder = codec.autoencoder.encoder, codec.autoencoder.decoder
-        fields = window.inside[:, -1]
-        decoded = codec.inside(window.states[:, -1:])[:, 0].flatten(1, -2)
-        targets = fields.flatten(1, -2)
-        if self.settings.queries is not None and self.settings.queries < targets.shape[1]:
-            chosen = torch.randperm(targets.shape[1], generator=generator, device=generator.device)
-            chosen = chosen[: self.settings.queries].to(targets.device)
-            decoded, targets = decoded[:, chosen], targets[:, chosen]
-        inverse_encoder = relative_l2_per_field(decoded, targets).mean()
+        # In the norm of the physical field: that of a field in its frame may be nothing.
+        unit = window.unit.flatten(1, -2)
+        error = (codec.inside(window.states[:, -1:])[:, 0] - window.inside[:, -1]).flatten(1, -2) * unit
+        sizes = window.fields[:, -1].flatten(1, -2)
+        if self.settings.queries is not None and self.settings.queries < error.shape[1]:
+            chosen = torch.randperm(error.shape[1], generator=generator, device=generator.device)
+            chosen = chosen[: self.settings.queries].to(error.device)
+            error, sizes = error[:, chosen], sizes[:, chosen]
+        inverse_encoder = relative_l2_by_frame(error.unsqueeze(1), sizes.unsqueeze(1)).mean()
         with torch.no_grad():
             predicted = model(window.states[:, 0], window.scalars, batch.problem, batch.stride)
         statistics = codec.statistics
         raw = predicted * statistics.latent_deviation + statistics.latent_mean
         again = encoder(decoder.grid(raw, batch.problem), batch.problem)
         error = (again - raw) / statistics.latent_deviation
-        inverse_decoder = (error.flatten(1).norm(dim=1) / predicted.flatten(1).norm(dim=1)).mean()
+        inverse_decoder = relative_l2_by_frame(error.unsqueeze(1), predicted.unsqueeze(1)).mean()
         return inverse_encoder, inverse_decoder

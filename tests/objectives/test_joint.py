@@ -114,8 +114,10 @@ def test_a_codec_that_loses_nothing_has_no_inverse_errors_and_queries_are_some_o
 def test_a_field_that_its_frame_leaves_nothing_of_is_finite():
     """A constant, in the frame of its mean: there is nothing to encode, and nothing to divide by."""
     model, objective = joint(lossless=True, encoder_weight=1.0, decoder_weight=1.0)
-    model.codec.shapes[PROBLEM] = replace(LINE, exact=("galilean",))
-    constant = replace(batch(10), fields=torch.full((4, 3, 32, 1), 0.7), latents=None)
+    still = replace(LINE, exact=("galilean", "scaling"))
+    model.codec.shapes[PROBLEM] = model.operator.shapes[PROBLEM] = still
+    assert still.scales_itself
+    constant = replace(batch(10), fields=torch.full((4, 3, 32, 1), 0.5), latents=None)
     loss = objective(model, constant, generator())
     loss.total.backward()
     assert loss.total.isfinite()

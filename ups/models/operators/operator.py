@@ -102,7 +102,8 @@ class LatentOperator(nn.Module):
         amplitude = None
         state = latents
         if self.shapes[problem].scales_itself:
-            amplitude = latents.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(_TINY)
+            # Not clamped: the root's gradient at a field of nothing would be infinite.
+            amplitude = (latents.square().mean(dim=(1, 2), keepdim=True) + _TINY**2).sqrt()
             state = latents / amplitude
             logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
             scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")

@@ -28,7 +28,6 @@ WALLS = replace(SQUARE, tokens=SQUARE.grid)
 
 SIZES = {
     "fno": {"kind": "fno", "width": 16, "depth": 2, "modes": 16},
-    "fno, local": {"kind": "fno", "width": 16, "depth": 2, "modes": 16, "local": True},
     "unet": {"kind": "unet", "width": 8, "depth": 1, "levels": 2},
     "dilated_resnet": {"kind": "convolution", "width": 16, "dilations": (1, 2, 4, 2, 1)},
 }
@@ -242,23 +241,3 @@ def test_muon_trains_what_lies_between_hidden_channels(name):
     assert not [key for key in names if key.startswith(("lift", "output", "projection", "condition"))]
     outside = [key for key, p in model.named_parameters() if id(p) not in hidden and p.ndim == 2]
     assert all(key.startswith(("lift", "output", "projection", "condition")) for key in outside)
-
-
-@pytest.mark.parametrize("shape", [POINTS, PLANE, WALLS], ids=["line", "plane", "walls"])
-def test_a_local_map_that_sees_its_own_token_alone_is_the_pointwise_one(shape):
-    plain, local = network("fno", shape, modes=8), network("fno", shape, modes=8, local=True)
-    weights = local.state_dict() | {
-        name: value for name, value in with_random_output(plain).state_dict().items() if "skip" not in name
-    }
-    for name, value in plain.state_dict().items():
-        if "skip" in name:
-            kernel = name.replace("skip.weight", "skip.kernel.weight")
-            places = weights[kernel].shape[1] // value.shape[1]
-            middle = torch.zeros(value.shape[0], places, value.shape[1])
-            middle[:, places // 2] = value
-            weights[kernel] = middle.flatten(1)
-    local.load_state_dict(weights)
-    x = field(shape)
-    torch.testing.assert_close(through(local, x, shape), through(plain, x, shape), rtol=1e-4, atol=1e-5)
-    torch.nn.init.normal_(local.get_parameter(kernel))
-    assert not torch.allclose(through(local, x, shape), through(plain, x, shape), atol=1e-2)

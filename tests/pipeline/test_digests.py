@@ -56,7 +56,6 @@ OF_OPERATORS: dict[str, Any] = {
     "dilations": [1],
     "modes": 2,
     "padding": 4,
-    "local": True,
 }
 """Another value of every key that some kind of operator has."""
 OF_OPTIMIZERS: dict[str, Any] = {"matrix_learning_rate": 0.01, "momentum": 0.9}

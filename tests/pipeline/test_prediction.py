@@ -147,7 +147,7 @@ OPERATOR_SIZES: dict[str, dict[str, Any]] = {
     "convolution": {"width": 64, "dilations": [1, 2, 1]},
     "pdet_unet": {"width": 64, "levels": 2},
     "hybrid": {"width": 64, "dilations": [1, 2]},
-    "fno": {"width": 32, "modes": 4, "local": True},
+    "fno": {"width": 32, "modes": 4},
     "unet": {"width": 16, "levels": 2},
     "linear": {},
 }

@@ -137,10 +137,6 @@ class FourierOperator(OperatorSettings):
     padding: Integer = Field(
         default=8, ge=0, le=1024, description="tokens of zeros beyond the end of an axis with walls"
     )
-    local: bool = Field(
-        default=False,
-        description="the map beside the spectral one sees the neighbouring tokens too, not the published layer",
-    )
 
 
 class ConvolutionalUNetOperator(OperatorSettings):

@@ -162,8 +162,6 @@ def _network(configuration: Configuration, network: Operator) -> int:
         case FourierOperator():
             kept = sum(network.modes ** (n - 1) * (network.modes // 2 + 1) for n in axes)
             hidden = len(axes) * 2 * network.depth * width**2 + 2 * kept * network.depth * width**2
-            if network.local:
-                hidden += sum((3**n - 1) * network.depth * width**2 for n in axes)
             hidden += 4 * width**2 + 2 * dim * width  # maps in and out have a hidden layer of 2 * width
         case ConvolutionalUNetOperator():
             hidden = 0

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import WallEmbedding, module_key
-from ups.models.operators.convolution import TokenConvolution
 from ups.models.shape import ProblemShape
-from ups.problems import Boundary
 
 
 class SpectralConvolution(nn.Module):
@@ -50,26 +48,18 @@ class SpectralConvolution(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A spectral convolution beside a pointwise map, then a pointwise perceptron beside a gate.
+    """A spectral convolution beside a pointwise map, then a pointwise perceptron beside a gate."""
 
-    local: the pointwise map sees the neighbouring tokens too, for what lies beyond the kept wave numbers: the edges of
-    a coefficient (Wen et al. 2022, arXiv:2109.03697, put a U-Net in its place).
-    """
-
-    def __init__(self, axes: int, width: int, modes: int, *, local: bool) -> None:
+    def __init__(self, axes: int, width: int, modes: int) -> None:
         super().__init__()
         self.spectral = SpectralConvolution(axes, width, modes)
-        self.skip = TokenConvolution(axes, width, 1) if local else nn.Linear(width, width, bias=False)
+        self.skip = nn.Linear(width, width, bias=False)
         self.inner, self.outer = nn.Linear(width, width // 2), nn.Linear(width // 2, width)
         self.gate = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor, boundary: Boundary, *, last: bool) -> Tensor:
+    def forward(self, x: Tensor, *, last: bool) -> Tensor:
         """The last layer ends without its two activations."""
-        if isinstance(self.skip, TokenConvolution):
-            beside = self.skip(x.movedim(0, -2), boundary).movedim(-2, 0)
-        else:
-            beside = self.skip(x)
-        y = self.spectral(x) + beside
+        y = self.spectral(x) + self.skip(x)
         y = y if last else F.gelu(y)
         y = self.outer(F.gelu(self.inner(y))) + self.gate * x
         return y if last else F.gelu(y)
@@ -89,7 +79,6 @@ class FourierNetwork(nn.Module):
         depth: int,
         modes: int,
         padding: int,
-        local: bool,
     ) -> None:
         """padding: tokens of zeros beyond the end of an axis with walls, for what Fourier makes periodic.
 
@@ -104,7 +93,7 @@ class FourierNetwork(nn.Module):
         )
         self.blocks = nn.ModuleDict(
             {
-                f"axes_{axes}": nn.ModuleList(_Layer(axes, width, modes, local=local) for _ in range(depth))
+                f"axes_{axes}": nn.ModuleList(_Layer(axes, width, modes) for _ in range(depth))
                 for axes in sorted({len(shape.grid) for shape in shapes.values()})
             }
         )
@@ -121,6 +110,6 @@ class FourierNetwork(nn.Module):
         x = F.pad(x, (0, 0, *(0, padding) * axes))
         layers = list(self.blocks[f"axes_{axes}"].children())
         for layer in layers:
-            x = layer(x, shape.boundary, last=layer is layers[-1])
+            x = layer(x, last=layer is layers[-1])
         inside = x[(slice(None), *(slice(n) for n in shape.tokens))]
         return self.output(self.projection(inside)).flatten(1, -2)

@@ -177,6 +177,18 @@ def test_the_operator_may_also_stay_as_it_is_and_its_autoencoder_counts(monkeypa
         started.run(OPERATOR, 2.0, 1)
 
 
+def test_settings_that_are_a_variant_are_tried_once(monkeypatch, download, tmp_path):
+    """Also where the configuration writes a default out that the variant does not."""
+    started = race(monkeypatch, download, tmp_path, Stages())
+    muon = {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.95}
+    changes = {"optimizer": muon, "learning_rate": 2e-3}
+    values = {f"training.operator.{key}": value for key, value in changes.items()}
+    started.configuration = resolve(load_configuration(TINY, values))
+    started.run(OPERATOR, 8.0, 1)
+    tried = [record["training"] for record in started.tuning]
+    assert len(tried) == len(set(tried)) == len(variants(CONFIGURATION))
+
+
 def test_a_variant_that_diverges_has_lost(monkeypatch, download, tmp_path):
     started = race(monkeypatch, download, tmp_path, Stages(diverging=BEST))
     (trained,) = started.run("fno", 8.0, 1)

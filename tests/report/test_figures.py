@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
@@ -265,3 +266,13 @@ def test_drawing_opens_nothing_global() -> None:
     code = "import ups.report.figures, sys; print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_stage_with_nothing_to_train_says_so() -> None:
+    records = make_training()
+    records["autoencoder"] = [{"step": 0, "steps": 0, "validation_relative_l2": 1e-7}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = texts(figures.draw_training(records))
+    assert "autoencoder: nothing to train" in shown
+    assert "operator" in shown

@@ -165,7 +165,8 @@ class Race:
         configuration = self.entrant(name)
         self._left(seconds, self._codec(name, configuration, configuration.seed))
         own = [_own(configuration)] if name == OPERATOR else []
-        choices = own + [choice for choice in variants(configuration) if choice not in own]
+        tried = {describe(choice) for choice in own}
+        choices = own + [choice for choice in variants(configuration) if describe(choice) not in tried]
         choice, pace = self._tune(name, configuration, choices, seconds)
         return self._seeds(name, configuration, choice, pace, seconds, seeds)
 

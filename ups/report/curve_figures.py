@@ -231,6 +231,10 @@ def loss_curves(training: Mapping[str, Records]) -> Figure:
     for (stage, records), axes in zip(training.items(), panels, strict=False):
         if not records:
             raise IntegrityError("has no records", where=f"{stage}/logs/metrics.jsonl")
+        if not any(record["steps"] for record in records):
+            axes.set_title(f"{stage}: nothing to train")
+            axes.set_axis_off()
+            continue
         colour = colours.get(stage, INK)
         names = {name for record in records for name in record}
         terms = {name for name in names if name.startswith("L_") and "/" not in name}

@@ -105,10 +105,16 @@ def test_each_problem_of_a_mix_has_its_own_symmetries():
             "model.symmetries: names lines, and the problems are line, map: name only",
         ),
         ({"line": {"shifts": "exact"}}, "model.symmetries.line.shifts: unknown key; did you mean 'shift'?"),
-        ({"line": {"shift": "yes"}}, "model.symmetries.line.shift: must be 'off', 'augment' or 'exact'"),
+        (
+            {"line": {"shift": "yes"}},
+            "model.symmetries.line.shift: must be 'off', 'augment', 'average' or 'exact'",
+        ),
         ({"line": "exact", "map": {}}, "model.symmetries.line: must be a section with keys (got 'exact')"),
         ({"shifts": "exact"}, "model.symmetries.shifts: unknown key; did you mean 'shift'?"),
-        ({"shift": "always"}, "model.symmetries.shift: must be 'off', 'augment' or 'exact' (got 'always')"),
+        (
+            {"shift": "always"},
+            "model.symmetries.shift: must be 'off', 'augment', 'average' or 'exact' (got 'always')",
+        ),
         (3, "model.symmetries: must be a section with keys (got 3)"),
         ({"shift": "exact"}, "model.symmetries.shift: 2D Darcy flow with dirichlet boundary"),
     ],

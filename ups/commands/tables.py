@@ -26,7 +26,7 @@ METRICS = {
     "seconds_per_trajectory": "s / trajectory",
 }
 
-_WIDTH_OF_FILES = 160  # where there is no terminal whose width could be asked
+_WIDTH_OF_FILES = 200  # where there is no terminal whose width could be asked
 _NARROWEST_TEXT = 24
 _GAP = 2
 

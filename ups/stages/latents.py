@@ -144,7 +144,7 @@ def window_source(
     stage: str,
     batch_size: int,
     length: int,
-    strides: tuple[int, ...],
+    strides: tuple[int, ...] = (1,),
 ) -> Iterator[tuple[BatchSource, dict[str, str]]]:
     """Batches of windows of the trajectories that the operator fits, and how each problem is held.
 

@@ -190,8 +190,10 @@ def _denoiser(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> 
     hidden = size.blocks * len(axes) * size.width**2
     hidden += size.blocks * len(size.dilations) * sum(3**n + 3 for n in axes) * size.width**2
     ends = size.leads_per_position * (3 * dim + 1) * size.width
-    embeddings = len(configuration.problems) * (size.width**2 + 60 * size.width)
-    return hidden + ends + embeddings + sum(shape.frames * (2 * dim + 4) for shape in shapes.values())
+    embeddings = len({data.problem.name for data in configuration.problems.values()}) * (
+        size.width**2 + 60 * size.width
+    )
+    return hidden + ends + embeddings + sum(shape.frames * (3 * dim + 4) for shape in shapes.values())
 
 
 def _forecasts(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:

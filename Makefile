@@ -27,8 +27,9 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
 	$(VENV)/bin/python -m flows $(CONFIG)
 
-test: $(READY)  ## run all tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+# A file's tests stay in one process, for they share fixtures; the flows' server is one of them.
+test: $(READY)  ## run all tests, in two processes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style, types and the import contract
 	$(VENV)/bin/ruff check .

@@ -243,10 +243,10 @@ def base(tag: str) -> dict[str, Any]:
     return {"data": BASES[tag][0]}
 
 
-@pytest.mark.parametrize(("key", "row"), [*SHARED.items()], ids=str)
+@pytest.mark.parametrize("key", SHARED)
 @pytest.mark.parametrize("data", [{}, base("file darcy2d")], ids=["generated", "file"])
-def test_a_setting_that_all_runs_have_changes_exactly_these_stages(folder, key, row, data):
-    value, expected = row
+def test_a_setting_that_all_runs_have_changes_exactly_these_stages(folder, key, data):
+    value, expected = SHARED[key]
     assert changes(folder, data, key, value) == expected
 
 

@@ -180,6 +180,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "convolution": {"dilations": [1, 2]},
     "hybrid": {"dilations": [1, 2]},
     "fno": {"modes": 4},
+    "ffno": {"modes": 4},
     "unet": {"levels": 2},
 }
 

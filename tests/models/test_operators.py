@@ -18,6 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "convolution": {"width": 16, "dilations": [1, 2]},
     "pdet_unet": {"width": 16, "depth": 1, "levels": 1, "heads": 2, "ratio": 2},
     "hybrid": {"width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2},
+    "ffno": {"width": 16, "depth": 2, "modes": 4},
 }
 NETWORKS = {kind: {"kind": kind} | sizes for kind, sizes in KINDS.items()}
 SHEET = replace(SQUARE, boundary="periodic")
@@ -123,7 +124,7 @@ def test_one_network_serves_both_numbers_of_axes(kind):
         other = "square" if name == "line" else "line"
         number = 2 if name == "line" else 1
         of_others = (
-            f".{module_key(other)}.", f".scalars.{both[other].equation}.", f".axes_{number}.",
+            f".{module_key(other)}.", f".scalars.{both[other].equation}.", f".axes_{number}",
             *(f".{part}.{level}.{number}." for part in ("merge", "split") for level in range(1)),
         )  # fmt: skip
         unexplained = {n for n in idle if not any(part in n for part in of_others)}

@@ -130,7 +130,7 @@ def test_a_fourier_operator_with_weights_set_by_hand_is_an_exact_shift(axes):
         return ((1 + y.cos() + (2 * y).sin())[:, None] * line)[None, ..., None]
 
     split = torch.tensor([1.0, -1.0])
-    (layer,) = model.get_submodule(f"blocks.axes_{axes}").children()
+    (layer,) = model.get_submodule(f"bodies.axes_{axes}.blocks").children()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -177,7 +177,7 @@ def test_the_fourier_operator_is_that_of_neuraloperator(shape):
         copy(ours.projection[0], theirs.projection.fcs[0])
         copy(ours.output, theirs.projection.fcs[1])
         blocks = theirs.fno_blocks
-        for place, layer in enumerate(ours.get_submodule(f"blocks.axes_{axes}").children()):
+        for place, layer in enumerate(ours.get_submodule(f"bodies.axes_{axes}.blocks").children()):
             copy(layer.skip, blocks.fno_skips[place].conv)
             copy(layer.inner, blocks.channel_mlp[place].fcs[0])
             copy(layer.outer, blocks.channel_mlp[place].fcs[1])

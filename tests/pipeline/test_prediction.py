@@ -148,6 +148,7 @@ OPERATOR_SIZES: dict[str, dict[str, Any]] = {
     "pdet_unet": {"width": 64, "levels": 2},
     "hybrid": {"width": 64, "dilations": [1, 2]},
     "fno": {"width": 32, "modes": 4},
+    "ffno": {"width": 32, "modes": 4},
     "unet": {"width": 16, "levels": 2},
     "linear": {},
 }

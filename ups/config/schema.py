@@ -139,6 +139,19 @@ class FourierOperator(OperatorSettings):
     )
 
 
+class FactorizedFourierOperator(OperatorSettings):
+    """Fourier operator along each axis by itself."""
+
+    kind: Literal["ffno"]
+    width: Count = 64
+    depth: Count = Field(default=4, description="layers")
+    modes: Count = Field(
+        default=16,
+        multiple_of=2,
+        description="per axis: wave numbers that are mixed, the negative ones counted; between walls half waves",
+    )
+
+
 class ConvolutionalUNetOperator(OperatorSettings):
     """Residual convolutions on tokens that are halved and doubled again."""
 
@@ -174,6 +187,7 @@ Operator = Annotated[
     | Annotated[UNetOperator, Tag("pdet_unet")]
     | Annotated[HybridOperator, Tag("hybrid")]
     | Annotated[FourierOperator, Tag("fno")]
+    | Annotated[FactorizedFourierOperator, Tag("ffno")]
     | Annotated[ConvolutionalUNetOperator, Tag("unet")]
     | Annotated[LinearOperator, Tag("linear")],
     Discriminator(_operator_kind),
@@ -185,6 +199,7 @@ OPERATORS: dict[str, type[OperatorSettings]] = {
     "pdet_unet": UNetOperator,
     "hybrid": HybridOperator,
     "fno": FourierOperator,
+    "ffno": FactorizedFourierOperator,
     "unet": ConvolutionalUNetOperator,
     "linear": LinearOperator,
 }

@@ -55,7 +55,7 @@ class MuonAdamW(torch.optim.AdamW):
         for parameter in group["params"]:
             if parameter.grad is not None:
                 by_shape.setdefault(parameter.shape, []).append((parameter, parameter.grad))
-        for (rows, columns), members in by_shape.items():
+        for (*_, rows, columns), members in by_shape.items():
             updates = []
             for parameter, gradient in members:
                 state = self.state[parameter]
@@ -63,7 +63,8 @@ class MuonAdamW(torch.optim.AdamW):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 buffer = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
                 updates.append(gradient.lerp(buffer, group["momentum"]))  # Nesterov
-            orthogonal = orthogonalised(torch.stack(updates))
+            stacked = torch.stack(updates)
+            orthogonal = orthogonalised(stacked.view(-1, rows, columns)).view(stacked.shape)
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
             for (parameter, _), update in zip(members, orthogonal.unbind(), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -84,9 +85,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Trainable matrices between hidden channels: all but the maps in and out of a network, norms and biases."""
+    """Trainable matrices between hidden channels, and stacks of them: all but the maps in and out of a network, norms
+    and biases."""
     return [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter.ndim == 2 and _HIDDEN & set(name.split("."))
+        if parameter.requires_grad and parameter.ndim in {2, 3} and _HIDDEN & set(name.split("."))
     ]

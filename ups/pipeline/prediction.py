@@ -10,6 +10,7 @@ from ups.config.schema import (
     LARGEST_MATRIX,
     ConvolutionalUNetOperator,
     ConvolutionOperator,
+    FactorizedFourierOperator,
     FourierOperator,
     HybridOperator,
     Operator,
@@ -163,6 +164,13 @@ def _network(configuration: Configuration, network: Operator) -> int:
             kept = sum(network.modes ** (n - 1) * (network.modes // 2 + 1) for n in axes)
             hidden = len(axes) * 2 * network.depth * width**2 + 2 * kept * network.depth * width**2
             hidden += 4 * width**2 + 2 * dim * width  # maps in and out have a hidden layer of 2 * width
+        case FactorizedFourierOperator():
+            bodies = {
+                (len(data.problem.axes), data.usual_boundary == "periodic")
+                for data in configuration.problems.values()
+            }
+            hidden = network.depth * sum(2 + n * (network.modes + 2) for n, _ in bodies) * width**2
+            hidden += 4 * width**2 + 2 * dim * width  # as above
         case ConvolutionalUNetOperator():
             hidden = 0
             for level in range(network.levels + 1):

@@ -5,15 +5,11 @@ symmetry (tested equal to it, weight by weight). The package itself is no depend
 scipy to be imported, and its complex weights fit neither fused AdamW nor mixed precision. Here they are real pairs.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ups.models.conditioning import ProblemConditioning
-from ups.models.embedding import WallEmbedding, module_key
-from ups.models.shape import ProblemShape
+from ups.problems import Boundary
 
 
 class SpectralConvolution(nn.Module):
@@ -65,51 +61,18 @@ class _Layer(nn.Module):
         return y if last else F.gelu(y)
 
 
-class FourierNetwork(nn.Module):
-    """Tokens [B, K, inputs] and scalars [B, S] to tokens [B, K, outputs]; zero for a fresh network."""
+class FourierLayers(nn.Module):
+    """Layers one after the other: [*tokens, B, W] to the same."""
 
-    def __init__(
-        self,
-        shapes: Mapping[str, ProblemShape],
-        *,
-        inputs: int,
-        outputs: int,
-        extra_scalars: int,
-        width: int,
-        depth: int,
-        modes: int,
-        padding: int,
-    ) -> None:
-        """padding: tokens of zeros beyond the end of an axis with walls, for what Fourier makes periodic.
-
-        Problems of one number of axes share all layers.
-        """
+    def __init__(self, axes: int, *, width: int, depth: int, modes: int, padding: int) -> None:
+        """padding: tokens of zeros beyond the end of an axis with walls, for what Fourier makes periodic."""
         super().__init__()
-        self.shapes, self.padding = dict(shapes), padding
-        self.lift = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.condition = ProblemConditioning(shapes, width, extra_scalars)
-        self.walls = nn.ModuleDict(
-            {module_key(name): WallEmbedding(shape.layout, width) for name, shape in shapes.items()}
-        )
-        self.blocks = nn.ModuleDict(
-            {
-                f"axes_{axes}": nn.ModuleList(_Layer(axes, width, modes) for _ in range(depth))
-                for axes in sorted({len(shape.grid) for shape in shapes.values()})
-            }
-        )
-        self.projection = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU())
-        self.output = nn.Linear(2 * width, outputs)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.axes, self.padding = axes, padding
+        self.blocks = nn.ModuleList(_Layer(axes, width, modes) for _ in range(depth))
 
-    def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        shape = self.shapes[problem]
-        x = self.walls[module_key(problem)](self.lift(tokens) + self.condition(scalars, problem).unsqueeze(1))
-        x = x.unflatten(1, shape.tokens)
-        axes, padding = len(shape.tokens), 0 if shape.boundary == "periodic" else self.padding
-        x = F.pad(x, (0, 0, *(0, padding) * axes))
-        layers = list(self.blocks[f"axes_{axes}"].children())
-        for layer in layers:
-            x = layer(x, last=layer is layers[-1])
-        inside = x[(slice(None), *(slice(n) for n in shape.tokens))]
-        return self.output(self.projection(inside)).flatten(1, -2)
+    def forward(self, x: Tensor, boundary: Boundary) -> Tensor:
+        tokens, padding = x.shape[: self.axes], 0 if boundary == "periodic" else self.padding
+        y = F.pad(x.movedim(-2, 0), (0, 0, *(0, padding) * self.axes)).contiguous()
+        for block in self.blocks:
+            y = block(y, last=block is self.blocks[-1])
+        return y[(slice(None), *(slice(n) for n in tokens))].movedim(0, -2)

@@ -6,16 +6,12 @@ that the speed of a wave depends on. All kernels are matrices, as Muon wants the
 """
 
 import itertools
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ups.models.conditioning import ProblemConditioning
-from ups.models.embedding import WallEmbedding, module_key
 from ups.models.operators.convolution import TokenConvolution
-from ups.models.shape import ProblemShape
 from ups.problems import Boundary
 
 
@@ -79,10 +75,11 @@ class _Up(nn.Module):
         return self.level(self.join(torch.cat([fine, kept], dim=-1)), boundary)
 
 
-class _Pyramid(nn.Module):
-    """All levels for one number of axes: [*tokens, B, W] to the same."""
+class UNet(nn.Module):
+    """All levels: [*tokens, B, W] to the same."""
 
-    def __init__(self, axes: int, width: int, depth: int, levels: int) -> None:
+    def __init__(self, axes: int, *, width: int, depth: int, levels: int) -> None:
+        """depth: residual blocks on each level, down and up. levels: how often tokens are halved and width doubled."""
         super().__init__()
         widths = [width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(_Down(axes, w, depth) for w in widths)
@@ -98,46 +95,3 @@ class _Pyramid(nn.Module):
         for up in self.up:
             x = up(x, kept.pop(), boundary)
         return x
-
-
-class ConvolutionalUNet(nn.Module):
-    """Tokens [B, K, inputs] and scalars [B, S] to tokens [B, K, outputs]; zero for a fresh network."""
-
-    def __init__(
-        self,
-        shapes: Mapping[str, ProblemShape],
-        *,
-        inputs: int,
-        outputs: int,
-        extra_scalars: int,
-        width: int,
-        depth: int,
-        levels: int,
-    ) -> None:
-        """depth: residual blocks on each level, down and up. levels: how often tokens are halved and width doubled.
-
-        Problems of one number of axes share all kernels.
-        """
-        super().__init__()
-        self.shapes = dict(shapes)
-        self.lift = nn.Linear(inputs, width)
-        self.condition = ProblemConditioning(shapes, width, extra_scalars)
-        self.walls = nn.ModuleDict(
-            {module_key(name): WallEmbedding(shape.layout, width) for name, shape in shapes.items()}
-        )
-        self.pyramids = nn.ModuleDict(
-            {
-                f"axes_{axes}": _Pyramid(axes, width, depth, levels)
-                for axes in sorted({len(shape.grid) for shape in shapes.values()})
-            }
-        )
-        self.output = nn.Linear(width, outputs)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-
-    def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        shape = self.shapes[problem]
-        x = self.walls[module_key(problem)](self.lift(tokens) + self.condition(scalars, problem).unsqueeze(1))
-        x = x.transpose(0, 1).unflatten(0, shape.tokens)
-        x = self.pyramids[f"axes_{len(shape.grid)}"](x, shape.boundary)
-        return self.output(x).flatten(0, len(shape.tokens) - 1).transpose(0, 1)

@@ -237,3 +237,24 @@ def test_the_network_is_told_the_amplitude_of_the_field(latent_dim):
         size = first.square().mean(dim=(1, 2)).sqrt().log()
         expected = scalars + torch.stack([size, -size], dim=1)
         torch.testing.assert_close(numbers, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_of_what_never_grows_is_cut_to_its_size():
+    """A random operator on noise; a step that shrinks is left as it is."""
+    shape = replace(BURGERS, exact=("scaling",))
+    model = operator(linear_codec(shape, 3), 3, "convolution", linear_path="none", conserve=False)
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(64, shape.layout.token_count, 3, generator=generator)
+    noise = noise / noise.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    scalars = torch.full((64, shape.scalars), -3.0)
+    unit = model.get_buffer("unit_problem_case").log() * model.get_buffer("exponents_problem_case")
+    free = noise + model.network(noise, scalars + unit, "case")
+    size = free.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    found = model(noise, scalars, "case")
+    torch.testing.assert_close(found, free / size.clamp_min(1), rtol=1e-4, atol=1e-5)
+    assert size.max() > 1.1
+    with torch.no_grad():
+        model.network.output.weight.zero_()
+        model.network.output.bias.zero_()
+    model.network.forward = lambda state, *_: -0.5 * state
+    torch.testing.assert_close(model(noise, scalars, "case"), 0.5 * noise)

@@ -77,6 +77,8 @@ def test_reproduces_genuine_rows(genuine_data, nu):
     assert reference.shape == (4, 201, 1024)
     solved = solve_burgers(reference[:, 0], nu=nu, frame_interval=0.01, frames=201)
     assert relative_error(solved[:, 1:], reference[:, 1:]).mean() <= 2e-4
+    # What is declared `dissipated`, to float32.
+    assert torch.diff(reference.square().mean(dim=2)).max() <= 1e-6
 
 
 def test_converges_to_the_exact_solution_at_second_order():
@@ -212,6 +214,8 @@ def test_the_range_of_a_row_never_grows(nu, cells):
     assert solved.std(dim=2)[:40, 0].min() > 0.05
     assert torch.diff(solved.amax(dim=2)).max() <= 1e-13
     assert torch.diff(solved.amin(dim=2)).min() >= -1e-13
+    if nu > 0:
+        assert torch.diff(solved.square().mean(dim=2)).max() <= 1e-13
 
 
 def test_progress_counts_to_the_total(monkeypatch):

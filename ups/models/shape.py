@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ups.models.token_grid import TokenGrid
-from ups.problems import PROBLEMS, Boundary, Problem, ProblemName, Symmetry, Variables
+from ups.problems import PROBLEMS, Boundary, Field, Problem, ProblemName, Symmetry, Variables
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,14 @@ class ProblemShape:
         return PROBLEMS[self.equation]
 
     @property
+    def fields(self) -> tuple[Field, ...]:
+        """In the order of the channels."""
+        return self.problem.fields_in(self.variables)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """Of the fields, in the order of the channels."""
-        return tuple(field.name for field in self.problem.fields_in(self.variables))
+        """Of the fields."""
+        return tuple(field.name for field in self.fields)
 
     @property
     def channels(self) -> int:

@@ -30,6 +30,7 @@ class Field:
         unit: its dimension.
         positive: values of zero and below are no state of the equation.
         conserved: its mean over a periodic domain is constant in time.
+        dissipated: its root mean square over a periodic domain never grows.
         given: known beforehand, an input of a map and never scored.
     """
 
@@ -37,6 +38,7 @@ class Field:
     unit: str
     positive: bool = False
     conserved: bool = False
+    dissipated: bool = False
     given: bool = False
 
 
@@ -161,7 +163,7 @@ PROBLEMS: dict[ProblemName, Problem] = {
             domain=((0.0, 1.0),),
             boundaries=("periodic",),
             parameters=(Parameter("nu", "Nu", "viscosity times pi, length^2/time"),),
-            fields=(Field("u", "length/time", conserved=True),),
+            fields=(Field("u", "length/time", conserved=True, dissipated=True),),
             arrays=(StoredArray("tensor", _TRAJECTORY),),
             # With u = a v and t = s / a, v solves the equation with viscosity nu / a.
             symmetries=Symmetries(odd=("u",), galilean="u", scaling=("u",)),
@@ -178,7 +180,7 @@ PROBLEMS: dict[ProblemName, Problem] = {
             domain=((0.0, 1.0),),
             boundaries=("periodic",),
             parameters=(Parameter("beta", "beta", "speed, length/time"),),
-            fields=(Field("u", "1", conserved=True),),
+            fields=(Field("u", "1", conserved=True, dissipated=True),),
             arrays=(StoredArray("tensor", _TRAJECTORY),),
             # Linear. Its Galilean frame would be the solution itself, and is not declared.
             symmetries=Symmetries(offset=("u",), scaling=("u",)),

@@ -45,11 +45,14 @@ def describe(kind: str, shapes: dict[str, ProblemShape] | None = None, **changes
     if kind == "operator":
         plain = {
             "network": {"kind": "transformer"} | NETWORK,
-            "linear_path": "none",
+            "linear_path": {},
             "conserve": False,
             "time_steps": [1],
             "average": {},
         }
+        path = changes.pop("linear_path", "none")
+        if path != "none":
+            plain["linear_path"] = dict.fromkeys(problems, path)
         return shared | plain | changes
     leads = {name: 1 if shape["equation"] == "darcy2d" else LEADS for name, shape in problems.items()}
     return shared | {"network": RESIDUAL_NETWORK, "leads": leads} | changes

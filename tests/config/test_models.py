@@ -254,6 +254,18 @@ def test_a_permutation_counts_windows_of_one_time_step():
     )
 
 
+def test_problems_of_a_mix_may_have_linear_paths_of_their_own():
+    paths = {"line": "frozen", "map": "none"}
+    read = configured(MIX, {"model.operator": {"kind": "ffno", "modes": 4, "linear_path": paths}})
+    assert {name: read.linear_path(name) for name in read.problems} == paths
+    assert problem(MIX, {"model.operator": {"kind": "ffno", "linear_path": {"line": "frozen"}}}) == (
+        "model.operator.linear_path: names line, and the problems are line, map: give one word per problem"
+    )
+    assert problem(MIX, {"model.operator.linear_path": paths | {"map": "fixed"}}).startswith(
+        "model.operator.linear_path.map: must be 'none', 'trained' or"
+    )
+
+
 @pytest.mark.parametrize("kind", ["convolution", "linear"])
 def test_between_walls_a_linear_path_is_a_matrix_that_must_not_be_too_large(kind):
     fine = DATA["darcy"] | {"resolution": 64, "solver_resolution": 64}

@@ -99,7 +99,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "codec": {"encoder": NETWORK, "decoder": NETWORK},
         "operator": {
             "network": {"kind": "transformer"} | NETWORK,
-            "linear_path": "none",
+            "linear_path": {},
             "conserve": False,
             "time_steps": [1],
             "average": {},

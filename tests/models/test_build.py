@@ -162,7 +162,7 @@ def test_half_a_file_is_refused(tmp_path, kept):
         {"network": TRANSFORMER | {"dropout": 0.1}},
         {"network": TRANSFORMER | {"kind": "fourier"}},
         {"network": NETWORK},
-        {"linear_path": "trained"},
+        {"linear_path": {PROBLEM: "trained"}},
     ],
 )
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path, changes):

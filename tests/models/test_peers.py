@@ -206,7 +206,7 @@ def test_a_peer_learns_a_batch_by_heart(name, optimizer):
         | {
             "kind": "operator",
             "network": sizes,
-            "linear_path": "none",
+            "linear_path": {},
             "conserve": False,
             "time_steps": [1],
             "average": {},

@@ -169,7 +169,7 @@ def test_numbers_of_every_kind_of_operator_are_predicted(kind, path, linear_path
     described = describe(configuration) | {
         "kind": "operator",
         "network": operator.model_dump(exclude={"linear_path", "conserve"}),
-        "linear_path": linear_path,
+        "linear_path": dict.fromkeys(configuration.problems, linear_path),
         "conserve": False,
         "time_steps": [1],
         "average": {},

@@ -300,8 +300,10 @@ def _waiting(
         "problems": {_PROBLEM: problem.codec.shape.to_json()},
         "latent_dim": 4,
         "network": {"kind": "transformer", "width": 64, "depth": 4, "heads": 4, "ratio": 2},
-        "linear_path": "none",
+        "linear_path": {},
         "conserve": False,
+        "time_steps": [1],
+        "average": {},
     }
     model = build_model(description)
     optimizer = build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)

@@ -14,7 +14,6 @@ from ups.config.data import TAGGED, DataFile, Mix, ProblemData
 from ups.config.numbers import parse_yaml
 from ups.config.schema import (
     ONE_FOR_ALL,
-    ONE_NUMBER,
     OPERATORS,
     OPTIMIZERS,
     PER_PROBLEM,
@@ -225,7 +224,7 @@ def _follow(parts: list[str]) -> tuple[list[str], type[BaseModel]]:
         if not named and location[:1] == ["data"] and (part in TAGGED or part == "one"):
             inner = TAGGED.get(part, inner)
             continue
-        if part in {ONE_NUMBER, ONE_FOR_ALL, PER_PROBLEM}:
+        if part in {ONE_FOR_ALL, PER_PROBLEM}:
             named = part == PER_PROBLEM
             continue
         location.append(part)

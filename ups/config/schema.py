@@ -62,16 +62,27 @@ class Correction(Transformer):
     depth: Integer = Field(default=0, ge=0, le=1000, description="blocks; 0: the linear map alone")
 
 
+ONE_FOR_ALL, PER_PROBLEM = "one for all", "one per problem"
+"""Tags of the ways to write what may differ between problems; validation errors name the tags they passed."""
+
+
+def _one_or_several(value: object) -> str:
+    return PER_PROBLEM if isinstance(value, dict) else ONE_FOR_ALL
+
+
 LinearPath = Literal["none", "trained", "frozen"]
 
 
 class OperatorSettings(Section):
     """What every operator has beside its network."""
 
-    linear_path: LinearPath = Field(
+    linear_path: Annotated[
+        Annotated[LinearPath, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, LinearPath], Tag(PER_PROBLEM)],
+        Discriminator(_one_or_several),
+    ] = Field(
         default="none",
         description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
-        "trained on with it, or frozen",
+        "trained on with it, or frozen. One word, or one per problem of a mix",
     )
     conserve: bool = Field(
         default=True,
@@ -167,7 +178,7 @@ class LinearOperator(OperatorSettings):
     """The linear path alone: nothing is trained unless the path is."""
 
     kind: Literal["linear"]
-    linear_path: LinearPath = "frozen"
+    linear_path: LinearPath = "frozen"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @model_validator(mode="after")
     def _has_a_path(self) -> Self:
@@ -264,19 +275,11 @@ def _uses_or_problems(value: object) -> str:
     return PER_PROBLEM if several else ONE_FOR_ALL
 
 
-def _one_or_several(value: object) -> str:
-    return PER_PROBLEM if isinstance(value, dict) else ONE_NUMBER
-
-
-ONE_NUMBER, ONE_FOR_ALL, PER_PROBLEM = "one number", "one for all", "one per problem"
-"""Tags of the ways to write what may differ between problems; validation errors name the tags they passed."""
-
-
 class Latent(Section):
     """Shape of the latent state."""
 
     tokens: Annotated[
-        Annotated[Count, Tag(ONE_NUMBER)] | Annotated[dict[Name, Count], Tag(PER_PROBLEM)],
+        Annotated[Count, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, Count], Tag(PER_PROBLEM)],
         Discriminator(_one_or_several),
     ] = Field(
         description="tokens per space axis; must divide the resolution. One number, or one per problem of a mix"
@@ -578,14 +581,22 @@ class Configuration(Section):
         tokens = self.model.latent.tokens
         return tokens[problem] if isinstance(tokens, dict) else tokens
 
+    def linear_path(self, problem: str) -> LinearPath:
+        """What part the best linear map has in the operator of a problem."""
+        path = self.model.operator.linear_path
+        return path[problem] if isinstance(path, dict) else path
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        tokens, names = self.model.latent.tokens, list(self.problems)
-        if isinstance(tokens, dict) and set(tokens) != set(names):
-            raise ValueError(
-                f"model.latent.tokens: names {', '.join(sorted(tokens))}, and the problems are "
-                f"{', '.join(sorted(names))}: give one number per problem"
-            )
+        names = list(self.problems)
+        one_each = {
+            "latent.tokens: {}: give one number per problem": self.model.latent.tokens,
+            "operator.linear_path: {}: give one word per problem": self.model.operator.linear_path,
+        }
+        for message, given in one_each.items():
+            if isinstance(given, dict) and set(given) != set(names):
+                named = f"names {', '.join(sorted(given))}, and the problems are {', '.join(sorted(names))}"
+                raise ValueError(f"model.{message.format(named)}")
         model = self.model
         if isinstance(model.symmetries, dict) and not set(model.symmetries) <= set(names):
             raise ValueError(
@@ -706,7 +717,7 @@ class Configuration(Section):
                     )
             size = tokens ** len(grid) * self.model.latent.dim
             walled = self.problems[name].usual_boundary != "periodic"
-            if operator.linear_path != "none" and walled and size > LARGEST_MATRIX:
+            if self.linear_path(name) != "none" and walled and size > LARGEST_MATRIX:
                 return (
                     f"model.operator.linear_path: with walls it is a matrix, and {size} rows for {name} are more than "
                     f"{LARGEST_MATRIX}: write none, or lower tokens or dim"

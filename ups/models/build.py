@@ -40,7 +40,8 @@ def build_model(description: Description) -> nn.Module:
 
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
-    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("none", "trained" or "frozen"),
+    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("trained" or "frozen", by problem;
+        those without are not named),
         conserve, time_steps (in frames), average (symmetries by problem).
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
         problem), sampler (arguments of how it is sampled, which its users need besides the network).
@@ -56,18 +57,18 @@ def build_model(description: Description) -> nn.Module:
             )
             return autoencoder if kind == "autoencoder" else Codec(autoencoder, shapes, dim)
         case "operator":
-            path = description["linear_path"]
+            paths = description["linear_path"]
             network = network_of(description["network"], shapes, inputs=dim, outputs=dim, extra_scalars=0)
             return LatentOperator(
                 network,
                 shapes,
                 dim,
                 linear={
-                    name: LinearPath(shape.layout, dim, trained=path == "trained")
+                    name: LinearPath(shape.layout, dim, trained=paths.get(name) == "trained")
                     for name, shape in shapes.items()
                     if fits(shape.layout, dim)
                 },
-                linear_path=path != "none",
+                linear_path=paths.keys(),
                 conserve=description["conserve"],
                 time_steps=description["time_steps"],
                 average=description["average"],

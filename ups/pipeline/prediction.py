@@ -169,7 +169,8 @@ def _network(configuration: Configuration, network: Operator) -> int:
                 (len(data.problem.axes), data.usual_boundary == "periodic")
                 for data in configuration.problems.values()
             }
-            hidden = network.depth * sum(2 + n * (network.modes + 2) for n, _ in bodies) * width**2
+            matrices = sum(2 + n * (network.modes + 2 * periodic) for n, periodic in bodies)
+            hidden = network.depth * matrices * width**2
             hidden += 4 * width**2 + 2 * dim * width  # as above
         case ConvolutionalUNetOperator():
             hidden = 0
@@ -219,13 +220,16 @@ def _forecasts(configuration: Configuration, shapes: Mapping[str, KeptShape]) ->
 
 
 def _linear_paths(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
-    """Numbers of the linear maps, fitted and trained; a plain matrix where walls forbid a circulant one."""
+    """Numbers of the linear maps, fitted and trained: a plain matrix where there are walls, if it is not too large."""
     dim, total = configuration.model.latent.dim, 0
     for name, shape in shapes.items():
         count = configuration.tokens(name) ** len(shape.grid)
         walled = configuration.problems[name].usual_boundary != "periodic"
-        total += (count * dim) ** 2 if walled and count * dim <= LARGEST_MATRIX else count * dim**2
-    return total * (2 if configuration.model.operator.linear_path == "trained" else 1)
+        if walled and count * dim > LARGEST_MATRIX:
+            continue
+        copies = 2 if configuration.linear_path(name) == "trained" else 1
+        total += copies * ((count * dim) ** 2 if walled else count * dim**2)
+    return total
 
 
 def _blocks(size: Transformer) -> int:

@@ -46,7 +46,11 @@ def run(request: Request) -> None:
         chosen = configuration.model.operator
         description: Description = latent_description("operator", codec_description) | {
             "network": chosen.model_dump(exclude={"linear_path", "conserve"}),
-            "linear_path": chosen.linear_path,
+            "linear_path": {
+                name: configuration.linear_path(name)
+                for name in problems
+                if configuration.linear_path(name) != "none"
+            },
             "conserve": chosen.conserve,
             "time_steps": list(settings.time_steps),
             "average": {name: list(configuration.symmetries(name).used("average")) for name in problems},
@@ -57,7 +61,7 @@ def run(request: Request) -> None:
             model.calibrate(problem.codec)
             if model.has_linear(name):
                 fit_linear(model, name, problem, configuration.training.operator.residual_fraction)
-            elif chosen.linear_path != "none":
+            elif configuration.linear_path(name) != "none":
                 # The file said another boundary than the configuration could know.
                 raise ConfigurationError(
                     f"the data of {name} have walls, and its linear map would be too large a matrix",

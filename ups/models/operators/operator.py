@@ -1,7 +1,7 @@
 """One time step in latents: what surrounds the network that was chosen."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -44,12 +44,12 @@ class LatentOperator(nn.Module):
         latent_dim: int,
         *,
         linear: Mapping[str, LinearPath],
-        linear_path: bool,
+        linear_path: Collection[str],
         conserve: bool,
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
     ) -> None:
-        """linear: of the problems that have one; linear_path: whether it is part of the step.
+        """linear: of the problems that have one; linear_path: those with it as part of the step.
 
         time_steps: that forecasts may take, in frames; one of them is 1.
         average: symmetries that forecasts are averaged over, by problem.
@@ -57,7 +57,7 @@ class LatentOperator(nn.Module):
         super().__init__()
         self.network, self.shapes, self.conserve = network, dict(shapes), conserve
         self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
-        self.linear_path, self.time_steps = linear_path, tuple(time_steps)
+        self.linear_path, self.time_steps = frozenset(linear_path), tuple(time_steps)
         self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
             key = module_key(name)
@@ -111,7 +111,7 @@ class LatentOperator(nn.Module):
             logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
             scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
         increment = self.network(state, scalars, problem)
-        if self.linear_path:
+        if problem in self.linear_path:
             moved = state
             for _ in range(stride):
                 moved = moved + self.linear[key](moved)

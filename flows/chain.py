@@ -28,14 +28,15 @@ def train_and_evaluate(config: str, overrides: dict[str, Any] | None) -> str:
     Returns:
         Path of the report, of the last seed where the configuration asks for several.
     """
-    reports = [_one_seed(config, chosen) for chosen in overrides_by_seed(config, overrides)]
+    finished = [_one_seed(config, chosen) for chosen in overrides_by_seed(config, overrides)]
+    name, reports = finished[0][0], [report for _, report in finished]
     if len(reports) > 1:
-        publish_seeds(reports)
+        publish_seeds(name, reports)
     return reports[-1]
 
 
-def _one_seed(config: str, overrides: dict[str, Any]) -> str:
-    """The chain once; the path of its report."""
+def _one_seed(config: str, overrides: dict[str, Any]) -> tuple[str, str]:
+    """The chain once; the configuration's name and the path of its report."""
     run = Run.start(config, overrides)
     get_run_logger().info("run directory: %s", run.directory)
     try:
@@ -46,6 +47,6 @@ def _one_seed(config: str, overrides: dict[str, Any]) -> str:
         residual = diffusion(run, data, cache, forecast)
         student = consistency(run, data, cache, forecast, residual)
         table = evaluate(run, data, codec, cache, forecast, residual, student)
-        return publish(run, table)
+        return run.configuration.name, publish(run, table)
     finally:
         run.close()

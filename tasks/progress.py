@@ -26,7 +26,9 @@ def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
         yield None
         return
     of_run = f"{name} of {run.directory.name}"
-    artifact = create_progress_artifact(0.0, key=artifact_key(run, f"{name}-progress"), description=of_run)
+    artifact = create_progress_artifact(
+        0.0, key=series_key(run.configuration.name, f"{name}-progress"), description=of_run
+    )
     assert isinstance(artifact, UUID)  # it is a coroutine only where an event loop runs
 
     def send(record: dict[str, Any]) -> None:
@@ -45,9 +47,9 @@ def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
         bar.flush()
 
 
-def artifact_key(run: Run, what: str) -> str:
-    """Names one series of artifacts: those of the same configuration, run after run."""
-    return f"{run.configuration.name}-{what}".replace("_", "-").lower()
+def series_key(configuration: str, what: str) -> str:
+    """Names one series of artifacts: those of the configuration of a name, run after run."""
+    return f"{configuration}-{what}".replace("_", "-").lower()
 
 
 class Throttle:

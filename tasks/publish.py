@@ -7,7 +7,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.progress import artifact_key
+from tasks.progress import series_key
 from tasks.stage import RETRY_DELAYS_SECONDS, Pointer, worth_a_retry
 from ups.artifacts.files import read_json
 from ups.commands.tables import METRICS, result_tables, seed_tables
@@ -34,12 +34,12 @@ def publish(run: Run, table: Pointer) -> str:
     records = read_json(run.directory / "metrics.json")
     titles = [str(table.title) for table in result_tables(records)]
     create_table_artifact(
-        key=artifact_key(run, "metrics"),
+        key=series_key(run.configuration.name, "metrics"),
         description=f"{'. '.join(titles)}. Run {run.directory.name}",
         table=result_rows(records),
     )
     create_markdown_artifact(
-        key=artifact_key(run, "report"),
+        key=series_key(run.configuration.name, "report"),
         description=f"Report of run {run.directory.name}",
         markdown=f"{(run.directory / 'report.md').read_text()}\n\nFull report: `{report}`\n",
     )
@@ -56,14 +56,18 @@ def publish(run: Run, table: Pointer) -> str:
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
     retry_condition_fn=worth_a_retry,
 )
-def publish_seeds(reports: list[str]) -> None:
-    """Make a table artifact of runs that differ in their seeds; reports: path of each run's report.html."""
+def publish_seeds(name: str, reports: list[str]) -> None:
+    """Make a table artifact for each problem, of runs that differ in their seeds.
+
+    name: of the configuration. reports: path of each run's report.html.
+    """
     directories = [Path(report).parent for report in reports]
-    for table in seed_tables([read_json(directory / "metrics.json") for directory in directories]):
+    tables = seed_tables([read_json(directory / "metrics.json") for directory in directories])
+    for problem, table in tables.items():
         names = [str(column.header) for column in table.columns]
         cells = [list(column.cells) for column in table.columns]
         rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
-        key = f"{directories[-1].name.split('-')[1]}-seeds".replace("_", "-").lower()
+        key = series_key(name, f"seeds-{problem}" if len(tables) > 1 else "seeds")
         create_table_artifact(key=key, description=str(table.title), table=rows)
 
 

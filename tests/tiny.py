@@ -71,7 +71,7 @@ def build(kind: str, *, seed: int = 0, scale: float = 0.2, **changes: Any) -> nn
         for parameter in model.parameters():
             parameter.add_(scale * torch.randn_like(parameter))
         for buffer in model.state_dict(keep_vars=True).values():
-            if not isinstance(buffer, nn.Parameter):
+            if not isinstance(buffer, nn.Parameter) and buffer.is_floating_point():
                 buffer.uniform_(0.5, 1.5)
     return model
 

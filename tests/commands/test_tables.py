@@ -124,7 +124,7 @@ def test_several_seeds_are_shown_with_their_range():
         shared = {"problem": "p", "field": None, "seed": seed, "metric": "trajectory_relative_l2"}
         return [shared | {"model": "operator", "value": error}, shared | {"model": "trivial", "value": 1.0}]
 
-    (table,) = seed_tables([run(0, 0.1), run(1, 0.3)])
+    (table,) = seed_tables([run(0, 0.1), run(1, 0.3)]).values()
     assert "seeds 0, 1" in str(table.title)
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert rows == [("operator", "0.2 [0.1, 0.3]"), ("trivial", "1")]

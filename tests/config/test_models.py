@@ -326,3 +326,19 @@ def test_the_command_line_says_it_with_exit_code_2():
     done = ups("validate", CONFIGS / "burgers_tiny.yaml", "--set", "model.symmetries.square=exact")
     assert done.returncode == 2
     assert "model.symmetries.square: 1D Burgers with periodic boundary in primitive variables" in done.stderr
+
+
+def test_shifts_within_a_token_are_no_group_for_what_halves_tokens():
+    chosen = {"model.operator": {"kind": "pdet_unet", "levels": 1}, "model.symmetries.shift": "average"}
+    assert problem("burgers", chosen) == (
+        "model.symmetries.shift: average is over shifts within a token, and pdet_unet commutes with those by 2 tokens: "
+        "write augment or off"
+    )
+    configured("burgers", chosen | {"model.symmetries.shift": "augment"})
+
+
+def test_outside_the_training_range_there_must_be_states_to_turn():
+    assert problem("darcy", {"evaluation.outside": {"amplitude": 2.0}}) == (
+        "evaluation.outside: initial states are turned into others where they were generated, of Burgers or advection, "
+        "and no problem here is: write null"
+    )

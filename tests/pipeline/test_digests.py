@@ -123,7 +123,6 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "evaluation.members": (8, EVALUATE),
     "evaluation.batch_size": (32, EVALUATE),
     "evaluation.seed": (1, EVALUATE),
-    "evaluation.outside": ({"amplitude": 3.0}, EVALUATE),
     "tracking.wandb": ("disabled", NONE),
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),
@@ -144,7 +143,11 @@ GENERATED = {
     **SOLVING,
 }
 EVOLVING = GENERATED | {"data.frames": (10, ALL), "data.frame_interval": (0.1, ALL)}
-STATES = {"data.amplitude": (2.0, ALL), "data.offset": (1.0, ALL)}
+STATES = {
+    "data.amplitude": (2.0, ALL),
+    "data.offset": (1.0, ALL),
+    "evaluation.outside": ({"amplitude": 3.0}, EVALUATE),
+}
 FILE = {
     "data.path": ("elsewhere.hdf5", NONE),
     **SPLITS,
@@ -407,7 +410,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 def test_the_table_has_every_key_of_the_schema():
-    assert set(SHARED) | set(SOLVING) == leaves(Configuration)
+    assert set(SHARED) | set(SOLVING) | {"evaluation.outside"} == leaves(Configuration)
     assert set(OF_OPERATORS) == {key for section in OPERATORS.values() for key in section.model_fields} - {
         "kind"
     }
@@ -460,7 +463,7 @@ def test_no_key_is_dead():
     """Each is read by name, but for those of sections that a constructor takes whole: they are its arguments."""
     from ups.models.decoder import AnyPointDecoder
     from ups.models.encoder import GridEncoder
-    from ups.models.operators import _KINDS
+    from ups.models.operators import _ON_GRID, _WITH_ATTENTION
     from ups.optim.build import build_optimizer
 
     assert set(TAGGED.values()) < sections()
@@ -477,10 +480,11 @@ def test_no_key_is_dead():
     around = set(OperatorSettings.model_fields)
     assert around <= read
     assert set(SymmetryUses.model_fields) == set(SYMMETRIES)
-    for network in (GridEncoder, AnyPointDecoder, _KINDS["transformer"]):
+    for network in (GridEncoder, AnyPointDecoder, _WITH_ATTENTION["transformer"]):
         assert set(Transformer.model_fields) <= set(inspect.signature(network).parameters)
     for kind, section in OPERATORS.items():
-        taken = set(inspect.signature(_KINDS[kind]).parameters) if kind in _KINDS else set()
+        network = (_WITH_ATTENTION | _ON_GRID).get(kind)
+        taken = set(inspect.signature(network).parameters) if network else set()
         assert set(section.model_fields) - around - {"kind"} <= taken, kind
     for section in OPTIMIZERS.values():
         assert set(section.model_fields) - {"kind"} <= set(inspect.signature(build_optimizer).parameters)

@@ -173,13 +173,19 @@ def share(rank: int, world: int) -> Ranks:
     return replace(alone(), rank=rank, world=world)
 
 
+def validation(root: Path, ranks: Ranks) -> Validation:
+    """As the operator's stage validates."""
+    codec, _ = load_codec(root / "cache_encode" / "output")
+    return rollout_validation(codec, root / "download" / "output", ranks)
+
+
 @pytest.mark.parametrize("world", [2, 5])
 def test_shares_of_rollouts_make_up_the_whole_also_where_one_is_empty(root, world):
     """Four validation trajectories of each problem."""
-    read, model = problems(root, "device"), operator(root)
+    model = operator(root)
     with torch.no_grad():
-        whole = rollout_validation(read, alone()).errors(model)
-        shares = [rollout_validation(read, share(rank, world)).errors(model) for rank in range(world)]
+        whole = validation(root, alone()).errors(model)
+        shares = [validation(root, share(rank, world)).errors(model) for rank in range(world)]
     for name, errors in whole.items():
         assert len(errors) == 4
         assert torch.isfinite(errors).all()
@@ -191,8 +197,9 @@ def test_a_map_is_validated_by_one_step_from_what_is_given(root):
     read, model = problems(root, "device"), operator(root)
     problem = read["darcy"]
     with torch.no_grad():
-        errors = rollout_validation({"darcy": problem}, alone()).errors(model)["darcy"]
-        truth = torch.from_numpy(problem.fields("validation"))
+        errors = validation(root, alone()).errors(model)["darcy"]
+        dataset = load_datasets(root / "download" / "output", ("validation",))["darcy"]
+        truth = torch.from_numpy(dataset.split("validation"))
         given = truth[:, 1].clone()
         given[..., 1] = 1e6  # what is not given is not looked at
         state = encoded_frames(problem.codec, given, torch.tensor([[True, False]]).expand(4, -1))
@@ -225,9 +232,8 @@ def test_shares_of_reconstructions_make_up_the_whole_also_where_one_is_empty(roo
             torch.testing.assert_close(shares[rank][name], errors[rank::world], rtol=1e-5, atol=1e-6)
 
 
-def test_validations_have_names():
-    assert isinstance(rollout_validation({}, alone()), Validation)
-    assert rollout_validation({}, alone()).metric == "validation_relative_l2"
+def test_validations_have_names(root):
+    assert validation(root, alone()).metric == "validation_relative_l2"
 
 
 # --- statistics -----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def execute(options: argparse.Namespace) -> None:
         if options.until == "evaluate":
             tables.append(read_json(run.directory / "metrics.json"))
     if len(tables) > 1:
-        for table in seed_tables(tables):
+        for table in seed_tables(tables).values():
             show(table)
 
 

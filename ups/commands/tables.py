@@ -106,12 +106,12 @@ def result_table(records: list[dict[str, Any]]) -> Table:
     return table
 
 
-def seed_tables(runs: list[list[dict[str, Any]]]) -> list[Table]:
-    """One table per problem of runs that differ in their seeds: of every metric its mean over seeds and its range.
+def seed_tables(runs: list[list[dict[str, Any]]]) -> dict[str, Table]:
+    """Of each problem a table of runs that differ in their seeds: of every metric its mean over seeds and its range.
 
     runs: the records of each run.
     """
-    tables = []
+    tables = {}
     for problem in dict.fromkeys(record["problem"] for record in runs[0]):
         values: dict[tuple[str, str], list[float]] = {}
         for record in (record for run in runs for record in run if record["problem"] == problem):
@@ -123,7 +123,7 @@ def seed_tables(runs: list[list[dict[str, Any]]]) -> list[Table]:
         table = _table(_narrow("model"), *(_narrow(METRICS[name], "right") for name in measured), title=title)
         for model in dict.fromkeys(model for model, _ in values):
             table.add_row(model, *(_range(values.get((model, metric), [])) for metric in measured))
-        tables.append(table)
+        tables[problem] = table
     return tables
 
 

@@ -10,6 +10,9 @@ from ups.errors import ConfigurationError
 
 _FREE = {"model", "training", "loading", "seed"}
 """Sections that a change may touch: all variants see the same data, on the same machine, scored alike."""
+_SHARED = {"training.operator.residual_fraction"}  # of the trajectories that all are fitted to
+_TAKEN = {"operator", "persistence", "train_mean"}
+"""Names of rows that every table has."""
 
 
 def load_variants(
@@ -33,7 +36,11 @@ def load_variants(
                 where=f"{changes}: {name}",
                 fix="write for example {training.operator.rollout_steps: 4}",
             )
-        foreign = [key for key in keys if str(key).partition(".")[0] not in _FREE]
+        if name in _TAKEN:
+            raise ConfigurationError(
+                "is the name of another row", where=f"{changes}: {name}", fix="name the change otherwise"
+            )
+        foreign = [key for key in keys if str(key).partition(".")[0] not in _FREE or key in _SHARED]
         if foreign:
             raise ConfigurationError(
                 f"{foreign[0]} may not change, for all variants share data and scoring",

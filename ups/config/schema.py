@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ups.config.data import Data, Mix, ProblemData, Sampling
+from ups.config.data import Data, FromSinusoids, Mix, ProblemData, Sampling
 from ups.config.section import (
     Count,
     Decay,
@@ -617,6 +617,13 @@ class Configuration(Section):
                 f"training.autoencoder.steps: 0 leaves the correction of the {corrected[0]} untrained: raise it, or "
                 f"set model.{corrected[0]}.depth: 0"
             )
+        if self.evaluation.outside is not None and not any(
+            isinstance(data, FromSinusoids) for data in self.problems.values()
+        ):
+            raise ValueError(
+                "evaluation.outside: initial states are turned into others where they were generated, of Burgers or "
+                "advection, and no problem here is: write null"
+            )
         if self.training.operator.start_exponent and self.loading.order == "permutation":
             raise ValueError(
                 "training.operator.start_exponent: loading.order permutation draws every window equally often: set "
@@ -672,6 +679,12 @@ class Configuration(Section):
                     f"model.symmetries.{symmetry}: {equation.title} with {boundary} boundary in {variables} variables "
                     f"does not have it (it has {having}): write off"
                 )
+        halvings = getattr(self.model.operator, "levels", 0)
+        if uses.shift == "average" and halvings:
+            return (
+                f"model.symmetries.shift: average is over shifts within a token, and {self.model.operator.kind} commutes with "
+                f"those by {2**halvings} tokens: write augment or off"
+            )
         if uses.scaling == "exact" and equation.symmetries.scaled_by is None and corrected:
             return (
                 f"model.symmetries.scaling: exact needs a linear codec, and model.{corrected[0]}.depth is not 0: set "

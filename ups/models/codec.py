@@ -63,7 +63,7 @@ class Codec(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class ProblemCodec:
-    """A codec, bound to one problem.
+    """A codec, bound to one problem. It computes in float32, whatever networks do: errors are of thousandths.
 
     Attributes:
         problem: its name.
@@ -102,7 +102,8 @@ class ProblemCodec:
         """
         inside = self.normalise(frame.enter(fields, elapsed), known).flatten(0, 1)
         told = None if known is None else known.flatten(0, 1)
-        latents = self.autoencoder.encoder(inside, self.problem, told)
+        with torch.autocast(fields.device.type, enabled=False):
+            latents = self.autoencoder.encoder(inside, self.problem, told)
         standardised = (latents - self.statistics.latent_mean) / self.statistics.latent_deviation
         return standardised.unflatten(0, fields.shape[:2])
 
@@ -124,8 +125,11 @@ class ProblemCodec:
 
     def inside(self, latents: Tensor) -> Tensor:
         """Standardised latents [n, t, K, d] to normalised fields on the grid, in their frame, [n, t, *grid, C]."""
-        raw = latents * self.statistics.latent_deviation + self.statistics.latent_mean
-        return self.autoencoder.decoder.grid(raw.flatten(0, 1), self.problem).unflatten(0, latents.shape[:2])
+        raw = (latents * self.statistics.latent_deviation + self.statistics.latent_mean).float()
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.autoencoder.decoder.grid(raw.flatten(0, 1), self.problem).unflatten(
+                0, latents.shape[:2]
+            )
 
     def decode(
         self, latents: Tensor, elapsed: Tensor, frame: Frame, coordinates: Tensor | None = None

@@ -6,12 +6,13 @@ moved back. A model in that frame is equivariant whatever its weights, and sees 
     v(x, t) = Q [u(x + offset + velocity t, t) - level] / scale
 
 Q reverses or exchanges axes (fields declared odd change sign). Which of these are used is `ProblemShape.exact`;
-augmentation draws them at random instead, and a mean over all elements of a finite group is exact as well. Periodic shifts are those of the trigonometric polynomial through the
-points: exact for whole points and for all that the grid resolves (of an even number of points the highest wave
-number cannot be told from its mirror image, and keeps only the part that both have in common).
+augmentation draws them at random instead, and a mean over all elements of a finite group is exact as well.
+Periodic shifts are those of the trigonometric polynomial through the points: exact for whole points and for all that
+the grid resolves (of an even number of points the highest wave number cannot be told from its mirror image, and
+keeps only the part that both have in common).
 
 The amplitude of a field that scales with itself is not here: the operator takes it out at every step, for it
-decays (`ups.models.operator`).
+decays (`ups.models.operators.operator`).
 """
 
 import itertools

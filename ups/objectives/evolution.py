@@ -56,20 +56,24 @@ def forecast(
         return Forecast.single(advance(operator, first, scalars, problem, frames))
     still = torch.zeros(frames, device=first.device)
     rest, *turned = Frame.group(codec.shape, codec.fields(first[:1, None])[:, 0], symmetries)
-    total = advance(operator, first, scalars, problem, frames)
-    squares = total.square()
+    plain = advance(operator, first, scalars, problem, frames)
     rest = rest.repeat(len(first))
+    known = None
+    if codec.shape.partly_known:
+        given = torch.tensor([field.given for field in codec.shape.fields], device=first.device)
+        known = given.expand(len(first), 1, -1)
+    # Sums of differences: elements differ by thousandths, of whose squares float32 would lose most.
+    total, squares = torch.zeros_like(plain), torch.zeros_like(plain)
     for element in turned:
         frame = element.repeat(len(first))
-        start = codec.encode(codec.fields(first[:, None]), still[:1], frame)[:, 0]
+        start = codec.encode(codec.fields(first[:, None]), still[:1], frame, known)[:, 0]
         states = advance(operator, start, scalars, problem, frames)
-        states = codec.encode(frame.leave(codec.fields(states), still), still, rest)
-        total = total + states
-        squares = squares + states.square()
+        difference = codec.encode(frame.leave(codec.fields(states), still), still, rest) - plain
+        total = total + difference
+        squares = squares + difference.square()
     count = 1 + len(turned)
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp_min(0) * count / (count - 1)
-    return Forecast(mean, variance.mean(dim=-1, keepdim=True))
+    variance = (squares - total.square() / count).clamp_min(0) / (count - 1)
+    return Forecast(plain + total / count, variance.mean(dim=-1, keepdim=True))
 
 
 def advance(operator: LatentOperator, first: Tensor, scalars: Tensor, problem: str, frames: int) -> Tensor:

@@ -85,6 +85,7 @@ class JointError:
         """L_inv_enc of the windows' last frames, and L_inv_dec of one prediction of each."""
         codec = model.codec.of(batch.problem)
         window = self.moving.window(batch, generator)
+        assert window.inside is not None
         encoder, decoder = codec.autoencoder.encoder, codec.autoencoder.decoder
         # In the norm of the physical field: that of a field in its frame may be nothing.
         unit = window.unit.flatten(1, -2)

@@ -66,7 +66,10 @@ class RolloutError:
         predicted = rollout(model, state, window.scalars, batch.problem, steps, batch.stride)
         counted = slice(pushed + 1, pushed + 1 + steps)
         # Networks may compute in less than float32; errors are taken in float32.
-        target = window.inside[:, counted] if self.of_fields else codec.inside(window.states[:, counted])
+        if window.inside is None:
+            target = codec.inside(window.states[:, counted])
+        else:
+            target = window.inside[:, counted]
         error = codec.inside(predicted.float()) - target
         scored = list(codec.shape.scored)
         errors = relative_l2_by_frame(
@@ -92,7 +95,7 @@ class RolloutError:
         if problem.augment or states is None:
             states = codec.encode(fields, elapsed, frame, batch.known)
         moved = frame.enter(fields, elapsed) if self.of_fields or self.norm == "frame" else fields
-        inside = codec.normalise(moved, batch.known) if self.of_fields else fields
+        inside = codec.normalise(moved, batch.known) if self.of_fields else None
         unit = codec.statistics.field_deviation * frame.scale
         if self.norm == "frame":
             scale = frame.scale.view(len(fields), *(1,) * (fields.ndim - 2), -1)
@@ -124,13 +127,13 @@ class Window:
     Attributes:
         fields: [B, T, *grid, C], whose norms errors are relative to.
         states: [B, T, K, d].
-        inside: [B, T, *grid, C] normalised fields in the models' frame, where errors are to the fields.
+        inside: [B, T, *grid, C] normalised fields in the models' frame, where errors are to the fields; else None.
         scalars: [B, S].
         unit: [B, 1, ..., C], of normalised fields in the units of `fields`.
     """
 
     fields: Tensor
     states: Tensor
-    inside: Tensor
+    inside: Tensor | None
     scalars: Tensor
     unit: Tensor

@@ -86,8 +86,9 @@ def run(request: Request) -> None:
 
         def finish() -> None:
             calibrate(model, data, [diffusion_sampler(**description["sampler"])], request)
-            save_pools(request.output / POOL_FILE, model, data.source.problems)
-            save_forecasts(request.output / FORECAST_FILE, data)
+            if ranks.is_first:
+                save_pools(request.output / POOL_FILE, model, data.source.problems)
+                save_forecasts(request.output / FORECAST_FILE, data)
 
         train_and_publish(
             model,

@@ -1,20 +1,23 @@
 """operator: one time step, on cached latents."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ups.config.schema import JointTraining, OperatorTraining
+from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
 from ups.errors import ConfigurationError
 from ups.inference.forecaster import single_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
 from ups.models.build import CODEC_FILE, Description, load_codec, save_model
-from ups.models.codec import Codec
+from ups.models.codec import Codec, ProblemCodec
 from ups.models.operators import LatentOperator
 from ups.models.operators.linear import LeastSquares, LinearPath
 from ups.objectives.evolution import Evolution
@@ -58,7 +61,7 @@ def run(request: Request) -> None:
         model = initial_model(description, request, ranks)
         assert isinstance(model, LatentOperator)
         for name, problem in problems.items():
-            model.calibrate(problem.codec)
+            model.calibrate(problem.codec, stays=settings.joint is None)
             if model.has_linear(name):
                 fit_linear(model, name, problem, configuration.training.operator.residual_fraction)
             elif configuration.linear_path(name) != "none":
@@ -74,12 +77,13 @@ def run(request: Request) -> None:
         }
         objective = rollout_error(codec, evolutions, settings)
         trained: nn.Module = model
-        finish = None
+        finish: Callable[[], None] | None = None
         if settings.joint is not None:
             trained = JointModel(model, codec)
             moving = rollout_error(codec, evolutions, settings, of_fields=True)
             objective = JointError(objective, moving, joint_settings(settings.joint, settings.steps))
-            finish = partial(save_model, request.output / CODEC_FILE, codec, codec_description)
+            finish = partial(_save_codec, codec, codec_description, request, ranks)
+
         with window_source(
             problems,
             configuration,
@@ -94,7 +98,7 @@ def run(request: Request) -> None:
                 description,
                 objective,
                 source,
-                rollout_validation(problems, ranks),
+                rollout_validation(codec, request.inputs["download"], ranks),
                 settings,
                 request,
                 ranks,
@@ -102,6 +106,11 @@ def run(request: Request) -> None:
                 finish=finish,
                 published=model,
             )
+
+
+def _save_codec(codec: Codec, description: Description, request: Request, ranks: Ranks) -> None:
+    if ranks.is_first:
+        save_model(request.output / CODEC_FILE, codec, description)
 
 
 def rollout_error(
@@ -149,39 +158,43 @@ def fit_linear(model: LatentOperator, name: str, problem: LatentProblem, residua
     log.info("%s: linear path fitted on %d trajectories", name, len(rows))
 
 
-def rollout_validation(problems: dict[str, LatentProblem], ranks: Ranks) -> Validation:
-    """Full rollouts of the validation split, decoded, against its fields."""
+def rollout_validation(codec: Codec, download: Path, ranks: Ranks) -> Validation:
+    """Full rollouts of the validation split, decoded, against the fields as they were downloaded.
+
+    The cache's float16 are as coarse as the errors of a good operator.
+    """
+    datasets = load_datasets(download, ("validation",))
     truths = {
-        name: torch.from_numpy(problem.fields("validation")[ranks.rank :: ranks.world]).to(ranks.device)
-        for name, problem in problems.items()
+        name: torch.from_numpy(dataset.split("validation")[ranks.rank :: ranks.world]).to(ranks.device)
+        for name, dataset in datasets.items()
     }
 
     def errors(model: nn.Module) -> dict[str, Tensor]:
         model = model.operator if isinstance(model, JointModel) else model
         assert isinstance(model, LatentOperator)
-        return {name: _errors(model, problems[name], truth) for name, truth in truths.items()}
+        return {name: _errors(model, codec.of(name), datasets[name], truth) for name, truth in truths.items()}
 
     return Validation("validation_relative_l2", errors)
 
 
-def _errors(model: LatentOperator, problem: LatentProblem, truth: Tensor) -> Tensor:
+def _errors(model: LatentOperator, codec: ProblemCodec, dataset: Dataset, truth: Tensor) -> Tensor:
     """Trajectory relative L2 of each rollout, mean over scored fields, [n]."""
     if len(truth) == 0:
         return torch.zeros(0)
-    known = torch.from_numpy(problem.known[0]).to(truth.device)
+    known = torch.from_numpy(dataset.known[0]).to(truth.device)
     frames = decoded_rollout(
         # One of the elements of its symmetries' group: all of them would take as many times as long.
-        single_forecaster(model, problem.codec.problem),
-        problem.codec,
+        single_forecaster(model, codec.problem),
+        codec,
         truth[:, 0],
-        None if problem.known[0].all() else known,
-        torch.tensor(problem.scalars, dtype=torch.float32, device=truth.device),
+        None if known.all() else known,
+        torch.tensor(dataset.scalars, dtype=torch.float32, device=truth.device),
         truth.shape[1] - 1,
-        time_step=problem.source.time_step,
-        parameters=problem.source.parameters,
+        time_step=dataset.time_step,
+        parameters=dataset.parameters,
         generator=torch.Generator(truth.device),
     )
-    scored = list(problem.codec.shape.scored)
+    scored = list(codec.shape.scored)
     return relative_l2_per_field(frames[:, 0][..., scored], truth[:, 1:].flatten(2, -2)[..., scored]).mean(
         dim=1
     )

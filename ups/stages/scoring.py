@@ -161,6 +161,7 @@ def score_all(surrogate: Surrogate, trial: Trial, *, batch_size: int, seed: int)
         result.seconds += forecaster.owed()
         if forecaster.name == "operator":
             result.equivariance = _equivariance(forecaster, codec, trial, seed=seed)
+            forecaster.owed()  # no row's time
         results.append(result)
         log.info(
             "evaluate %s %-20s trajectory relative L2 %.4f  %.1f s",

@@ -48,8 +48,9 @@ def train_and_publish(
     Without steps, or without trainable weights, the model is validated and written as it is.
 
     told: what was decided at the start and belongs into the manifest.
-    finish: the last thing before the model is written: on the first rank, with the averaged weights in the model,
-        in evaluation mode.
+    finish: the last thing before the model is written: on every rank, with the averaged weights in the model, in
+        evaluation mode. (What the first rank did alone, the others would wait for, and no longer than their
+        communication allows.)
     published: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration
@@ -70,12 +71,13 @@ def train_and_publish(
     else:
         log.info("%s: nothing to train", request.stage)
         validate_untrained(model, validation, request.stage, ranks, request.work)
-    if ranks.is_first:
-        with averaged:
-            if finish is not None:
-                model.eval()
-                finish()
+    with averaged:
+        if finish is not None:
+            model.eval()
+            finish()
+        if ranks.is_first:
             save_model(request.output / MODEL_FILE, published or model, description)
+    if ranks.is_first:
         request.finish((told or {}) | _summary(model, request))
     ranks.barrier()
 

@@ -8,7 +8,7 @@ from torch import nn
 from ups.models.operators.convolution import ResidualConvolutions
 from ups.models.operators.ffno import FactorizedFourierLayers, by_walls
 from ups.models.operators.fno import FourierLayers
-from ups.models.operators.grid_network import GridNetwork
+from ups.models.operators.grid_network import GridNetwork, by_axes
 from ups.models.operators.hybrid import HybridNetwork
 from ups.models.operators.operator import LatentOperator, NoNetwork
 from ups.models.operators.pdet_unet import UNetNetwork
@@ -23,6 +23,13 @@ _WITH_ATTENTION: dict[str, type[nn.Module]] = {
     "pdet_unet": UNetNetwork,
     "hybrid": HybridNetwork,
 }
+_ON_GRID: dict[str, type[nn.Module]] = {
+    "convolution": ResidualConvolutions,
+    "unet": UNet,
+    "fno": FourierLayers,
+    "ffno": FactorizedFourierLayers,
+}
+"""Bodies of a `GridNetwork`."""
 
 
 def network_of(
@@ -37,31 +44,20 @@ def network_of(
     sizes = dict(settings)
     kind = sizes.pop("kind")
     ends = {"inputs": inputs, "outputs": outputs, "extra_scalars": extra_scalars}
+    if kind == "linear":
+        return NoNetwork()
     if kind in _WITH_ATTENTION:
         return _WITH_ATTENTION[kind](shapes, **ends, **sizes)
-    on_grid: dict[str, Any] = {"width": sizes.get("width", 0)} | ends
-    match kind:
-        case "linear":
-            return NoNetwork()
-        case "convolution":
-            return GridNetwork(
-                shapes, lambda shape: ResidualConvolutions(len(shape.grid), **sizes), **on_grid
-            )
-        case "unet":
-            return GridNetwork(shapes, lambda shape: UNet(len(shape.grid), **sizes), **on_grid)
-        case "fno":
-            return GridNetwork(
-                shapes, lambda shape: FourierLayers(len(shape.grid), **sizes), perceptrons=True, **on_grid
-            )
-        case "ffno":
-            return GridNetwork(
-                shapes,
-                lambda shape: FactorizedFourierLayers(
-                    len(shape.grid), periodic=shape.boundary == "periodic", **sizes
-                ),
-                perceptrons=True,
-                shared=by_walls,
-                **on_grid,
-            )
-        case _:
-            raise ValueError(f"unknown kind of operator: {kind}")
+
+    def body(shape: ProblemShape) -> nn.Module:
+        told = {"periodic": shape.boundary == "periodic"} if kind == "ffno" else {}
+        return _ON_GRID[kind](len(shape.grid), **told, **sizes)
+
+    return GridNetwork(
+        shapes,
+        body,
+        width=sizes["width"],
+        perceptrons=kind in {"fno", "ffno"},
+        shared=by_walls if kind == "ffno" else by_axes,
+        **ends,
+    )

@@ -14,6 +14,13 @@ def by_axes(shape: ProblemShape) -> str:
     return f"axes_{len(shape.grid)}"
 
 
+def sharers(
+    shapes: Mapping[str, ProblemShape], key: Callable[[ProblemShape], str] = by_axes
+) -> dict[str, ProblemShape]:
+    """One of the problems that share layers, by what they share them by."""
+    return {key(shape): shape for shape in shapes.values()}
+
+
 class GridNetwork(nn.Module):
     """Tokens [B, K, inputs] and scalars [B, S] to tokens [B, K, outputs]; zero for a fresh network.
 
@@ -51,8 +58,9 @@ class GridNetwork(nn.Module):
         self.walls = nn.ModuleDict(
             {module_key(name): WallEmbedding(shape.layout, width) for name, shape in shapes.items()}
         )
-        sharers = {shared(shape): shape for shape in shapes.values()}
-        self.bodies = nn.ModuleDict({key: body(sharers[key]) for key in sorted(sharers)})
+        self.bodies = nn.ModuleDict(
+            {key: body(shape) for key, shape in sorted(sharers(shapes, shared).items())}
+        )
         self.projection = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if perceptrons else nn.Identity()
         self.output = nn.Linear(hidden if perceptrons else width, outputs)
         nn.init.zeros_(self.output.weight)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PositionEmbedding, module_key
 from ups.models.operators.convolution import TokenConvolution
+from ups.models.operators.grid_network import by_axes, sharers
 from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
 
@@ -41,8 +42,8 @@ class HybridNetwork(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    f"axes_{axes}": TokenConvolution(axes, width, dilation)
-                    for axes in sorted({len(shape.grid) for shape in shapes.values()})
+                    key: TokenConvolution(len(shape.grid), width, dilation)
+                    for key, shape in sorted(sharers(shapes).items())
                 }
             )
             for dilation in dilations
@@ -58,7 +59,7 @@ class HybridNetwork(nn.Module):
         condition = self.condition(scalars, problem)
         x = position(self.embedding(tokens) + condition.unsqueeze(1))
         for convolution, block in zip(self.convolutions, self.blocks, strict=True):
-            local = convolution.get_submodule(f"axes_{len(shape.grid)}")
+            local = convolution.get_submodule(by_axes(shape))
             y = local(x.transpose(0, 1).unflatten(0, shape.tokens), shape.boundary)
             x = x + F.gelu(y.flatten(0, len(shape.tokens) - 1).transpose(0, 1), approximate="tanh")
             x = block(x, position.table, condition)

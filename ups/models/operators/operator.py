@@ -28,13 +28,13 @@ class LatentOperator(nn.Module):
     step, for a field that decays would else leave the range that the network was trained on; the network is told
     of it through the dimensionless numbers.
 
-    Where that amplitude never grows, no step makes it grow. A wave that viscosity takes away within a step leaves
+    Where that amplitude never grows and the codec loses nothing, no step makes it grow. A wave that viscosity takes away within a step leaves
     the network's own error behind, which is like no state of the training; without this bound it was seen to grow
     by 1.7 in every step that followed.
 
     Conserved fields keep their mean exactly: the part of an increment that would change it is taken off, evenly
-    over the domain. (A network of fluxes
-    whose differences are the increments would conserve as well, and was not compared.)
+    over the domain. (A network of fluxes whose differences are the increments would conserve as well, and was not
+    compared.)
     """
 
     def __init__(
@@ -66,10 +66,13 @@ class LatentOperator(nn.Module):
             paces = torch.tensor([float(number.get(TIME_STEP, 0)) for number in shape.problem.numbers])
             self.register_buffer(f"paces_{key}", paces, persistent=False)
             self.register_buffer(f"unit_{key}", torch.ones(()))
+            self.register_buffer(f"bounded_{key}", torch.zeros((), dtype=torch.bool))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
 
-    def calibrate(self, codec: ProblemCodec) -> None:
+    def calibrate(self, codec: ProblemCodec, *, stays: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
+
+        stays: the codec is not trained any more.
 
         Raises:
             ValueError: they are no linear functions of the latents, for the codec is not linear.
@@ -88,6 +91,12 @@ class LatentOperator(nn.Module):
                 deviation * statistics.field_deviation[0] * (len(statistics.latent_deviation) / values) ** 0.5
             )
             self.get_buffer(f"unit_{key}").copy_(unit)
+            # What a codec leaves out may come back into sight, and the size of its latents may grow.
+            kept = cast(nn.Linear, codec.autoencoder.decoder.linear[key]).weight
+            whole = torch.allclose(kept @ kept.T, torch.eye(len(kept), device=kept.device), atol=1e-4)
+            even = torch.allclose(statistics.latent_deviation, statistics.latent_deviation[0])
+            never_grows = all(field.dissipated for field in shape.fields)
+            self.get_buffer(f"bounded_{key}").fill_(stays and whole and even and never_grows)
         if conserved:
             weight = (
                 cast(nn.Linear, codec.autoencoder.decoder.linear[key]).weight * statistics.latent_deviation
@@ -119,9 +128,9 @@ class LatentOperator(nn.Module):
         step = state + self.conserving(increment, problem)
         if amplitude is None:
             return step
-        if all(field.dissipated for field in self.shapes[problem].fields):
-            size = _root_mean_square(step)
-            step = torch.where(size > 1 + _ROUNDING, step / size, step)
+        size = _root_mean_square(step)
+        grown = self.get_buffer(f"bounded_{key}") & (size > 1 + _ROUNDING)
+        step = torch.where(grown, step / size, step)
         return amplitude * step
 
     def linear_step(self, latents: Tensor, problem: str) -> Tensor:

@@ -281,10 +281,6 @@ _METRICS = (
 _TOLD = ("parameters", "training", "steps", "planned_seconds", "seconds")
 
 
-def _headed(metric: str) -> str:
-    return METRICS[metric]
-
-
 def _mean(values: list[float | None]) -> str:
     """Mean over seeds and, of several, their deviation."""
     numbers = [value for value in values if value is not None]

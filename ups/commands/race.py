@@ -229,7 +229,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
     )
     table = Table(
         Column("model", no_wrap=True),
-        *(Column(name, no_wrap=True, justify="right") for name in map(_headed, _METRICS)),
+        *(Column(METRICS[name], no_wrap=True, justify="right") for name in _METRICS),
         Column("error / operator's", no_wrap=True, justify="right"),
         *(Column(name, no_wrap=True) for name in _STEPS_AND_SECONDS),
         title=Text(title),

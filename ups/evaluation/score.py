@@ -1,9 +1,9 @@
 """From forecasts to records: one dictionary per model, metric and, where there are several, field.
 
 Fields of one problem have different units, and numbers of different units are never added. What is relative
-(trajectory relative L2, nRMSE, mass drift, coverage, spread over skill) is averaged over the scored fields, each by itself first;
-where there are several, the trajectory relative L2 of each is a record of its own too. What has a unit (spectral
-RMSE, CRPS) is a record per field and nothing else. Given fields are never scored.
+(trajectory relative L2, nRMSE, mass drift, coverage, spread over skill) is averaged over the scored fields, each by
+itself first; where there are several, the trajectory relative L2 of each is a record of its own too. What has a unit
+(spectral RMSE, CRPS) is a record per field and nothing else. Given fields are never scored.
 """
 
 import math

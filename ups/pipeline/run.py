@@ -45,7 +45,8 @@ class Run:
     """One execution of a configuration.
 
     `runs/<UTC time>-<name>-<digest>/` holds config.yaml, plan.json, env.json, metrics.jsonl (all training
-    records), metrics.json (the result table), outside.json (the same outside the training range), artifacts.json (pointers), logs/, report.html.
+    records), metrics.json (the result table), outside.json (the same outside the training range), artifacts.json
+    (pointers), logs/, report.html.
     """
 
     def __init__(

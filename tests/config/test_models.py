@@ -204,7 +204,7 @@ SMALL: dict[str, dict[str, Any]] = {
         (3, "model.operator: must be a section with keys (got 3)"),
         (
             {"kind": "linear", "linear_path": "none"},
-            "model.operator: linear_path none leaves a linear operator nothing: write frozen or trained",
+            "model.operator.linear_path: must be 'frozen' or 'trained' (got 'none')",
         ),
         (
             {"kind": "convolution", "dilations": [1, 8]},
@@ -220,7 +220,7 @@ SMALL: dict[str, dict[str, Any]] = {
         ),
         (
             {"kind": "transformer", "linear_path": "fixed"},
-            "model.operator.linear_path: must be 'none', 'trained' or",
+            "model.operator.linear_path: must be 'none', 'trained', 'frozen' or",
         ),
     ],
 )
@@ -261,8 +261,11 @@ def test_problems_of_a_mix_may_have_linear_paths_of_their_own():
     assert problem(MIX, {"model.operator": {"kind": "ffno", "linear_path": {"line": "frozen"}}}) == (
         "model.operator.linear_path: names line, and the problems are line, map: give one word per problem"
     )
+    assert problem(MIX, {"model.operator.linear_path": dict.fromkeys(paths, "alone")}) == (
+        "model.operator.linear_path: alone leaves the network no problem: write model.operator: {kind: linear}"
+    )
     assert problem(MIX, {"model.operator.linear_path": paths | {"map": "fixed"}}).startswith(
-        "model.operator.linear_path.map: must be 'none', 'trained' or"
+        "model.operator.linear_path.map: must be 'none', 'trained', 'frozen' or"
     )
 
 

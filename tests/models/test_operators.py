@@ -64,6 +64,13 @@ def test_a_fresh_operator_is_persistence_or_the_best_linear_map(kind, name, line
         assert torch.equal(step, model.linear_step(z, name))
 
 
+def test_a_linear_path_alone_has_no_network_beside_it():
+    model = made("convolution", "line", linear_path="alone").requires_grad_(False)
+    z = states(LINE)
+    assert torch.equal(model(z, scalars_of(LINE), "line"), model.linear_step(z, "line"))
+    assert not torch.equal(model(z, scalars_of(LINE), "line"), z)
+
+
 @pytest.mark.parametrize("conserve", [False, True])
 @pytest.mark.parametrize(
     ("name", "shift"), [("line", (3,)), ("sheet", (1, 0)), ("sheet", (0, 3)), ("sheet", (2, 1))]

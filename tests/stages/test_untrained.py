@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import TINY
+from command_line import CONFIGS, TINY
 
 from ups.config import load_configuration
 from ups.data.cache import open_caches
@@ -128,3 +128,31 @@ def test_a_trained_path_starts_at_the_fitted_map_and_is_saved_beside_it(root, tm
     key = "linear.problem_burgers1d"
     assert torch.equal(model.get_buffer(f"{key}.fitted"), first.get_buffer(f"{key}.fitted"))
     assert 0 < model.get_parameter(f"{key}.change").abs().max() < 0.1
+
+
+def test_problems_whose_linear_map_is_alone_are_not_trained_on(tmp_path):
+    path = {"burgers": "alone", "advection": "alone", "darcy": "none", "compressible": "alone"}
+    overrides = {
+        "model.operator.linear_path": path,
+        "training.operator.steps": 6,
+        "training.operator.log_every": 1,
+    }
+    configuration = load_configuration(CONFIGS / "mix_tiny.yaml", {"execution.device": "cpu"} | overrides)
+    for stage, inputs in INPUTS.items():
+        paths = {name: tmp_path / name / "output" for name in inputs}
+        request = Request(
+            tmp_path / stage, tmp_path, stage, "", "", configuration, paths, dict.fromkeys(inputs, "0" * 64)
+        )
+        STAGES[stage].run(request)
+    records = read_records(tmp_path / "operator" / "output" / "logs" / "metrics.jsonl")
+    named = {name for record in records for name in record}
+    assert "L_forward" in named
+    assert "L_rollout" not in named, "only the map has a single step"
+    assert {f"validation_relative_l2/{problem}" for problem in path} <= named
+    model, _ = load_model(tmp_path / "operator" / "output" / MODEL_FILE)
+    assert isinstance(model, LatentOperator)
+    cache = open_caches(tmp_path / "cache_encode" / "output")["burgers"]
+    latents = torch.from_numpy(cache.latents(cache.rows("validation"))).float()[:, 0]
+    with torch.no_grad():
+        step = model(latents, torch.tensor(cache.scalars).expand(len(latents), -1), "burgers")
+    torch.testing.assert_close(step, model.linear_step(latents, "burgers"))

@@ -70,7 +70,7 @@ def _one_or_several(value: object) -> str:
     return PER_PROBLEM if isinstance(value, dict) else ONE_FOR_ALL
 
 
-LinearPath = Literal["none", "trained", "frozen"]
+LinearPath = Literal["none", "trained", "frozen", "alone"]
 
 
 class OperatorSettings(Section):
@@ -82,7 +82,7 @@ class OperatorSettings(Section):
     ] = Field(
         default="none",
         description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
-        "trained on with it, or frozen. One word, or one per problem of a mix",
+        "trained on with it, or frozen; alone: without the network. One word, or one per problem of a mix",
     )
     conserve: bool = Field(
         default=True,
@@ -178,13 +178,7 @@ class LinearOperator(OperatorSettings):
     """The linear path alone: nothing is trained unless the path is."""
 
     kind: Literal["linear"]
-    linear_path: LinearPath = "frozen"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    @model_validator(mode="after")
-    def _has_a_path(self) -> Self:
-        if self.linear_path == "none":
-            raise ValueError("linear_path none leaves a linear operator nothing: write frozen or trained")
-        return self
+    linear_path: Literal["frozen", "trained"] = "frozen"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 def _operator_kind(value: object) -> str:
@@ -633,6 +627,10 @@ class Configuration(Section):
             raise ValueError(
                 "training.operator.time_steps: loading.order permutation counts windows of consecutive frames: set "
                 "time_steps to [1], or order to independent"
+            )
+        if all(self.linear_path(name) == "alone" for name in names):
+            raise ValueError(
+                "model.operator.linear_path: alone leaves the network no problem: write model.operator: {kind: linear}"
             )
         for name, data in self.problems.items():
             if problem := self.misfit(name, data.kept_grid, data.kept_frames):

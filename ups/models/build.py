@@ -40,7 +40,7 @@ def build_model(description: Description) -> nn.Module:
 
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
-    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("trained" or "frozen", by problem;
+    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("trained", "frozen" or "alone", by problem;
         those without are not named),
         conserve, time_steps (in frames), average (symmetries by problem).
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
@@ -69,6 +69,7 @@ def build_model(description: Description) -> nn.Module:
                     if fits(shape.layout, dim)
                 },
                 linear_path=paths.keys(),
+                linear_alone=[name for name, path in paths.items() if path == "alone"],
                 conserve=description["conserve"],
                 time_steps=description["time_steps"],
                 average=description["average"],

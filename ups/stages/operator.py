@@ -84,8 +84,11 @@ def run(request: Request) -> None:
             objective = JointError(objective, moving, joint_settings(settings.joint, settings.steps))
             finish = partial(_save_codec, codec, codec_description, request, ranks)
 
+        learnt = {
+            name: problem for name, problem in problems.items() if configuration.linear_path(name) != "alone"
+        }
         with window_source(
-            problems,
+            learnt,
             configuration,
             ranks,
             stage=request.stage,

@@ -45,11 +45,12 @@ class LatentOperator(nn.Module):
         *,
         linear: Mapping[str, LinearPath],
         linear_path: Collection[str],
+        linear_alone: Collection[str] = (),
         conserve: bool,
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
     ) -> None:
-        """linear: of the problems that have one; linear_path: those with it as part of the step.
+        """linear: of the problems that have one; linear_path: those with it as part of the step; linear_alone: without the network.
 
         time_steps: that forecasts may take, in frames; one of them is 1.
         average: symmetries that forecasts are averaged over, by problem.
@@ -57,7 +58,8 @@ class LatentOperator(nn.Module):
         super().__init__()
         self.network, self.shapes, self.conserve = network, dict(shapes), conserve
         self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
-        self.linear_path, self.time_steps = frozenset(linear_path), tuple(time_steps)
+        self.linear_path, self.linear_alone = frozenset(linear_path), frozenset(linear_alone)
+        self.time_steps = tuple(time_steps)
         self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
             key = module_key(name)
@@ -119,7 +121,8 @@ class LatentOperator(nn.Module):
             state = latents / amplitude
             logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
             scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
-        increment = self.network(state, scalars, problem)
+        alone = problem in self.linear_alone
+        increment = torch.zeros_like(state) if alone else self.network(state, scalars, problem)
         if problem in self.linear_path:
             moved = state
             for _ in range(stride):

@@ -136,7 +136,7 @@ def test_without_it_a_random_network_does_not_obey():
 # --- conservation ---------------------------------------------------------------------------------
 
 
-def drift(shape: ProblemShape, latent_dim: int, *, conserve: bool, kind: str = "hybrid") -> Tensor:
+def drift(shape: ProblemShape, latent_dim: int, *, conserve: bool | str, kind: str = "hybrid") -> Tensor:
     """Largest change of the mean of each field over a rollout, in its deviation."""
     codec = linear_codec(shape, latent_dim)
     model = operator(codec, latent_dim, kind, conserve=conserve)
@@ -159,6 +159,7 @@ ALL_OF_BURGERS = replace(BURGERS, exact=("shift", "reflection", "galilean", "sca
 CONSERVED = replace(FLOW, variables="conserved")
 
 
+@pytest.mark.parametrize("conserve", [True, "fluxes"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("shape", "latent_dim"),
@@ -173,9 +174,9 @@ CONSERVED = replace(FLOW, variables="conserved")
     ],
     ids=str,
 )
-def test_what_is_conserved_keeps_its_mean(shape, latent_dim, kind):
+def test_what_is_conserved_keeps_its_mean(shape, latent_dim, kind, conserve):
     """Also where a token has fewer numbers than its patch. Of primitive fields only the density is conserved."""
-    kept = drift(shape, latent_dim, conserve=True, kind=kind)
+    kept = drift(shape, latent_dim, conserve=conserve, kind=kind)
     free = drift(shape, latent_dim, conserve=False, kind=kind)
     conserved = [field.conserved for field in shape.problem.fields_in(shape.variables)]
     for channel, constant in enumerate(conserved):
@@ -185,6 +186,25 @@ def test_what_is_conserved_keeps_its_mean(shape, latent_dim, kind):
             assert free[channel] > 1e-3 or (kind == "linear" and "galilean" in shape.exact)
         else:
             assert kept[channel] > 1e-3
+
+
+def test_fluxes_change_a_point_by_what_flows_through_its_sides():
+    """A flux between two points takes from one what it gives the other; what is not conserved is an increment."""
+    for shape, conserved in ((CONSERVED, [True] * 3), (FLOW, [True, False, False])):
+        codec = linear_codec(shape, 9)
+        bound = codec.of("case")
+        model = operator(codec, 9, conserve="fluxes")
+        flux = torch.zeros(1, 1, 27, 3)
+        flux[0, 0, 11] = 1.0
+        raw = codec.autoencoder.encoder(flux[0], "case") / bound.statistics.latent_deviation
+        told = bound.autoencoder.decoder.grid(
+            model.differences(raw, "case") * bound.statistics.latent_deviation, "case"
+        )
+        expected = flux[0].clone()
+        for channel, one in enumerate(conserved):
+            if one:
+                expected[0, 10, channel], expected[0, 11, channel] = 27 / 16, -27 / 16
+        torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_conservation_takes_off_no_more_than_it_must():

@@ -71,7 +71,7 @@ def test_a_linear_path_alone_has_no_network_beside_it():
     assert not torch.equal(model(z, scalars_of(LINE), "line"), z)
 
 
-@pytest.mark.parametrize("conserve", [False, True])
+@pytest.mark.parametrize("conserve", [False, True, "fluxes"])
 @pytest.mark.parametrize(
     ("name", "shift"), [("line", (3,)), ("sheet", (1, 0)), ("sheet", (0, 3)), ("sheet", (2, 1))]
 )

@@ -84,9 +84,10 @@ class OperatorSettings(Section):
         description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
         "trained on with it, or frozen; alone: without the network. One word, or one per problem of a mix",
     )
-    conserve: bool = Field(
+    conserve: bool | Literal["fluxes"] = Field(
         default=True,
-        description="increments leave the mean of conserved fields as it is; needs a linear decoder",
+        description="increments leave the mean of conserved fields as it is, or are differences of fluxes between "
+        "neighbouring points; both need a linear decoder",
     )
 
 

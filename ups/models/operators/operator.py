@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ups.models.shape import ProblemShape
 from ups.problems import AMPLITUDE, TIME_STEP, Symmetry
 
 _TINY, _ROUNDING = 1e-12, 1e-5
+_FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as their increments
 
 
 class LatentOperator(nn.Module):
@@ -33,8 +34,8 @@ class LatentOperator(nn.Module):
     by 1.7 in every step that followed.
 
     Conserved fields keep their mean exactly: the part of an increment that would change it is taken off, evenly
-    over the domain. (A network of fluxes whose differences are the increments would conserve as well, and was not
-    compared.)
+    over the domain. Or the network's output is a flux, whose differences between neighbouring points are the
+    increment, as in a finite volume scheme.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class LatentOperator(nn.Module):
         linear: Mapping[str, LinearPath],
         linear_path: Collection[str],
         linear_alone: Collection[str] = (),
-        conserve: bool,
+        conserve: bool | Literal["fluxes"],
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
     ) -> None:
@@ -70,6 +71,10 @@ class LatentOperator(nn.Module):
             self.register_buffer(f"unit_{key}", torch.ones(()))
             self.register_buffer(f"bounded_{key}", torch.zeros((), dtype=torch.bool))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
+            if conserve == "fluxes" and conserved_channels(shape):
+                values = shape.layout.patch_points * shape.channels
+                self.register_buffer(f"points_{key}", torch.zeros(latent_dim, values))
+                self.register_buffer(f"latents_{key}", torch.zeros(values, latent_dim))
 
     def calibrate(self, codec: ProblemCodec, *, stays: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
@@ -105,6 +110,10 @@ class LatentOperator(nn.Module):
             )
             means = weight.view(-1, shape.channels, weight.shape[1]).mean(dim=0)[conserved]
             self.get_buffer(f"mass_{key}").copy_(torch.linalg.qr(means.T.double()).Q.T)
+            if self.conserve == "fluxes":
+                encoder = cast(nn.Linear, codec.autoencoder.encoder.linear[key]).weight
+                self.get_buffer(f"points_{key}").copy_(weight.T)
+                self.get_buffer(f"latents_{key}").copy_(encoder.T / statistics.latent_deviation)
 
     def forward(self, latents: Tensor, scalars: Tensor, problem: str, stride: int = 1) -> Tensor:
         """Latents [B, K, d], scalars [B, S] (logarithms of dimensionless numbers of a frame) to [B, K, d].
@@ -123,6 +132,8 @@ class LatentOperator(nn.Module):
             scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
         alone = problem in self.linear_alone
         increment = torch.zeros_like(state) if alone else self.network(state, scalars, problem)
+        if self.conserve == "fluxes":
+            increment = self.differences(increment, problem)
         if problem in self.linear_path:
             moved = state
             for _ in range(stride):
@@ -148,6 +159,19 @@ class LatentOperator(nn.Module):
 
     def has_linear(self, problem: str) -> bool:
         return module_key(problem) in self.linear
+
+    def differences(self, fluxes: Tensor, problem: str) -> Tensor:
+        """Latents of fluxes [B, K, d] to those of their differences, as far as fields are conserved."""
+        shape, key = self.shapes[problem], module_key(problem)
+        channels = conserved_channels(shape)
+        if not channels:
+            return fluxes
+        (points,) = shape.grid
+        fields = shape.layout.unpatchify(fluxes @ self.get_buffer(f"points_{key}"))
+        moved = (fields.roll(-1, dims=1) - fields) * (points / _FLUX_LENGTHS)
+        kept = torch.zeros(shape.channels, dtype=torch.bool, device=fields.device)
+        kept[channels] = True
+        return shape.layout.patchify(torch.where(kept, moved, fields)) @ self.get_buffer(f"latents_{key}")
 
     def conserving(self, change: Tensor, problem: str) -> Tensor:
         """A change of latents [..., K, d] without the part that changes the mean of conserved fields."""

@@ -514,7 +514,10 @@ LoadingMode = Literal["auto", "device", "memory", "stream", "encode"]
 
 
 class Loading(Section):
-    """How training reads the cache. All modes but `encode` give the same bits."""
+    """How the operator's training reads the cache; the models of its residual keep theirs on the device.
+
+    All modes but `encode` give the same bits.
+    """
 
     mode: LoadingMode = Field(
         default="auto",

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import WallEmbedding, module_key
 from ups.models.operators.convolution import TokenConvolution
+from ups.models.operators.grid_network import by_axes, sharers
 from ups.models.shape import ProblemShape
 
 _TINY = 1e-12
@@ -82,8 +83,8 @@ class RolloutNetwork(nn.Module):
         )
         self.blocks = nn.ModuleDict(
             {
-                f"axes_{axes}": nn.ModuleList(_Block(axes, width, dilations) for _ in range(blocks))
-                for axes in sorted({len(shape.grid) for shape in shapes.values()})
+                key: nn.ModuleList(_Block(len(shape.grid), width, dilations) for _ in range(blocks))
+                for key, shape in sorted(sharers(shapes).items())
             }
         )
         self.output = nn.Linear(width, self.leads * outputs)
@@ -105,7 +106,7 @@ class RolloutNetwork(nn.Module):
         x = self.walls[module_key(problem)](self.lift(x) + condition[:, None, None])
         # Space axes first, as in `ups.models.operators.convolution`, then leads: [*tokens, P, B, W].
         x = x.permute(2, 1, 0, 3).unflatten(0, shape.tokens)
-        for block in self.blocks[f"axes_{len(shape.grid)}"].children():
+        for block in self.blocks[by_axes(shape)].children():
             x = block(x, condition, shape)
         x = self.output(x).flatten(0, len(shape.tokens) - 1).permute(2, 1, 0, 3)
         return x.unflatten(-1, (self.leads, -1)).transpose(2, 3).flatten(1, 2)[:, :leads]

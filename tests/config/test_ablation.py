@@ -38,6 +38,15 @@ def test_every_change_is_the_configuration_but_for_its_keys(tmp_path):
             r"changes.yaml: a: data.nu may not change.*\n.*change keys of loading, model, seed, training",
         ),
         ("a: {evaluation.members: 4}", "evaluation.members may not change"),
+        ("operator: {seed: 3}", "changes.yaml: operator: is the name of another row"),
+        (
+            "a: {training.operator.residual_fraction: 0.4}",
+            r"changes.yaml: a: training.operator.residual_fraction may not change",
+        ),
+        (
+            "a: {training.operator: {steps: 20, batch_size: 8, residual_fraction: 0.4}}",
+            r"changes.yaml: a: training.operator.residual_fraction may not change",
+        ),
         ("a: 3", r"changes.yaml: a: must map dotted keys to values\n.*rollout_steps: 4"),
         ("a: {}", "must map dotted keys"),
         (

@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ups.models.operators.ffno import FactorizedFourierLayers, PeriodicMix, WalledMix
+from ups.models.operators.ffno import (
+    FactorizedFourierLayers,
+    PeriodicSpectralConvolution,
+    WalledSpectralConvolution,
+)
 
 WAVES = torch.arange(1, 7)[:, None]
 AMPLITUDE, PHASE = torch.rand(2, 6, 1, generator=torch.Generator().manual_seed(0))
@@ -17,7 +21,7 @@ def centres(points: int) -> Tensor:
 @pytest.mark.parametrize("points", [16, 24])
 def test_a_periodic_mix_can_shift_by_a_fraction_of_a_point(points):
     """One set of matrices for grids of any number of points."""
-    mix, distance = PeriodicMix(1, 12).requires_grad_(False), 0.013
+    mix, distance = PeriodicSpectralConvolution(1, 12).requires_grad_(False), 0.013
 
     def u(moved: float) -> Tensor:
         angle = 2 * torch.pi * (WAVES * (centres(points) - moved) + PHASE)
@@ -31,7 +35,7 @@ def test_a_periodic_mix_can_shift_by_a_fraction_of_a_point(points):
 @pytest.mark.parametrize("points", [16, 24])
 def test_a_walled_mix_can_solve_poissons_equation(points):
     """-u'' = f with u = 0 at both walls: the sine of k half waves is divided by (pi k)^2."""
-    mix = WalledMix(2, 8).requires_grad_(False)
+    mix = WalledSpectralConvolution(2, 8).requires_grad_(False)
     half_waves = AMPLITUDE * (torch.pi * WAVES * centres(points)).sin()
     force = half_waves.sum(0)
     solution = (half_waves / (torch.pi * WAVES) ** 2).sum(0)

@@ -51,6 +51,23 @@ def with_rates(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+def test_a_stack_of_matrices_steps_as_they_do_one_by_one():
+    generator = torch.Generator().manual_seed(1)
+    start, gradients = torch.randn(2, 5, 8, 6, generator=generator)
+    stack = nn.Parameter(start.clone())
+    single = [nn.Parameter(matrix.clone()) for matrix in start]
+    stack.grad = gradients.clone()
+    for matrix, gradient in zip(single, gradients, strict=True):
+        matrix.grad = gradient.clone()
+    for parameters in ([stack], single):
+        group = {"params": parameters, "muon": True, "weight_decay": 0.1}
+        optimizer = MuonAdamW([group], lr=0.05, betas=(0.9, 0.95), momentum=0.9)
+        for _ in range(3):
+            optimizer.step()
+    assert (stack - start).abs().max() > 0.05
+    torch.testing.assert_close(stack, torch.stack(list(single)))
+
+
 def test_it_takes_torchs_steps_on_matrices_and_adamws_on_the_rest():
     """Of the same gradients. torch iterates in bfloat16, whose 8 bits move a step by two hundredths of itself."""
     ours, theirs, start = Network(), Network(), Network()

@@ -149,7 +149,7 @@ def test_latents_of_chosen_rows_are_those_of_their_fields(root, mode):
     for problem in problems(root, mode).values():
         rows = problem.rows("validation")
         latents = problem.latents(rows)
-        fields = torch.from_numpy(problem.fields("validation"))
+        fields = torch.from_numpy(problem.rows_fields(problem.rows("validation")))
         assert latents.shape[:2] == fields.shape[:2] == (len(rows), len(problem.known))
         known = torch.from_numpy(problem.known)
         for row in range(len(rows)):

@@ -6,7 +6,8 @@ and the seconds that the training then really took are told beside the planned o
 an autoencoder's included; validation and caching do not count, for anybody.
 
 Against peers, every entrant is tuned alike: each of `variants` is trained for `TUNING_SHARE` of the seconds, and the
-validation split decides. (The operator tries its own settings too, where they are none of these.) The test split is read once, when all is trained.
+validation split decides. (The operator tries its own settings too, where they are none of these.) The test split is
+read once, when all is trained.
 
 An ablation trains every variant by its own settings and scores it on the validation split.
 """

@@ -10,7 +10,6 @@ from ups.errors import ConfigurationError
 
 _FREE = {"model", "training", "loading", "seed"}
 """Sections that a change may touch: all variants see the same data, on the same machine, scored alike."""
-_SHARED = {"training.operator.residual_fraction"}  # of the trajectories that all are fitted to
 _TAKEN = {"operator", "persistence", "train_mean"}
 """Names of rows that every table has."""
 
@@ -40,17 +39,25 @@ def load_variants(
             raise ConfigurationError(
                 "is the name of another row", where=f"{changes}: {name}", fix="name the change otherwise"
             )
-        foreign = [key for key in keys if str(key).partition(".")[0] not in _FREE or key in _SHARED]
+        foreign = [key for key in keys if str(key).partition(".")[0] not in _FREE]
         if foreign:
             raise ConfigurationError(
                 f"{foreign[0]} may not change, for all variants share data and scoring",
                 where=f"{changes}: {name}",
                 fix=f"change keys of {', '.join(sorted(_FREE))}",
             )
+    held_back = load_configuration(path, overrides).training.operator.residual_fraction
     variants = {}
     for name, keys in named.items():
         try:
-            variants[str(name)] = load_configuration(path, {**(overrides or {}), **keys})
+            variant = load_configuration(path, {**(overrides or {}), **keys})
         except ConfigurationError as error:
             raise ConfigurationError(str(error), where=f"{changes}: {name}") from None
+        if variant.training.operator.residual_fraction != held_back:
+            raise ConfigurationError(
+                "training.operator.residual_fraction may not change, for all variants are fitted to the same trajectories",
+                where=f"{changes}: {name}",
+                fix=f"write {held_back:g}",
+            )
+        variants[str(name)] = variant
     return variants

@@ -587,15 +587,16 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         names = list(self.problems)
-        one_each = {
-            "latent.tokens: {}: give one number per problem": self.model.latent.tokens,
-            "operator.linear_path: {}: give one word per problem": self.model.operator.linear_path,
-        }
-        for message, given in one_each.items():
-            if isinstance(given, dict) and set(given) != set(names):
-                named = f"names {', '.join(sorted(given))}, and the problems are {', '.join(sorted(names))}"
-                raise ValueError(f"model.{message.format(named)}")
         model = self.model
+        for key, given, one in (
+            ("latent.tokens", model.latent.tokens, "number"),
+            ("operator.linear_path", model.operator.linear_path, "word"),
+        ):
+            if isinstance(given, dict) and set(given) != set(names):
+                raise ValueError(
+                    f"model.{key}: names {', '.join(sorted(given))}, and the problems are "
+                    f"{', '.join(sorted(names))}: give one {one} per problem"
+                )
         if isinstance(model.symmetries, dict) and not set(model.symmetries) <= set(names):
             raise ValueError(
                 f"model.symmetries: names {', '.join(sorted(model.symmetries))}, and the problems are "

@@ -40,9 +40,8 @@ def build_model(description: Description) -> nn.Module:
 
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
-    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("trained", "frozen" or "alone", by problem;
-        those without are not named),
-        conserve, time_steps (in frames), average (symmetries by problem).
+    operator: network (kind and sizes, see `ups.models.operators`), linear_path ("trained", "frozen" or "alone", by
+        problem; those without are not named), conserve, time_steps (in frames), average (symmetries by problem).
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
         problem), sampler (arguments of how it is sampled, which its users need besides the network).
     """
@@ -68,8 +67,7 @@ def build_model(description: Description) -> nn.Module:
                     for name, shape in shapes.items()
                     if fits(shape.layout, dim)
                 },
-                linear_path=paths.keys(),
-                linear_alone=[name for name, path in paths.items() if path == "alone"],
+                linear_path=paths,
                 conserve=description["conserve"],
                 time_steps=description["time_steps"],
                 average=description["average"],

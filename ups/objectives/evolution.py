@@ -55,7 +55,8 @@ def forecast(
     if not symmetries:
         return Forecast.single(advance(operator, first, scalars, problem, frames))
     still = torch.zeros(frames, device=first.device)
-    rest, *turned = Frame.group(codec.shape, codec.fields(first[:1, None])[:, 0], symmetries)
+    fields = codec.fields(first[:, None])
+    rest, *turned = Frame.group(codec.shape, fields[:1, 0], symmetries)
     plain = advance(operator, first, scalars, problem, frames)
     rest = rest.repeat(len(first))
     known = None
@@ -66,7 +67,7 @@ def forecast(
     total, squares = torch.zeros_like(plain), torch.zeros_like(plain)
     for element in turned:
         frame = element.repeat(len(first))
-        start = codec.encode(codec.fields(first[:, None]), still[:1], frame, known)[:, 0]
+        start = codec.encode(fields, still[:1], frame, known)[:, 0]
         states = advance(operator, start, scalars, problem, frames)
         difference = codec.encode(frame.leave(codec.fields(states), still), still, rest) - plain
         total = total + difference

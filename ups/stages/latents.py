@@ -63,12 +63,8 @@ class LatentProblem:
         """Rows of a split."""
         return self.source.splits[split] if isinstance(self.source, Dataset) else self.source.rows(split)
 
-    def fields(self, split: str) -> NDArray[np.float32]:
-        """Physical fields [n, t, *grid, C] of a split, as stored: rounded to float16."""
-        return self.rows_fields(self.rows(split))
-
     def rows_fields(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """As `fields`, of some rows."""
+        """Physical fields [n, t, *grid, C] of some rows, as stored: rounded to float16."""
         if isinstance(self.source, Dataset):
             return self.source.fields[rows].astype(np.float16).astype(np.float32)
         return self.source.fields(rows).astype(np.float32)

@@ -24,7 +24,7 @@ def by_walls(shape: ProblemShape) -> str:
     return f"axes_{len(shape.grid)}_{'periodic' if shape.boundary == 'periodic' else 'walled'}"
 
 
-class PeriodicMix(nn.Module):
+class PeriodicSpectralConvolution(nn.Module):
     """Along the first axis of [n, .., W], wave number k <= modes / 2 is multiplied by its own complex matrix."""
 
     def __init__(self, width: int, modes: int) -> None:
@@ -40,7 +40,7 @@ class PeriodicMix(nn.Module):
         return torch.fft.irfft(product.view(waves.shape), n=len(x), dim=0)
 
 
-class WalledMix(nn.Module):
+class WalledSpectralConvolution(nn.Module):
     """Along the first axis of [n, .., W], the cosines and sines of `modes` half waves have a matrix per number."""
 
     def __init__(self, width: int, modes: int) -> None:
@@ -66,7 +66,7 @@ class _Layer(nn.Module):
 
     def __init__(self, axes: int, width: int, modes: int, *, periodic: bool) -> None:
         super().__init__()
-        mix = PeriodicMix if periodic else WalledMix
+        mix = PeriodicSpectralConvolution if periodic else WalledSpectralConvolution
         self.along = nn.ModuleList(mix(width, modes) for _ in range(axes))
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
 

@@ -1,7 +1,7 @@
 """One time step in latents: what surrounds the network that was chosen."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
@@ -29,9 +29,9 @@ class LatentOperator(nn.Module):
     step, for a field that decays would else leave the range that the network was trained on; the network is told
     of it through the dimensionless numbers.
 
-    Where that amplitude never grows and the codec loses nothing, no step makes it grow. A wave that viscosity takes away within a step leaves
-    the network's own error behind, which is like no state of the training; without this bound it was seen to grow
-    by 1.7 in every step that followed.
+    Where that amplitude never grows and the codec loses nothing, no step makes it grow. A wave that viscosity takes
+    away within a step leaves the network's own error behind, which is like no state of the training; without this
+    bound it was seen to grow by 1.7 in every step that followed.
 
     Conserved fields keep their mean exactly: the part of an increment that would change it is taken off, evenly
     over the domain. Or the network's output is a flux, whose differences between neighbouring points are the
@@ -45,13 +45,12 @@ class LatentOperator(nn.Module):
         latent_dim: int,
         *,
         linear: Mapping[str, LinearPath],
-        linear_path: Collection[str],
-        linear_alone: Collection[str] = (),
+        linear_path: Mapping[str, Literal["trained", "frozen", "alone"]],
         conserve: bool | Literal["fluxes"],
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
     ) -> None:
-        """linear: of the problems that have one; linear_path: those with it as part of the step; linear_alone: without the network.
+        """linear: of the problems that have one; linear_path: of those with it as part of the step, or as all of it.
 
         time_steps: that forecasts may take, in frames; one of them is 1.
         average: symmetries that forecasts are averaged over, by problem.
@@ -59,8 +58,7 @@ class LatentOperator(nn.Module):
         super().__init__()
         self.network, self.shapes, self.conserve = network, dict(shapes), conserve
         self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
-        self.linear_path, self.linear_alone = frozenset(linear_path), frozenset(linear_alone)
-        self.time_steps = tuple(time_steps)
+        self.linear_path, self.time_steps = dict(linear_path), tuple(time_steps)
         self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
             key = module_key(name)
@@ -71,8 +69,10 @@ class LatentOperator(nn.Module):
             self.register_buffer(f"unit_{key}", torch.ones(()))
             self.register_buffer(f"bounded_{key}", torch.zeros((), dtype=torch.bool))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
-            if conserve == "fluxes" and conserved_channels(shape):
+            if self._has_fluxes(name):
                 values = shape.layout.patch_points * shape.channels
+                conserved = [channel in conserved_channels(shape) for channel in range(shape.channels)]
+                self.register_buffer(f"conserved_{key}", torch.tensor(conserved), persistent=False)
                 self.register_buffer(f"points_{key}", torch.zeros(latent_dim, values))
                 self.register_buffer(f"latents_{key}", torch.zeros(values, latent_dim))
 
@@ -91,6 +91,10 @@ class LatentOperator(nn.Module):
         if codec.autoencoder.encoder.correction or codec.autoencoder.decoder.correction:
             raise ValueError("amplitude and mean are linear in the latents of a linear codec only")
         key = module_key(codec.problem)
+        encoder, decoder = (
+            cast(nn.Linear, part.linear[key]).weight
+            for part in (codec.autoencoder.encoder, codec.autoencoder.decoder)
+        )
         values = shape.layout.patch_points * shape.channels
         if shape.scales_itself:
             deviation = statistics.latent_deviation.square().mean().sqrt()
@@ -99,19 +103,17 @@ class LatentOperator(nn.Module):
             )
             self.get_buffer(f"unit_{key}").copy_(unit)
             # What a codec leaves out may come back into sight, and the size of its latents may grow.
-            kept = cast(nn.Linear, codec.autoencoder.decoder.linear[key]).weight
-            whole = torch.allclose(kept @ kept.T, torch.eye(len(kept), device=kept.device), atol=1e-4)
+            whole = torch.allclose(
+                decoder @ decoder.T, torch.eye(len(decoder), device=decoder.device), atol=1e-4
+            )
             even = torch.allclose(statistics.latent_deviation, statistics.latent_deviation[0])
             never_grows = all(field.dissipated for field in shape.fields)
             self.get_buffer(f"bounded_{key}").fill_(stays and whole and even and never_grows)
         if conserved:
-            weight = (
-                cast(nn.Linear, codec.autoencoder.decoder.linear[key]).weight * statistics.latent_deviation
-            )
+            weight = decoder * statistics.latent_deviation
             means = weight.view(-1, shape.channels, weight.shape[1]).mean(dim=0)[conserved]
             self.get_buffer(f"mass_{key}").copy_(torch.linalg.qr(means.T.double()).Q.T)
-            if self.conserve == "fluxes":
-                encoder = cast(nn.Linear, codec.autoencoder.encoder.linear[key]).weight
+            if self._has_fluxes(codec.problem):
                 self.get_buffer(f"points_{key}").copy_(weight.T)
                 self.get_buffer(f"latents_{key}").copy_(encoder.T / statistics.latent_deviation)
 
@@ -130,10 +132,10 @@ class LatentOperator(nn.Module):
             state = latents / amplitude
             logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
             scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
-        alone = problem in self.linear_alone
-        increment = torch.zeros_like(state) if alone else self.network(state, scalars, problem)
-        if self.conserve == "fluxes":
-            increment = self.differences(increment, problem)
+        if self.linear_path.get(problem) == "alone":
+            increment = torch.zeros_like(state)
+        else:
+            increment = self.differences(self.network(state, scalars, problem), problem)
         if problem in self.linear_path:
             moved = state
             for _ in range(stride):
@@ -161,17 +163,18 @@ class LatentOperator(nn.Module):
         return module_key(problem) in self.linear
 
     def differences(self, fluxes: Tensor, problem: str) -> Tensor:
-        """Latents of fluxes [B, K, d] to those of their differences, as far as fields are conserved."""
-        shape, key = self.shapes[problem], module_key(problem)
-        channels = conserved_channels(shape)
-        if not channels:
+        """Latents of fluxes [B, K, d] to those of their differences, as far as fields are conserved by them."""
+        if not self._has_fluxes(problem):
             return fluxes
+        shape, key = self.shapes[problem], module_key(problem)
         (points,) = shape.grid
         fields = shape.layout.unpatchify(fluxes @ self.get_buffer(f"points_{key}"))
         moved = (fields.roll(-1, dims=1) - fields) * (points / _FLUX_LENGTHS)
-        kept = torch.zeros(shape.channels, dtype=torch.bool, device=fields.device)
-        kept[channels] = True
-        return shape.layout.patchify(torch.where(kept, moved, fields)) @ self.get_buffer(f"latents_{key}")
+        increments = torch.where(self.get_buffer(f"conserved_{key}"), moved, fields)
+        return shape.layout.patchify(increments) @ self.get_buffer(f"latents_{key}")
+
+    def _has_fluxes(self, problem: str) -> bool:
+        return self.conserve == "fluxes" and bool(conserved_channels(self.shapes[problem]))
 
     def conserving(self, change: Tensor, problem: str) -> Tensor:
         """A change of latents [..., K, d] without the part that changes the mean of conserved fields."""

@@ -1,5 +1,7 @@
 """What is sealed is read back as it was, or the damage is named: never in silence."""
 
+import errno
+import fcntl
 import json
 import random
 import shutil
@@ -215,3 +217,15 @@ def test_unsealed_work_is_invisible(tmp_path):
     write_output(store, STAGE, DIGEST)
     assert store.find(STAGE, DIGEST) is None
     assert list(store) == []
+
+
+def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch):
+    """A lock file that only lies there would outlive its killed holder."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(StorageError, match=r"(?s)\.lock: Function not implemented.*file system that has locks"):
+        with Store(tmp_path).lock(STAGE, DIGEST):
+            pytest.fail("was locked")

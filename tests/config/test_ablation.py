@@ -44,7 +44,7 @@ def test_every_change_is_the_configuration_but_for_its_keys(tmp_path):
             r"changes.yaml: a: training.operator.residual_fraction may not change",
         ),
         (
-            "a: {training.operator: {steps: 20, batch_size: 8, residual_fraction: 0.4}}",
+            "a: {training.operator: {steps: 60, batch_size: 8, residual_fraction: 0.4}}",
             r"changes.yaml: a: training.operator.residual_fraction may not change",
         ),
         ("a: 3", r"changes.yaml: a: must map dotted keys to values\n.*rollout_steps: 4"),

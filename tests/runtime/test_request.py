@@ -1,6 +1,7 @@
 """A request says all that a stage process needs, and comes back from its file as it was."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,19 @@ def test_what_is_written_is_read_back(tmp_path, path):
     assert request.contents == {"download": "c" * 64}
 
 
-def test_the_end_is_told_last(tmp_path):
+def test_the_end_is_told_last(tmp_path, monkeypatch):
+    """When all bytes of the artifact are on the disk: a power cut may follow at once."""
     request = Request(
         tmp_path, tmp_path, "download", "", "", load_configuration(CONFIGS / "burgers_tiny.yaml"), {}, {}
     )
     assert not (tmp_path / "outcome.json").exists()
+    (tmp_path / "output" / "logs").mkdir(parents=True)
+    files = [tmp_path / "output" / name for name in ("model.safetensors", "logs/metrics.jsonl")]
+    for file in files:
+        file.write_text("content")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     request.finish({"problems": {}})
+    told = synced.index((tmp_path / "outcome.json").stat().st_ino)
+    assert {path.stat().st_ino for path in [*files, files[1].parent, request.output]} == set(synced[:told])
     assert json.loads((tmp_path / "outcome.json").read_text()) == {"summary": {"problems": {}}}

@@ -6,7 +6,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import xxhash
 
@@ -118,6 +118,19 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse(error: OSError) -> NoReturn:
+    """For os.walk, which skips a directory that it cannot list, and says nothing."""
+    raise error
+
+
+def sync_tree(directory: Path) -> None:
+    """Flush all files below a directory, and the names by which they are found there, to the disk."""
+    for parent, _, files in os.walk(directory, topdown=False, onerror=refuse):
+        for name in files:
+            sync_file(Path(parent) / name)
+        sync_directory(Path(parent))
+
+
 sync_directory = sync_file  # a rename is durable once its directory is flushed, by the same call
 
 
@@ -127,6 +140,8 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         fix = "free space (`ups cache gc`) or choose another --root; then run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         fix = "make it a directory that you may write to, or choose another --root"
+    elif error.errno == errno.ENOSYS:
+        fix = "choose another --root, on a file system that has locks (flock)"
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         fix = "raise the limit on open files (`ulimit -n`)"
     else:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +21,7 @@ from ups.artifacts.files import (
     fast_sum,
     file_sums,
     is_remains,
+    refuse,
     storage_error,
     sync_directory,
     sync_file,
@@ -57,7 +58,8 @@ class Store:
             StorageError: the store cannot be written.
         """
         path = self._lock_file(stage, digest, "lock")
-        lock = FileLock(path, timeout=timeout)
+        # A soft lock, by the mere presence of a file, would outlive a killed holder.
+        lock = FileLock(path, timeout=timeout, fallback_to_soft=False)
         try:
             lock.acquire()
         except Timeout:
@@ -199,7 +201,7 @@ class Store:
                 files.append(File(name, path.stat().st_size, sums.sha256, sums.xxh3))
             if not files:
                 raise StageError("the stage wrote no files", where=str(output))
-            for directory, _, _ in os.walk(output, topdown=False, onerror=_refuse):
+            for directory, _, _ in os.walk(output, topdown=False, onerror=refuse):
                 sync_directory(Path(directory))
             manifest = Manifest(
                 stage=stage,
@@ -278,15 +280,10 @@ def _problem(path: Path, file: File, *, deep: bool) -> str | None:
     return None if same else "has other content than was sealed"
 
 
-def _refuse(error: OSError) -> NoReturn:
-    """For os.walk, which skips a directory that it cannot list, and says nothing."""
-    raise error
-
-
 def _files_below(directory: Path) -> list[str]:
     """Everything below a directory that is not a directory itself, by relative path."""
     names = []
-    for parent, directories, files in os.walk(directory, onerror=_refuse):
+    for parent, directories, files in os.walk(directory, onerror=refuse):
         links = [name for name in directories if (Path(parent) / name).is_symlink()]
         names += [str((Path(parent) / name).relative_to(directory)) for name in (*files, *links)]
     return sorted(names)

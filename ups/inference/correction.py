@@ -17,7 +17,7 @@ from ups.models.token_grid import TokenGrid
 Sampler = Callable[[Network, Tensor, torch.Generator], Tensor]
 """(raw network, tokens [B, T, K, d] of the shape that is wanted, generator) to clean tokens of that shape."""
 
-_TRAJECTORIES_AT_ONCE = 16
+_TRAJECTORIES_AT_ONCE = 4  # of 16 members: larger batches leave a core's cache, and take longer
 
 
 def diffusion_sampler(steps: int, sigma_min: float, centre: float) -> Sampler:

@@ -11,6 +11,8 @@ from ups.models.operators import LatentOperator
 from ups.models.residual import Forecast
 from ups.problems import Symmetry
 
+_STATES_AT_ONCE = 64  # of all elements of a group: many small batches take longer than few
+
 
 @dataclass(frozen=True)
 class Evolution:
@@ -56,19 +58,23 @@ def forecast(
         return Forecast.single(advance(operator, first, scalars, problem, frames))
     still = torch.zeros(frames, device=first.device)
     fields = codec.fields(first[:, None])
-    rest, *turned = Frame.group(codec.shape, fields[:1, 0], symmetries)
-    plain = advance(operator, first, scalars, problem, frames)
-    rest = rest.repeat(len(first))
+    rest, *turned = (
+        element.repeat(len(first)) for element in Frame.group(codec.shape, fields[:1, 0], symmetries)
+    )
     known = None
     if codec.shape.partly_known:
         given = torch.tensor([field.given for field in codec.shape.fields], device=first.device)
         known = given.expand(len(first), 1, -1)
+    starts = [first, *(codec.encode(fields, still[:1], frame, known)[:, 0] for frame in turned)]
+    forecasts: list[Tensor] = []
+    at_once = max(1, _STATES_AT_ONCE // len(first))
+    while some := starts[len(forecasts) : len(forecasts) + at_once]:
+        states = advance(operator, torch.cat(some), scalars.repeat(len(some), 1), problem, frames)
+        forecasts += states.split(len(first))
+    plain, *others = forecasts
     # Sums of differences: elements differ by thousandths, of whose squares float32 would lose most.
     total, squares = torch.zeros_like(plain), torch.zeros_like(plain)
-    for element in turned:
-        frame = element.repeat(len(first))
-        start = codec.encode(fields, still[:1], frame, known)[:, 0]
-        states = advance(operator, start, scalars, problem, frames)
+    for frame, states in zip(turned, others, strict=True):
         difference = codec.encode(frame.leave(codec.fields(states), still), still, rest) - plain
         total = total + difference
         squares = squares + difference.square()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ups.artifacts.files import write_json
+from ups.artifacts.files import sync_tree, write_json
 from ups.config import Configuration
 
 
@@ -50,5 +50,7 @@ class Request:
         )
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Say, last of all, that every file of the artifact is written."""
+        """Say, last of all, that every file of the artifact is written, and on the disk: whoever finds these words
+        after a power cut seals what lies there."""
+        sync_tree(self.output)
         write_json(self.work / "outcome.json", {"summary": summary})

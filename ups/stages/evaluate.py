@@ -56,7 +56,9 @@ def run(request: Request) -> None:
             if settings.outside is not None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
                 trial = make_trial(name, beyond, SPLIT, configuration, ranks.device, mean=None)
-                results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
+                results = score_all(
+                    surrogate, trial, batch_size=settings.batch_size, seed=settings.seed, equivariance=False
+                )
                 outside += result_records(results, trial.setting)
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))

@@ -166,6 +166,7 @@ def train(
         if stop and not last:
             if ranks.is_first:
                 (work / "interrupted.json").write_text(json.dumps({"step": state.step}))
+            ranks.barrier()  # a rank that left would have the launcher end the others, and the first still writes
             raise Interrupted(
                 f"stopped by a signal at step {state.step} of {settings.steps}; a checkpoint is written",
                 where=settings.stage,

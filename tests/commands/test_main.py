@@ -88,6 +88,18 @@ def test_wrong_arguments_are_2(answer, arguments):
             "preflight error: execution.device: no CUDA device, or this torch is built without CUDA\n  fix: ",
         ),
         (
+            ["plan", TINY, "--set", "execution.threads=1000"],
+            3,
+            "preflight error: execution.threads: 1000 threads for each process, and this process may use ",
+        ),
+        (
+            ["run", TINY, "--root", "/proc/here"],
+            4,
+            "storage error: /proc: Permission denied\n  fix: make it a directory that you may write to",
+        ),
+        (["stage", "cache-encode", "absent.yaml"], 2, "absent.yaml: no such file"),
+        (["run", "absent.yaml", "--until", "cache-encode"], 2, "absent.yaml: no such file"),
+        (
             [
                 "plan", TINY, "--set",
                 "data={source: file, path: /absent.hdf5, trajectories: {train: 9, validation: 9, test: 9}}",
@@ -214,6 +226,26 @@ def test_a_finished_run_is_cached_and_shows_its_results(finished_root, tmp_path)
     records = [json.loads(line) for line in (Path(report).parent / "metrics.jsonl").read_text().splitlines()]
     assert {record["stage"] for record in records} == {"autoencoder", "operator", "diffusion", "consistency"}
     assert len(records) == len((finished_root[1] / "metrics.jsonl").read_text().splitlines())
+
+
+def test_a_run_is_found_by_its_name(finished_root, tmp_path, answer):
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    (directory,) = (root / "runs").iterdir()
+    (directory / "report.html").unlink()
+    code, output, _ = answer("report", directory.name, "--root", root)
+    assert code == 0
+    assert output.splitlines()[-1] == str(directory / "report.html")
+    assert (directory / "report.html").is_file()
+
+
+def test_whoever_may_read_the_run_may_read_its_weights(finished_root):
+    modes = {
+        path.stat().st_mode
+        for path in (finished_root[0] / "artifacts").glob("[!.]*/*/**/*")
+        if path.is_file()
+    }
+    assert len(modes) == 1
 
 
 def test_a_finished_run_needs_no_torch_in_its_own_process(finished_root, tmp_path):

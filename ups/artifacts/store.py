@@ -217,6 +217,11 @@ class Store:
                 seconds=round(seconds, 3),
             )
             write_json(output / MANIFEST, manifest.to_json())
+            mode = (
+                (output / MANIFEST).stat().st_mode
+            )  # some libraries write files that only their owner may read
+            for file in files:
+                (output / file.path).chmod(mode)
             final.parent.mkdir(parents=True, exist_ok=True)
             output.rename(final)
             for directory in (final.parent, self.artifacts, self.root):  # any of them may be new

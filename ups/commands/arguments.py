@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ups.config import Configuration, load_configuration
 from ups.config.load import parse_overrides
+from ups.config.schema import STAGES
 from ups.pipeline.device import resolve
 
 
@@ -28,6 +30,19 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", type=Path, help="where artifacts/ and runs/ are (default: $UPS_ROOT, else here)"
     )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """RUN and --root; `ups.pipeline.run.find_run` says where it is."""
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="directory below runs/, by its path or its name"
+    )
+    add_root(parser)
+
+
+def add_stage(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    """An argument that names a stage; the hyphens of the Prefect UI are understood too."""
+    parser.add_argument(name, choices=STAGES, type=lambda text: text.replace("-", "_"), **options)
 
 
 def count(text: str) -> int:

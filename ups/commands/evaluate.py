@@ -4,14 +4,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
-from ups.commands.arguments import count
+from ups.commands.arguments import add_run, count
 from ups.commands.tables import result_tables, show
+from ups.pipeline.device import Device
+from ups.pipeline.run import find_run
 from ups.pipeline.scoring import score_on_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory below runs/")
+    add_run(parser)
     parser.add_argument(
         "--file",
         type=Path,
@@ -31,17 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode and score on the file's own grid, where that is finer than the model's",
     )
+    parser.add_argument(
+        "--device", choices=get_args(Device), help="score on this device instead of the one of the run"
+    )
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
 
 def execute(options: argparse.Namespace) -> None:
     """Print the result table or the records; progress goes to standard error."""
     table = score_on_file(
-        options.run.absolute(),
+        find_run(options.run, options.root),
         options.file,
         rows=options.rows,
         problem=options.problem,
         at_file_resolution=options.at_file_resolution,
+        device=options.device,
         on_line=lambda line: print(line, file=sys.stderr),
     )
     if options.json:

@@ -4,10 +4,10 @@ import argparse
 import time
 
 from ups.artifacts.files import read_json
-from ups.commands.arguments import add_configuration, add_root
+from ups.commands.arguments import add_configuration, add_root, add_stage
 from ups.commands.tables import console, plan_table, result_tables, seed_tables, show
 from ups.config.load import parse_overrides
-from ups.config.schema import STAGES, StageName
+from ups.config.schema import StageName
 from ups.pipeline.execute import Built
 from ups.pipeline.run import OUTSIDE, Run, overrides_by_seed, run_all
 
@@ -15,7 +15,7 @@ from ups.pipeline.run import OUTSIDE, Run, overrides_by_seed, run_all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_configuration(parser)
     add_root(parser)
-    parser.add_argument("--until", choices=STAGES, default="evaluate", help="last stage to run")
+    add_stage(parser, "--until", default="evaluate", help="last stage to run")
 
 
 def execute(options: argparse.Namespace) -> None:

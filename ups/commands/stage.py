@@ -2,7 +2,7 @@
 
 import argparse
 
-from ups.commands.arguments import add_configuration, add_root
+from ups.commands.arguments import add_configuration, add_root, add_stage
 from ups.commands.run import follow
 from ups.config.load import parse_overrides
 from ups.config.schema import STAGES
@@ -10,7 +10,7 @@ from ups.pipeline.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stage", metavar="NAME", choices=STAGES, help=", ".join(STAGES))
+    add_stage(parser, "stage", metavar="NAME", help=", ".join(STAGES))
     add_configuration(parser)
     add_root(parser)
 

@@ -1,7 +1,8 @@
-"""What `device: auto` stands for on this machine, found without importing torch."""
+"""What a configuration asks of this machine, and what `device: auto` stands for on it; torch is not imported."""
 
 import ctypes
 import importlib.util
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,26 @@ def resolve(configuration: Configuration) -> Configuration:
     """Replace every `auto` by the choice made for this machine, before digests are taken.
 
     Raises:
-        PreflightError: CUDA is asked for and there is none.
+        PreflightError: CUDA is asked for and there is none, or more threads than there are cores, which would wait
+            for each other.
     """
     execution = configuration.execution
+    cores = usable_cores()
+    if execution.threads > cores:
+        raise PreflightError(
+            f"{execution.threads} threads for each process, and this process may use {cores} cores",
+            where="execution.threads",
+            fix=f"set execution.threads to at most {cores}",
+        )
     device = resolve_device(execution.device, where="execution.device")
     if device == execution.device:
         return configuration
     return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
+
+
+def usable_cores() -> int:
+    """Of this process: a container or a scheduler may give it fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
 
 
 def resolve_device(device: Device, *, where: str) -> Literal["cpu", "cuda"]:

@@ -41,6 +41,12 @@ def find_root(root: str | Path | None) -> Path:
     return Path(root or os.environ.get("UPS_ROOT") or ".").absolute()
 
 
+def find_run(name: Path, root: Path | None) -> Path:
+    """The directory of a run that is given by its path, or by its name below the root's `runs/`."""
+    named = find_root(root) / RUNS / name
+    return named if not name.exists() and named.is_dir() else name.absolute()
+
+
 class Run:
     """One execution of a configuration.
 

@@ -9,7 +9,7 @@ from ups.artifacts import Artifact, Manifest, Store
 from ups.artifacts.files import read_json
 from ups.config.load import load_configuration
 from ups.errors import ConfigurationError
-from ups.pipeline.device import resolve
+from ups.pipeline.device import Device, resolve, resolve_device, usable_cores
 from ups.pipeline.tool import run_tool
 
 _NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
@@ -56,6 +56,7 @@ def score_on_file(
     rows: int,
     problem: str | None = None,
     at_file_resolution: bool = False,
+    device: Device | None = None,
     on_line: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Records of every model of a run on the first trajectories of a file.
@@ -63,6 +64,7 @@ def score_on_file(
     Args:
         problem: of the run, that the file belongs to; None: recognised by the file's layout.
         at_file_resolution: decode and score on the file's own grid, where that is finer than the model's.
+        device: to score on; None: the run's. With no more threads than there are cores, whatever the run had.
 
     Raises:
         ConfigurationError, IntegrityError: see `run_artifacts`; or the run has no such problem, or the file may
@@ -71,7 +73,12 @@ def score_on_file(
     """
     with ExitStack() as leases:
         artifacts = run_artifacts(run, leases)
-        configuration = resolve(load_configuration(run / "config.yaml"))
+        configuration = load_configuration(run / "config.yaml")
+        here: dict[str, Any] = {"threads": min(configuration.execution.threads, usable_cores())}
+        if device is not None:
+            here["device"] = resolve_device(device, where="--device")
+        execution = configuration.execution.model_copy(update=here)
+        configuration = resolve(configuration.model_copy(update={"execution": execution}))
         summary = run_tool(
             "ups.stages.score_file",
             {

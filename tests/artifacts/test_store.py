@@ -226,7 +226,10 @@ def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(
-        StorageError, match=r"(?s)\.lock: Function not implemented.*file system that has locks"
-    ), Store(tmp_path).lock(STAGE, DIGEST):
+    with (
+        pytest.raises(
+            StorageError, match=r"(?s)\.lock: Function not implemented.*file system that has locks"
+        ),
+        Store(tmp_path).lock(STAGE, DIGEST),
+    ):
         pytest.fail("was locked")

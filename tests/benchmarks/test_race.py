@@ -89,6 +89,7 @@ class Stages:
         request.finish({})
 
     def cache_encode(self, request: Request) -> None:
+        request.output.mkdir(parents=True, exist_ok=True)
         request.finish({})
 
     def operator(self, request: Request) -> None:

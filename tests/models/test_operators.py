@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ups.config.schema import OPERATORS
 from ups.models.embedding import module_key
-from ups.models.operators.convolution import TokenConvolution
+from ups.models.operators.convolution import ResidualConvolutions, TokenConvolution
 from ups.models.shape import ProblemShape
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -180,3 +180,21 @@ def test_a_convolution_is_torchs_with_the_padding_of_its_boundary(tokens, dilati
     torch.testing.assert_close(
         convolution(x, boundary), expected.movedim((0, 1), (-2, -1)), rtol=1e-5, atol=1e-5
     )
+
+
+def test_modulation_gives_every_convolution_a_factor_and_a_shift():
+    """None at first; with factors of zero each adds its activated shift, whatever the state."""
+    torch.manual_seed(0)
+    layers = ResidualConvolutions(1, width=4, dilations=[1, 2], modulated=True).requires_grad_(False)
+    x, condition = normal(5, 3, 4), normal(3, 4, seed=1)
+    plain = ResidualConvolutions(1, width=4, dilations=[1, 2]).requires_grad_(False)
+    plain.load_state_dict({name: w for name, w in layers.state_dict().items() if "modulation" not in name})
+    assert torch.equal(layers(x, "periodic", condition), plain(x, "periodic", condition))
+    assert layers.modulation is not None
+    factors_and_shifts = layers.modulation.bias.view(2, 2, 4)
+    factors_and_shifts[:, 0], factors_and_shifts[:, 1] = -1.0, 0.3
+    moved = x + 2 * torch.nn.functional.gelu(torch.tensor(0.3), approximate="tanh")
+    torch.testing.assert_close(layers(x, "periodic", condition), moved)
+    torch.nn.init.normal_(layers.modulation.weight)
+    change = layers(x, "periodic", condition) - layers(x, "periodic", condition + 1)
+    assert (change.abs() > 1e-4).all()

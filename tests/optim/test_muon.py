@@ -159,7 +159,7 @@ def test_every_trainable_parameter_is_claimed_exactly_once(kind, linear_path, ra
 
 SIZES: dict[str, dict[str, Any]] = {
     "transformer": {"width": 16, "depth": 2, "heads": 2, "ratio": 2},
-    "convolution": {"width": 16, "dilations": [1, 2]},
+    "convolution": {"width": 16, "dilations": [1, 2], "modulated": True},
     "pdet_unet": {"width": 16, "depth": 1, "levels": 1, "heads": 2, "ratio": 2},
     "hybrid": {"width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2},
 }
@@ -181,7 +181,18 @@ def test_muon_steps_what_maps_hidden_channels_to_hidden_channels(kind):
         assert model.get_parameter(name).ndim == 2
         assert min(model.get_parameter(name).shape) >= 16
     others = {name for name in names.values() if model.get_parameter(name).ndim >= 2} - hidden
-    expected = ("embedding", "lift", "output", "condition", "walls", "linear", "merge", "split", "boundary")
+    expected = (
+        "embedding",
+        "lift",
+        "output",
+        "condition",
+        "modulation",
+        "walls",
+        "linear",
+        "merge",
+        "split",
+        "boundary",
+    )
     assert all(any(part in name for part in expected) for name in others), others
 
 

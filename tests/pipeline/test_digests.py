@@ -54,6 +54,7 @@ OF_OPERATORS: dict[str, Any] = {
     "ratio": 3,
     "levels": 1,
     "dilations": [1],
+    "modulated": True,
     "modes": 2,
     "padding": 4,
 }

@@ -108,6 +108,11 @@ class ConvolutionOperator(OperatorSettings):
         min_length=1,
         description="of each residual convolution, in tokens",
     )
+    modulated: bool = Field(
+        default=False,
+        description="every convolution is told the dimensionless numbers, and not the first alone: what lets one model "
+        "tell several viscosities apart",
+    )
 
 
 class UNetOperator(Transformer, OperatorSettings):

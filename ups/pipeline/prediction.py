@@ -152,7 +152,7 @@ def _network(configuration: Configuration, network: Operator) -> int:
     dim, width = configuration.model.latent.dim, getattr(network, "width", 0)
     match network:
         case ConvolutionOperator():
-            hidden = len(network.dilations) * sum(3**n for n in axes) * width**2
+            hidden = len(network.dilations) * sum(3**n + 2 * network.modulated for n in axes) * width**2
         case HybridOperator():
             blocks = len(network.dilations)
             hidden = blocks * sum(3**n for n in axes) * width**2

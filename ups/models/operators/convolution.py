@@ -50,15 +50,30 @@ class TokenConvolution(nn.Module):
 
 
 class ResidualConvolutions(nn.Module):
-    """A residual convolution for each dilation, one after the other: [*tokens, B, W] to the same."""
+    """A residual convolution for each dilation, one after the other: [*tokens, B, W] to the same.
 
-    def __init__(self, axes: int, *, width: int, dilations: Sequence[int]) -> None:
+    Modulated, each is told the condition [B, W], which gives it a shift and a factor (Perez et al. 2018,
+    arXiv:1709.07871, eq. 2); none at first.
+    """
+
+    def __init__(self, axes: int, *, width: int, dilations: Sequence[int], modulated: bool = False) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(TokenConvolution(axes, width, dilation) for dilation in dilations)
+        self.modulation = nn.Linear(width, 2 * width * len(dilations)) if modulated else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, boundary: Boundary) -> Tensor:
-        for convolution in self.convolutions:
-            x = x + F.gelu(convolution(x, boundary), approximate="tanh")
+    def forward(self, x: Tensor, boundary: Boundary, condition: Tensor) -> Tensor:
+        changes: Sequence[Tensor | None] = [None] * len(self.convolutions)
+        if self.modulation is not None:
+            changes = self.modulation(F.silu(condition)).chunk(len(changes), dim=-1)
+        for convolution, change in zip(self.convolutions, changes, strict=True):
+            y = convolution(x, boundary)
+            if change is not None:
+                factor, shift = change.chunk(2, dim=-1)
+                y = y * (1 + factor) + shift
+            x = x + F.gelu(y, approximate="tanh")
         return x
 
 

@@ -85,7 +85,7 @@ class FactorizedFourierLayers(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(_Layer(axes, width, modes, periodic=periodic) for _ in range(depth))
 
-    def forward(self, x: Tensor, boundary: Boundary) -> Tensor:
+    def forward(self, x: Tensor, boundary: Boundary, condition: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
         return x

@@ -70,7 +70,7 @@ class FourierLayers(nn.Module):
         self.axes, self.padding = axes, padding
         self.blocks = nn.ModuleList(_Layer(axes, width, modes) for _ in range(depth))
 
-    def forward(self, x: Tensor, boundary: Boundary) -> Tensor:
+    def forward(self, x: Tensor, boundary: Boundary, condition: Tensor) -> Tensor:
         tokens, padding = x.shape[: self.axes], 0 if boundary == "periodic" else self.padding
         y = F.pad(x.movedim(-2, 0), (0, 0, *(0, padding) * self.axes)).contiguous()
         for block in self.blocks:

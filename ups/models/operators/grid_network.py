@@ -24,8 +24,9 @@ def sharers(
 class GridNetwork(nn.Module):
     """Tokens [B, K, inputs] and scalars [B, S] to tokens [B, K, outputs]; zero for a fresh network.
 
-    Between the maps in and out lies a body: forward(x [*tokens, B, W], boundary) to the same shape. Axes of space
-    come first, for shifting tokens then moves whole blocks of memory.
+    Between the maps in and out lies a body: forward(x [*tokens, B, W], boundary, condition [B, W]) to the shape of x.
+    Axes of space come first, for shifting tokens then moves whole blocks of memory. Every token is told the condition
+    before the body, which may make more of it.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class GridNetwork(nn.Module):
 
     def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
         shape = self.shapes[problem]
-        x = self.walls[module_key(problem)](self.lift(tokens) + self.condition(scalars, problem).unsqueeze(1))
+        condition = self.condition(scalars, problem)
+        x = self.walls[module_key(problem)](self.lift(tokens) + condition.unsqueeze(1))
         x = x.transpose(0, 1).unflatten(0, shape.tokens)
-        x = self.bodies[self.shared(shape)](x, shape.boundary)
+        x = self.bodies[self.shared(shape)](x, shape.boundary, condition)
         return self.output(self.projection(x)).flatten(0, len(shape.tokens) - 1).transpose(0, 1)

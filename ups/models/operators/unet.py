@@ -86,7 +86,7 @@ class UNet(nn.Module):
         self.middle = _Level(axes, width * 2**levels, depth)
         self.up = nn.ModuleList(_Up(axes, w, depth) for w in reversed(widths))
 
-    def forward(self, x: Tensor, boundary: Boundary) -> Tensor:
+    def forward(self, x: Tensor, boundary: Boundary, condition: Tensor) -> Tensor:
         kept = []
         for down in self.down:
             own, x = down(x, boundary)

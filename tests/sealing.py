@@ -32,5 +32,10 @@ def sealed(
     """Work and seal."""
     write_output(store, stage, digest, files)
     return store.seal(
-        stage, digest, recipe={"stage": stage}, inputs=dict(inputs or {}), summary=summary or {}, seconds=0.5
+        stage,
+        digest,
+        derivation={"stage": stage},
+        inputs=dict(inputs or {}),
+        summary=summary or {},
+        seconds=0.5,
     )

@@ -99,6 +99,22 @@ def test_work_and_quarantine_go(tmp_path):
     assert not place.exists()
 
 
+def test_work_that_a_run_can_go_on_with_stays_unless_it_is_asked_for(tmp_path):
+    store = Store(tmp_path)
+    for digest in (A, B):
+        write_output(store, "operator", digest)
+    planned = [{"stage": "operator", "digest": A}, {"stage": "diffusion", "digest": None}]
+    write_json(tmp_path / "runs" / "20260101-x" / "plan.json", planned)
+    reason = "run 20260101-x can go on with it (--include-work removes it)"
+    assert kept_and_removed(store) == ({A: reason}, [B])
+    assert kept_and_removed(store, policy=Policy(include_work=True)) == ({}, [A])
+    write_json(tmp_path / "runs" / "20260101-x" / "plan.json", {})
+    assert kept_and_removed(store) == ({}, [])
+    write_json(tmp_path / "runs" / "20260101-x" / "plan.json", ["operator"])
+    with pytest.raises(IntegrityError, match=r"plan\.json: is no plan"):
+        kept_and_removed(store)
+
+
 def test_what_a_killed_gc_left_goes(tmp_path):
     store = Store(tmp_path)
     sealed(store, "download", A).path.rename(store.artifacts / "download" / ".removed-aaaa-1")

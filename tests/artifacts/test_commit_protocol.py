@@ -74,7 +74,7 @@ def calls(action: Callable[[], object]) -> list[tuple[str, int]]:
 
 
 def seal(root: Path) -> None:
-    sealed_files = {"recipe": {}, "inputs": {}, "summary": {}, "seconds": 1.0}
+    sealed_files = {"derivation": {}, "inputs": {}, "summary": {}, "seconds": 1.0}
     Store(root).seal(STAGE, DIGEST, **sealed_files)
 
 

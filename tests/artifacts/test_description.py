@@ -37,7 +37,7 @@ def cache(tmp_path) -> Artifact:
     latents[:] = np.ones(latents.shape, np.float16)
     fields = group.create_array("fields/u", shape=(8, 9), chunks=(2, 9), shards=(4, 9), dtype="float32")
     fields[:4] = 1.0  # of two shards one is written
-    return store.seal("cache_encode", A, recipe={}, inputs={}, summary={}, seconds=1.0)
+    return store.seal("cache_encode", A, derivation={}, inputs={}, summary={}, seconds=1.0)
 
 
 def test_arrays_and_groups_are_described_as_zarr_sees_them(cache):

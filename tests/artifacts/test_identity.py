@@ -5,10 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import CONFIGS, TINY
 
 from ups.artifacts import identity
+from ups.config import Configuration, load_configuration
 from ups.pipeline.graph import GRAPH
 
+BURGERS = load_configuration(TINY)
+OUTSIDE = load_configuration(TINY, {"evaluation.outside": {"trajectories": 2}})
+MIX = load_configuration(CONFIGS / "mix_tiny.yaml")
 PACKAGE = Path(identity.__file__).resolve().parent.parent
 
 
@@ -18,14 +23,19 @@ def package(tmp_path, monkeypatch):
     copy = tmp_path / "ups"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(identity, "_PACKAGE", copy)
-    identity.code_identity.cache_clear()
+    forget()
     yield copy
-    identity.code_identity.cache_clear()
+    forget()
 
 
-def identities() -> dict[str, str]:
+def forget() -> None:
     identity.code_identity.cache_clear()
-    return {name: identity.code_identity(stage.module) for name, stage in GRAPH.items()}
+    identity._read.cache_clear()
+
+
+def identities(configuration: Configuration = BURGERS) -> dict[str, identity.Code]:
+    forget()
+    return {name: identity.code_identity(*stage.modules(configuration)) for name, stage in GRAPH.items()}
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
@@ -35,7 +45,7 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
 
 
 def test_stages_differ(package):
-    assert len(set(identities().values())) == len(GRAPH)
+    assert len({str(code) for code in identities().values()}) == len(GRAPH)
 
 
 def test_comments_docstrings_and_layout_do_not_count(package):
@@ -57,11 +67,32 @@ def test_a_loss_changes_who_uses_it(package):
     assert changed == {"autoencoder", "operator", "evaluate"}
 
 
-def test_a_solver_changes_the_data_and_what_is_solved_outside_their_range(package):
+@pytest.mark.parametrize(
+    ("solver", "constant", "configuration", "expected"),
+    [
+        ("burgers", "_BLOCK_CELLS_CPU", BURGERS, {"download"}),
+        (
+            "burgers",
+            "_BLOCK_CELLS_CPU",
+            OUTSIDE,
+            {"download", "evaluate"},
+        ),  # which solves some trajectories itself
+        ("advection", "_BLOCK_VALUES", OUTSIDE, set()),
+        ("advection", "_BLOCK_VALUES", MIX, {"download"}),
+        ("darcy", "_BLOCK_CELLS_CPU", MIX, {"download"}),
+    ],
+)
+def test_a_solver_changes_the_data_that_it_makes(package, solver, constant, configuration, expected):
+    before = identities(configuration)
+    edit(package / "physics" / f"{solver}.py", rf"\n{constant} = ", f"\nEXTRA = 1\n{constant} = ")
+    changed = {name for name, value in identities(configuration).items() if value != before[name]}
+    assert changed == expected
+
+
+def test_what_fetches_counts_where_something_is_fetched(package):
     before = identities()
-    edit(package / "physics" / "advection.py", r"_BLOCK_VALUES = 4_194_304", "_BLOCK_VALUES = 4096")
-    changed = {name for name, value in identities().items() if value != before[name]}
-    assert changed == {"download", "evaluate"}
+    edit(package / "transfer" / "download.py", r"\ndef ", "\nEXTRA = 1\n\n\ndef ")
+    assert identities() == before
 
 
 def test_how_a_run_is_asked_for_does_not_count(package):
@@ -77,12 +108,20 @@ def test_how_a_run_is_asked_for_does_not_count(package):
     assert identities() == before
 
 
-def test_library_versions_count(package, monkeypatch):
+@pytest.mark.parametrize(
+    ("library", "release", "changed"),
+    [
+        ("numpy", "0.0", set(GRAPH)),
+        ("zarr", "0.0.0", {"cache_encode"}),
+        ("zarr", "{}.999", set()),  # a patch release
+    ],
+)
+def test_versions_count_of_libraries_that_are_imported(package, monkeypatch, library, release, changed):
     before = identities()
     real = identity.version
-    monkeypatch.setattr(identity, "version", lambda name: "0.0" if name == "numpy" else real(name))
-    after = identities()
-    assert all(after[name] != before[name] for name in GRAPH)
+    other = release.format(".".join(real(library).split(".")[:2]))
+    monkeypatch.setattr(identity, "version", lambda name: other if name == library else real(name))
+    assert {name for name, code in identities().items() if code != before[name]} == changed
 
 
 @pytest.mark.parametrize(
@@ -101,7 +140,7 @@ def test_imports_are_found_in_every_form(line, expected):
     import ast
 
     found = identity._imports(ast.parse(line), "ups.p.m", is_package=False)
-    assert set(found) == expected
+    assert {name for name in found if name.startswith("ups.")} == expected
 
 
 def test_imports_of_a_package_are_relative_to_itself():

@@ -2,7 +2,9 @@
 
 import errno
 import fcntl
+import hashlib
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from sealing import FILES, sealed, write_output
 
 from ups.artifacts import Manifest, Store
+from ups.artifacts.files import canonical_json, write_json
 from ups.artifacts.manifest import MANIFEST, Artifact
 from ups.errors import IntegrityError, StageError, StorageError
 
@@ -45,6 +48,28 @@ def test_what_is_sealed_is_found_and_the_work_is_gone(tmp_path):
     assert found.manifest.summary == {"rows": 3}
     assert not store.work(STAGE, DIGEST).exists()
     assert list(store) == [found.path]
+
+
+def test_who_planned_reads_no_bytes_and_finds_what_was_written_to(tmp_path):
+    artifact = sealed(Store(tmp_path))
+    file = artifact.path / "model.bin"
+    content, status = file.read_bytes(), file.stat()
+    assert Store(tmp_path).is_unchanged(artifact)
+    file.write_bytes(bytes(len(content)))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # the time of the change of its status stays
+    assert not Store(tmp_path).is_unchanged(artifact)
+    file.write_bytes(content)
+    assert not Store(tmp_path).is_unchanged(artifact)
+    Store(tmp_path).verify(artifact)
+    assert Store(tmp_path).is_unchanged(artifact)
+    shutil.copytree(artifact.path, tmp_path / "copy")
+    shutil.rmtree(artifact.path)
+    assert not Store(tmp_path).is_unchanged(artifact)
+    (tmp_path / "copy").rename(artifact.path)
+    assert not Store(tmp_path).is_unchanged(artifact), "other files, whose bytes nobody has read"
+    Store(tmp_path).verify(artifact)
+    Store(tmp_path).remove(artifact.path)
+    assert not list((tmp_path / "artifacts" / ".verified").iterdir())
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -133,11 +158,25 @@ def test_an_artifact_under_another_digest_is_refused(tmp_path):
         store.find(STAGE, "e" * 64)
 
 
+def test_a_manifest_of_the_first_schema_is_read(tmp_path):
+    """What it called a recipe is a derivation."""
+    artifact = sealed(Store(tmp_path))
+    values = artifact.manifest.to_json()
+    del values["sum"]
+    values |= {"schema": 1, "recipe": values.pop("derivation")}
+    write_json(artifact.path / MANIFEST, values | {"sum": hashlib.sha256(canonical_json(values)).hexdigest()})
+    found = Store(tmp_path).find(STAGE, DIGEST)
+    assert found is not None
+    assert found.manifest.derivation == artifact.manifest.derivation
+    assert found.manifest.content == artifact.manifest.content
+    Store(tmp_path).verify(found)
+
+
 def test_a_manifest_of_another_schema_is_refused(tmp_path):
     artifact = sealed(Store(tmp_path))
     values = json.loads((artifact.path / MANIFEST).read_text())
     (artifact.path / MANIFEST).write_text(json.dumps(values | {"schema": 99}))
-    with pytest.raises(IntegrityError, match="schema 99, expected 1"):
+    with pytest.raises(IntegrityError, match="schema 99, expected 2"):
         Manifest.read(artifact.path / MANIFEST)
 
 
@@ -168,7 +207,7 @@ def test_nothing_is_not_sealed(tmp_path):
     store = Store(tmp_path)
     store.work(STAGE, DIGEST).mkdir(parents=True)
     with pytest.raises(StageError, match="wrote no files"):
-        store.seal(STAGE, DIGEST, recipe={}, inputs={}, summary={}, seconds=0)
+        store.seal(STAGE, DIGEST, derivation={}, inputs={}, summary={}, seconds=0)
     assert store.find(STAGE, DIGEST) is None
 
 

@@ -22,7 +22,7 @@ from ups.commands.cache import _age, _size
 from ups.commands.main import main
 from ups.config import load_configuration
 from ups.pipeline.graph import GRAPH
-from ups.pipeline.plan import make_recipes
+from ups.pipeline.plan import derive
 
 A, B, C, D = (f"{letter}{letter}11" + letter * 60 for letter in "abcd")
 ACTIONS = ["ls", "show", "verify", "gc", "why", "pin", "unpin"]
@@ -144,7 +144,7 @@ def test_ls_accounts_for_the_disk(answer, store, tmp_path):
     on_disk = sum(
         path.stat().st_size
         for path in (tmp_path / "artifacts").rglob("*")
-        if path.is_file() and not {".locks", ".pins"} & set(path.parts)
+        if path.is_file() and not {".locks", ".pins", ".verified"} & set(path.parts)
     )
     assert sum(row["bytes"] for row in rows) == on_disk
     assert [row["kind"] for row in rows] == ["artifact"] * 4 + ["work", "quarantine"]
@@ -193,7 +193,7 @@ def test_show_tells_what_an_artifact_is(answer, store):
     assert answer("show", f"operator/{B}")[1] == text
     described = json.loads(answer("show", "operator/bb11", "--json")[1])
     assert described["digest"] == B
-    assert described["recipe"] == {"stage": "operator"}
+    assert described["derivation"] == {"stage": "operator"}
     assert len(described["files"]) == 4
 
 
@@ -323,15 +323,18 @@ def test_pins_come_and_go(answer, store):
 
 
 def test_why_in_a_process_of_its_own(tmp_path):
-    """Digests are those of any other process; torch is not needed to compare recipes."""
+    """Digests are those of any other process; torch is not needed to compare derivations."""
     store = Store(tmp_path)
     configuration = load_configuration(TINY, {"execution.device": "cpu", "data.nu": 0.02})
     built: dict[str, Artifact] = {}
-    for name, recipe in make_recipes(configuration, store).items():
-        write_output(store, name, digest_of(recipe))
-        inputs = {i: built[i] for i in GRAPH[name].inputs}
+    for name, stage in GRAPH.items():
+        inputs = {i: built[i] for i in stage.inputs}
+        derivation = derive(name, configuration, inputs, store)
+        digest = digest_of(derivation)
+        write_output(store, name, digest)
+        summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
         built[name] = store.seal(
-            name, digest_of(recipe), recipe=recipe, inputs=inputs, summary={}, seconds=1.0
+            name, digest, derivation=derivation, inputs=inputs, summary=summary, seconds=1.0
         )
     options = ("--root", tmp_path, "--set", "execution.device=cpu")
     done = ups("cache", "why", TINY, "autoencoder", *options, PYTHONPROFILEIMPORTTIME="1")
@@ -344,14 +347,15 @@ def test_why_in_a_process_of_its_own(tmp_path):
     assert [row["stage"] for row in rows] == list(GRAPH)
     assert {row["verdict"] for row in rows} == {"MISS"}
     (difference,) = rows[0]["differences"]
-    assert difference == difference | {"stage": "download", "before": 0.02, "after": 0.01}
+    assert difference == difference | {"before": 0.02, "after": 0.01}
     assert re.fullmatch(r"data\.(.+\.)?nu", difference["key"])
-    assert done.stdout == (
-        "autoencoder: MISS: no artifact of this configuration, code and inputs. "
-        f"Nearest artifact {built['autoencoder'].digest[:12]} ({built['autoencoder'].manifest.created[:10]}) "
-        "has equal settings and code; was made of another download. "
-        f"First upstream cause: download differs in {difference['key']}: 0.02 -> 0.01.\n"
-    )
+    assert done.stdout == "autoencoder: MISS: after download\n"
+    first = ups("cache", "why", TINY, "download", *options)
+    day = built["download"].manifest.created[:10]
+    assert first.stdout.splitlines()[1:] == [
+        f"  {built['download'].digest[:12]} of {day} differs in",
+        f"    {difference['key']}: 0.02 -> 0.01",
+    ]
 
 
 def test_a_finished_run_is_a_hit_and_its_latent_cache_is_described(finished_root):

@@ -12,6 +12,7 @@ from command_line import TINY, start_ups, ups
 
 from ups import errors
 from ups.artifacts import Store
+from ups.artifacts.identity import digest_of
 from ups.commands import main as main_module
 from ups.commands.main import main
 
@@ -131,14 +132,32 @@ def test_validate_prints_the_complete_configuration(answer, tmp_path):
     assert answer("validate", tmp_path / "complete.yaml")[1] == text
 
 
+def test_the_schema_has_every_key_with_its_meaning_limits_and_default(answer):
+    code, text, _ = answer("validate", "--schema")
+    assert code == 0
+    schema = json.loads(text)
+    assert set(schema["required"]) == {"name", "data", "model", "training"}
+    rollout = schema["$defs"]["OperatorTraining"]["properties"]["rollout_steps"]
+    assert rollout == rollout | {"default": 2, "minimum": 1, "type": "integer"}
+    assert "gradients through" in rollout["description"]
+    assert schema["additionalProperties"] is False
+    code, _, text = answer("validate")
+    assert code == 2
+    assert "CONFIG: is missing" in text
+
+
 def test_plan_is_printed_as_a_table_and_as_json(answer, tmp_path):
     code, text, _ = answer("plan", TINY, "--root", tmp_path)
     assert code == 0
-    assert text.count("never built") == 7
+    assert text.count("never built") == 1
+    assert "after consistency" in text
     code, text, _ = answer("plan", TINY, "--root", tmp_path, "--json")
     rows = json.loads(text)
     assert [row["stage"] for row in rows][:2] == ["download", "autoencoder"]
-    assert all(row["verdict"] == "MISS" and len(row["digest"]) == 64 for row in rows)
+    assert {row["verdict"] for row in rows} == {"MISS"}
+    assert [row["reason"] for row in rows][:2] == ["never built", "after download"]
+    assert len(rows[0]["digest"]) == 64
+    assert {row["digest"] for row in rows[1:]} == {None}
 
 
 def test_the_root_comes_from_the_argument_the_variable_or_the_place(answer, monkeypatch, tmp_path):
@@ -276,7 +295,7 @@ def test_the_run_directory_tells_all(finished_root):
         assert pointer["digest"] == row["digest"]
         assert (run / pointer["path"]).resolve() == store.path(row["stage"], row["digest"])
         assert not pointer["hit"]
-    assert run.name.endswith(plan[-1]["digest"][:8])
+    assert run.name.endswith(digest_of(yaml.safe_load((run / "config.yaml").read_text()))[:8])
     assert (run / "logs" / "operator.log").read_text().startswith("operator: ")
     environment = json.loads((run / "env.json").read_text())
     assert environment["python"] == sys.version.split()[0]

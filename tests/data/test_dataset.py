@@ -59,7 +59,7 @@ def run(folder: Path, data: Any, **changes: Any) -> dict[str, Dataset]:
     """The download stage in this process, and what is read back."""
     configuration = configured(data, **changes)
     work = folder / "work"
-    download.run(Request(work, folder / "root", "download", "", "", configuration, {}, {}))
+    download.run(Request(work, folder / "root", "download", "", configuration, {}, {}))
     return load_datasets(work / "output")
 
 

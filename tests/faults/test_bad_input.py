@@ -56,7 +56,7 @@ def download_here(folder: Path, config: Path) -> Path:
     """The stage in this process; its output."""
     work = folder / "work"
     configuration = load_configuration(config, {"execution.device": "cpu"})
-    download.run(Request(work, folder / "root", "download", "", "", configuration, {}, {}))
+    download.run(Request(work, folder / "root", "download", "", configuration, {}, {}))
     return work / "output"
 
 
@@ -252,6 +252,7 @@ def test_a_finished_run_is_scored_on_genuine_rows(run_copy, genuine_data):
     done = ups("evaluate", run_copy, "--file", file, "--rows", "3", "--json")
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
+    assert json.loads((run_copy / "scores" / f"{file.stem}.json").read_text()) == records
     assert {record["n_trajectories"] for record in records} == {3}
     # As many as the generative models were trained on, of the file's 41 of the same interval.
     assert {record["frames"] for record in records} == {9}
@@ -278,6 +279,7 @@ def test_a_finished_run_is_scored_on_a_finer_grid(run_copy, tmp_path):
         in done.stdout
     )
     assert done.stdout.count("\noperator ") == 1
+    assert "fine.hdf5 ends at t = 0.2, the trajectories of the training at t = 0.4" in done.stderr
     assert sorted((run_copy / "logs").iterdir()) == before, "nothing is left in the run"
 
 

@@ -54,7 +54,10 @@ def test_a_run_without_room_is_refused_before_the_first_byte(small_disk):
     done = ups("run", TINY, "--root", small_disk / "root")
     assert done.returncode == 3
     assert done.stderr.startswith(f"preflight error: {small_disk / 'root'}: this run will write about ")
-    assert "0.1 MB are free\n  fix: free space (`ups cache gc`) or choose another --root" in done.stderr
+    assert (
+        "0.1 MB are free\n  fix: free space (`ups cache gc --dry-run` shows what may go) or choose another --root"
+        in done.stderr
+    )
     assert list(small_disk.iterdir()) == [ballast]
 
 

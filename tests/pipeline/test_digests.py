@@ -6,13 +6,13 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import derived
 import pytest
 from command_line import TINY
 from pydantic import BaseModel
 
 import ups
 from ups.artifacts import Store
-from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
 from ups.config.schema import (
@@ -28,7 +28,6 @@ from ups.config.schema import (
 )
 from ups.config.section import Section
 from ups.pipeline.graph import GRAPH, chain_to
-from ups.pipeline.plan import make_recipes
 
 EVALUATE = {"evaluate"}
 CONSISTENCY = {"consistency", *EVALUATE}
@@ -233,8 +232,7 @@ def folder(tmp_path):
 
 def digests(folder: Path, overrides: dict[str, Any]) -> dict[str, str]:
     configuration = load_configuration(folder / "config.yaml", {"execution.device": "cpu"} | overrides)
-    recipes = make_recipes(configuration, Store(folder))
-    return {name: digest_of(recipe) for name, recipe in recipes.items()}
+    return derived.digests(configuration, Store(folder))
 
 
 def changes(folder: Path, base: dict[str, Any], key: str, value: Any) -> set[str]:
@@ -332,11 +330,11 @@ TRAININGS = {"autoencoder", "operator", "diffusion", "consistency"}
 
 def settings_changed(folder: Path, first: dict[str, Any], second: dict[str, Any]) -> set[str]:
     """Stages whose own settings differ, whatever their inputs are."""
-    recipes = []
+    derivations = []
     for overrides in (first, second):
         read = load_configuration(folder / "config.yaml", {"execution.device": "cpu"} | overrides)
-        recipes.append(make_recipes(read, Store(folder)))
-    return {name for name in GRAPH if recipes[0][name]["settings"] != recipes[1][name]["settings"]}
+        derivations.append(derived.derivations(read, Store(folder)))
+    return {name for name in GRAPH if derivations[0][name]["settings"] != derivations[1][name]["settings"]}
 
 
 @pytest.mark.parametrize("sampling", ["proportional", "difficulty_weighted"])

@@ -18,7 +18,7 @@ from ups.config import load_configuration
 from ups.errors import DataError, PreflightError, ProcessKilled, StageError, StorageError
 from ups.pipeline import execute as execute_module
 from ups.pipeline.execute import Built, Listener, execute
-from ups.pipeline.plan import make_recipes
+from ups.pipeline.plan import derive
 
 CONFIGURATION = load_configuration(TINY, {"execution.device": "cpu"})
 Usage = namedtuple("Usage", "total used free")
@@ -29,10 +29,7 @@ class Stage:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = Store(root)
-        self.recipes = make_recipes(CONFIGURATION, self.store)
-        self.digest = digest_of(self.recipes["autoencoder"])
-        self.work = self.store.work("autoencoder", self.digest)
-        self.input = self.seal_input(b"data")
+        self.use(self.seal_input(b"data"))
         self.lines: list[str] = []
         self.records: list[dict] = []
         self.launches = 0
@@ -42,10 +39,18 @@ class Stage:
         monkeypatch.setattr(execute_module, "launch", self.launch)
 
     def seal_input(self, content: bytes) -> Artifact:
-        digest = digest_of(self.recipes["download"])
+        digest = digest_of(derive("download", CONFIGURATION, {}, self.store))
         shutil.rmtree(self.store.path("download", digest), ignore_errors=True)
         summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
         return sealed(Store(self.store.root), "download", digest, {"x": content}, summary=summary)
+
+    def use(self, artifact: Artifact) -> None:
+        self.input = artifact
+        self.derive(derive("autoencoder", CONFIGURATION, {"download": artifact}, self.store))
+
+    def derive(self, derivation: dict) -> None:
+        self.derivation, self.digest = derivation, digest_of(derivation)
+        self.work = self.store.work("autoencoder", self.digest)
 
     def launch(self, module, arguments, *, work, **options) -> int:
         self.launches += 1
@@ -61,7 +66,7 @@ class Stage:
     def execute(self) -> Built:
         return execute(
             "autoencoder",
-            self.recipes["autoencoder"],
+            self.derivation,
             CONFIGURATION,
             {"download": self.input},
             self.store,
@@ -99,26 +104,15 @@ def test_damage_is_set_aside_and_rebuilt(stage):
     assert again.artifact.manifest.content == built.artifact.manifest.content
 
 
-def test_an_input_that_came_out_different_rebuilds(stage):
-    stage.execute()
-    stage.input = stage.seal_input(b"other data")
+def test_an_input_of_other_content_makes_another_artifact(stage):
+    first = stage.execute()
+    stage.use(stage.seal_input(b"other data"))
     again = stage.execute()
     assert not again.hit
-    assert again.reason == "input download was rebuilt and came out different"
-    stage.input = stage.seal_input(b"other data")
-    assert stage.execute().hit
+    assert again.artifact.digest != first.artifact.digest
+    stage.use(stage.seal_input(b"data"))
+    assert stage.execute().artifact.digest == first.artifact.digest
     assert stage.launches == 2
-
-
-def test_work_for_inputs_of_other_content_is_thrown_away(stage):
-    stage.returncode = 75
-    with pytest.raises(Exception, match="stopped by a signal"):
-        stage.execute()
-    (stage.work / "checkpoints").mkdir()
-    stage.input = stage.seal_input(b"other data")
-    stage.returncode = 0
-    stage.execute()
-    assert stage.found_checkpoints == [False, False]
 
 
 def test_work_for_the_same_inputs_is_kept(stage):
@@ -163,8 +157,6 @@ def test_what_sealing_left_is_not_sealed_again(stage):
     """Killed after the rename: the word of the end is still there, the files are not."""
     built = stage.execute()
     stage.work.mkdir(parents=True)
-    request = {"contents": {"download": stage.input.manifest.content}}
-    (stage.work / "request.json").write_text(json.dumps(request))
     (stage.work / "outcome.json").write_text(json.dumps({"summary": {}}))
     (built.artifact.path / "model.bin").unlink()
     stage.store = Store(stage.store.root)
@@ -174,10 +166,13 @@ def test_what_sealing_left_is_not_sealed_again(stage):
 
 
 def test_nothing_is_touched_while_an_earlier_launch_still_writes(stage):
-    """A killed parent's lock is free at once, while its stage writes a last checkpoint for other inputs."""
+    """A killed parent's lock is free at once, while its stage writes a last checkpoint.
+
+    It was killed while it sealed: the word of the end without the files would have the directory removed.
+    """
     checkpoints = stage.work / "checkpoints"
     checkpoints.mkdir(parents=True)
-    (stage.work / "request.json").write_text(json.dumps({"contents": {"download": "stale"}}))
+    (stage.work / "outcome.json").write_text(json.dumps({"summary": {}}))
     lock = (stage.work / "launch.lock").open("wb")
     fcntl.flock(lock, fcntl.LOCK_EX)
     told = threading.Event()
@@ -225,10 +220,8 @@ def test_an_earlier_launch_that_does_not_end(stage, monkeypatch):
 
 def test_an_input_file_that_changes_while_it_is_read(stage, monkeypatch):
     """Its artifact would be filed under the sum of the bytes that were there before."""
-    settings = dict(stage.recipes["autoencoder"]["settings"])
-    changed = {"settings": settings | {"sha256": "of the plan"}}
-    stage.recipes["autoencoder"] = stage.recipes["autoencoder"] | changed
-    stage.digest = digest_of(stage.recipes["autoencoder"])
+    settings = dict(stage.derivation["settings"])
+    stage.derive(stage.derivation | {"settings": settings | {"sha256": "of the plan"}})
     with pytest.raises(DataError, match="changed while it was read"):
         stage.execute()
     assert stage.store.find("autoencoder", stage.digest) is None

@@ -35,7 +35,7 @@ def written(directory: Path) -> int:
 def request(stage: str, root: Path, configuration: Configuration, *inputs: str) -> Request:
     (root / stage / "output").mkdir(parents=True)
     return Request(
-        work=root / stage, root=root, stage=stage, digest="", code="", configuration=configuration,
+        work=root / stage, root=root, stage=stage, digest="", configuration=configuration,
         inputs={name: root / name / "output" for name in inputs}, contents=dict.fromkeys(inputs, "0" * 64),
     )  # fmt: skip
 

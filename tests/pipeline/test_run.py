@@ -10,7 +10,6 @@ from command_line import TINY
 
 from ups.artifacts import Store
 from ups.artifacts.collection import collect
-from ups.artifacts.identity import digest_of
 from ups.errors import StorageError
 from ups.pipeline import run as run_module
 from ups.pipeline.run import Run, overrides_by_seed
@@ -89,12 +88,13 @@ def test_what_is_not_sealed_is_not_adopted(tmp_path):
 def test_the_plan_of_a_run_is_that_of_its_configuration(finished_root):
     """The resolved file in the run's directory leads to the same digests, on this machine or another."""
     from ups.config import load_configuration
-    from ups.pipeline.plan import make_recipes
+    from ups.pipeline.plan import make_plan
 
     root, run = finished_root
-    recipes = make_recipes(load_configuration(run / "config.yaml"), Store(root))
+    plan = make_plan(load_configuration(run / "config.yaml"), Store(root))
     planned = {row["stage"]: row["digest"] for row in json.loads((run / "plan.json").read_text())}
-    assert {name: digest_of(recipe) for name, recipe in recipes.items()} == planned
+    assert {stage.name: stage.digest for stage in plan} == planned
+    assert {stage.verdict for stage in plan} == {"HIT"}
 
 
 def test_seeds_are_runs_that_differ_in_their_seed_alone():

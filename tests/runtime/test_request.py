@@ -18,7 +18,6 @@ def test_what_is_written_is_read_back(tmp_path, path):
         "root": str(tmp_path / "root"),
         "stage": "operator",
         "digest": "a" * 64,
-        "code": "b" * 64,
         "configuration": configuration.model_dump(mode="json"),
         "inputs": {"download": str(tmp_path / "download")},
         "contents": {"download": "c" * 64},
@@ -28,7 +27,7 @@ def test_what_is_written_is_read_back(tmp_path, path):
     assert request.configuration == configuration
     assert list(request.configuration.problems) == list(configuration.problems)
     assert (request.work, request.root, request.output) == (tmp_path, tmp_path / "root", tmp_path / "output")
-    assert (request.stage, request.digest, request.code) == ("operator", "a" * 64, "b" * 64)
+    assert (request.stage, request.digest) == ("operator", "a" * 64)
     assert request.inputs == {"download": Path(tmp_path / "download")}
     assert request.contents == {"download": "c" * 64}
 
@@ -36,7 +35,7 @@ def test_what_is_written_is_read_back(tmp_path, path):
 def test_the_end_is_told_last(tmp_path, monkeypatch):
     """When all bytes of the artifact are on the disk: a power cut may follow at once."""
     request = Request(
-        tmp_path, tmp_path, "download", "", "", load_configuration(CONFIGS / "burgers_tiny.yaml"), {}, {}
+        tmp_path, tmp_path, "download", "", load_configuration(CONFIGS / "burgers_tiny.yaml"), {}, {}
     )
     assert not (tmp_path / "outcome.json").exists()
     (tmp_path / "output" / "logs").mkdir(parents=True)

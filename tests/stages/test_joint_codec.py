@@ -48,7 +48,6 @@ def run(root: Path, stage: str) -> Path:
             root,
             stage,
             f"{stage}-digest-of-64",
-            "",
             CONFIGURATION,
             paths(root, stage),
             contents,

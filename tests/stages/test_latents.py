@@ -46,7 +46,7 @@ def root(tmp_path_factory) -> Path:
     def request(stage: str, *inputs: str) -> Request:
         paths = {name: root / name / "output" for name in inputs}
         contents = dict.fromkeys(inputs, "0" * 64)
-        return Request(root / stage, root, stage, "", "", configuration, paths, contents)
+        return Request(root / stage, root, stage, "", configuration, paths, contents)
 
     download.run(request("download"))
     datasets = load_datasets(root / "download" / "output")

@@ -45,7 +45,7 @@ def run(root: Path, stage: str, **overrides: object) -> Path:
     configuration = load_configuration(TINY, OVERRIDES | overrides)
     paths = {name: root / name / "output" for name in INPUTS[stage]}
     contents = dict.fromkeys(INPUTS[stage], "0" * 64)
-    STAGES[stage].run(Request(root / stage, root, stage, "", "", configuration, paths, contents))
+    STAGES[stage].run(Request(root / stage, root, stage, "", configuration, paths, contents))
     return root / stage
 
 
@@ -141,7 +141,7 @@ def test_problems_whose_linear_map_is_alone_are_not_trained_on(tmp_path):
     for stage, inputs in INPUTS.items():
         paths = {name: tmp_path / name / "output" for name in inputs}
         request = Request(
-            tmp_path / stage, tmp_path, stage, "", "", configuration, paths, dict.fromkeys(inputs, "0" * 64)
+            tmp_path / stage, tmp_path, stage, "", configuration, paths, dict.fromkeys(inputs, "0" * 64)
         )
         STAGES[stage].run(request)
     records = read_records(tmp_path / "operator" / "output" / "logs" / "metrics.jsonl")

@@ -122,7 +122,7 @@ class Run:
     summary = {}
     def define_metric(self, *a, **k): pass
     def log(self, values): out.write(json.dumps(values) + "\\n")
-    def finish(self): out.write("finished\\n")
+    def finish(self, exit_code): out.write("failed\\n" if exit_code else "finished\\n")
 def Settings(**k): return k
 def init(**k):
     %s
@@ -167,7 +167,8 @@ def test_only_terms_that_are_there_and_no_torn_line(tmp_path, stub):
     ]
 
 
-def test_records_are_followed_while_they_are_written(tmp_path, stub, caplog):
+@pytest.mark.parametrize("finished", [True, False])
+def test_records_are_followed_while_they_are_written(tmp_path, stub, caplog, finished):
     out = stub()
     run = make_run(tmp_path / "run", [{"stage": "operator", "step": 1, "steps": 2, "loss": 0.5}])
     following = Mirror(run, Tracking(wandb="offline"))
@@ -176,13 +177,13 @@ def test_records_are_followed_while_they_are_written(tmp_path, stub, caplog):
     wait_for(lambda: out.exists() and '"training/operator/step": 1}' in out.read_text(), "the first record")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "operator", "step": 2, "steps": 2, "loss": 0.25}\n')
-    following.close()
+    following.close(finished=finished)
     lines = out.read_text().splitlines()
     assert [line for line in lines if "step" in line] == [
         '{"training/operator/loss": 0.5, "training/operator/step": 1}',
         '{"training/operator/loss": 0.25, "training/operator/step": 2}',
     ]
-    assert lines[-1] == "finished"
+    assert lines[-1] == ("finished" if finished else "failed")
     assert not caplog.records
 
 
@@ -190,14 +191,14 @@ def test_disabled_means_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a process"))
     quiet = Mirror(make_run(tmp_path / "run", []), Tracking(wandb="disabled"))
     quiet.start()
-    quiet.close()
+    quiet.close(finished=True)
 
 
 def test_a_mirror_that_cannot_be_started_is_a_warning(tmp_path, caplog):
     broken = Mirror(tmp_path / "no directory", Tracking(wandb="offline"))
     broken.start()
     broken.start()
-    broken.close()
+    broken.close(finished=True)
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "W&B mirror could not be started" in warning
     assert "mirror it again: python -m ups.tracking" in warning
@@ -213,7 +214,7 @@ def test_a_hanging_mirror_and_what_it_started_end_with_the_run(tmp_path, stub, c
     hanging = Mirror(run, Tracking(wandb="offline"))
     hanging.start()
     wait_for(lambda: out.exists() and out.read_text().endswith("\n"), "the stub to hang")
-    hanging.close()
+    hanging.close(finished=True)
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "did not end within 0.3 s" in warning
     for pid in out.read_text().split():

@@ -188,7 +188,7 @@ def request_of_a_mix(tmp_path_factory) -> Request:
         TINY, {"data": data, "execution.device": "cpu", "training.operator.residual_fraction": 0.25}
     )
     inputs = {"download": root, "cache_encode": artifact, "operator": root / "operator"}
-    return Request(root, root, "diffusion", "", "", configuration, inputs, {})
+    return Request(root, root, "diffusion", "", configuration, inputs, {})
 
 
 def test_only_train_rows_that_the_operator_did_not_fit_are_learnt_from(request_of_a_mix):

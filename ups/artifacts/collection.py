@@ -188,6 +188,7 @@ class Policy:
 
     Attributes:
         older_than: spare what was used (artifacts) or written (the rest) more recently, under a quota too.
+        include_work: remove the work of interrupted stages too that a run could go on with.
         include_runs: with `older_than`: remove artifacts of that age that runs point to.
         quota: bytes that artifacts/ may hold; above it, artifacts that runs point to go too, the least recently
             used first, until it holds no more.
@@ -195,6 +196,7 @@ class Policy:
 
     older_than: timedelta | None = None
     include_runs: bool = False
+    include_work: bool = False
     quota: int | None = None
 
     def __post_init__(self) -> None:
@@ -223,7 +225,7 @@ class Removal:
 
 
 def collect(store: Store, *, dry_run: bool, policy: Policy | None = None) -> Iterator[Removal]:
-    """Remove artifacts that no run points to, unfinished work, the quarantine, and what the policy adds.
+    """Remove artifacts that no run points to, work that none could go on with, the quarantine, and what the policy adds.
 
     Whatever the policy: what is pinned is kept, and what a running process uses or has planned to use.
     What a killed cleaning up has begun to delete goes at any age.
@@ -247,8 +249,14 @@ def collect(store: Store, *, dry_run: bool, policy: Policy | None = None) -> Ite
         )
         held += removal.bytes if removal.kept else 0
         yield removal
+    unfinished = {} if policy.include_work else _unfinished(store)
     for leftover in leftovers(store):
-        removal = _collect_leftover(store, leftover, policy, now, dry_run=dry_run)
+        run = unfinished.get((leftover.stage, leftover.digest)) if leftover.kind == "work" else None
+        if run is not None:
+            reason = f"run {run} can go on with it (--include-work removes it)"
+            removal = Removal(leftover.path, leftover.bytes, kept=reason, used=leftover.written)
+        else:
+            removal = _collect_leftover(store, leftover, policy, now, dry_run=dry_run)
         held += removal.bytes if removal.kept else 0
         yield removal
     held += sum(entry.bytes for entry, _ in wanted)
@@ -431,6 +439,23 @@ class _Pointers:
             for path in paths:
                 users.setdefault(path, {})[run] = started
         return users
+
+
+def _unfinished(store: Store) -> dict[tuple[str, str], str]:
+    """By stage and digest, the newest run that planned it.
+
+    Raises:
+        IntegrityError: the plan of a run is damaged.
+    """
+    planned: dict[tuple[str, str], str] = {}
+    for plan in sorted((store.root / "runs").glob("*/plan.json")):
+        try:
+            planned |= {(row["stage"], row["digest"]): plan.parent.name for row in read_json(plan)}
+        except FileNotFoundError:  # the run was deleted meanwhile
+            continue
+        except (AttributeError, KeyError, TypeError) as error:
+            raise IntegrityError(f"is no plan: {error!r}", where=str(plan)) from error
+    return planned
 
 
 def _start(run: str) -> datetime | None:

@@ -33,7 +33,7 @@ def describe(store: Store, entry: Entry, manifest: Manifest, known: list[Entry])
     return entry.to_json() | {
         "content": manifest.content,
         "seconds": manifest.seconds,
-        "recipe": manifest.recipe,
+        "derivation": manifest.derivation,
         "inputs": {
             stage: {**sums, "state": _state_of_input(store, stage, sums["digest"], sums["content"])}
             for stage, sums in manifest.inputs.items()

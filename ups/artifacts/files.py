@@ -137,7 +137,7 @@ sync_directory = sync_file  # a rename is durable once its directory is flushed,
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Name the path (the one the system complained of, if it said) and say what can be done about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        fix = "free space (`ups cache gc`) or choose another --root; then run the same command again"
+        fix = "free space (`ups cache gc --dry-run` shows what may go) or choose another --root; then run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         fix = "make it a directory that you may write to, or choose another --root"
     elif error.errno == errno.ENOSYS:

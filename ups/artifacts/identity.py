@@ -1,53 +1,84 @@
-"""Digests: what a stage's result is a function of.
+"""What an artifact's key is taken of, and what counts as the code of a stage.
 
-    digest = sha256(stage, its settings after every auto is resolved, code identity, digests of its inputs)
+key = sha256(derivation), derivation = the stage's settings after every auto is resolved, its code, and the content
+sums of its inputs
 
-Code identity is taken over the abstract syntax trees of the `ups` modules in the static import closure of
-the stage, without docstrings and comments, and the versions of the libraries that make the numbers. Left
-out of the closure are `ups.config`, `ups.artifacts` and `ups.errors`: they decide how a run is asked for
-and where bytes lie, not what they are; the values of all settings are in the digest anyway.
+Code is taken over the abstract syntax trees, without docstrings and comments, of the `ups` modules in the static
+import closure of the stage, and the versions of the libraries that they import and that make the numbers. Left out of
+the closure are `ups.config`, `ups.artifacts` and `ups.errors`: they decide how a run is asked for and where bytes lie,
+not what they are; the values of all settings are in the derivation anyway.
 """
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ups.artifacts.files import canonical_json
 
+Code = dict[str, dict[str, str]]
+"""{"modules": {name: sum}, "libraries": {name: version}}."""
+
 _PACKAGE = Path(__file__).resolve().parent.parent
-_LIBRARIES = ("torch", "numpy", "zarr")
+_LIBRARIES = {"torch": 3, "numpy": 3, "zarr": 2}
+"""Parts of their versions that count: a patch release of zarr writes the same arrays."""
 _OUTSIDE = ("ups.config", "ups.artifacts", "ups.errors")
+_SUM = 16  # hexadecimal digits: of a change in one module, and never of an attack
 
 
-def digest_of(recipe: dict[str, Any]) -> str:
-    """sha256 of a recipe, hexadecimal."""
-    return hashlib.sha256(canonical_json(recipe)).hexdigest()
+def digest_of(derivation: Mapping[str, Any]) -> str:
+    """sha256 of a derivation, hexadecimal."""
+    return hashlib.sha256(canonical_json(derivation)).hexdigest()
 
 
 @cache
-def code_identity(module: str) -> str:
-    """sha256 over the import closure of a module of `ups`, and library versions."""
-    closure: dict[str, str] = {}
-    waiting = [module]
+def code_identity(*entries: str) -> Code:
+    """The modules and libraries behind some modules of `ups`."""
+    modules: dict[str, str] = {}
+    libraries: set[str] = set()
+    seen: set[str] = set()
+    waiting = list(entries)
     while waiting:
         name = waiting.pop()
-        if name in closure:
+        if name in seen or (source := _read(name)) is None:
             continue
-        path = _module_path(name)
-        if path is None:
-            continue
-        tree = ast.parse(path.read_text())
-        waiting += _imports(tree, name, is_package=path.name == "__init__.py")
+        seen.add(name)
+        waiting += source.imports
+        libraries |= source.libraries
         waiting += [name.rpartition(".")[0]] if "." in name else []
         if not name.startswith(_OUTSIDE):
-            closure[name] = hashlib.sha256(ast.dump(_WithoutText().visit(tree)).encode()).hexdigest()
-        else:
-            closure[name] = ""
-    modules = {name: sum_ for name, sum_ in closure.items() if sum_}
-    return digest_of({"modules": modules, "libraries": {name: version(name) for name in _LIBRARIES}})
+            modules[name] = source.sum
+    return {
+        "modules": dict(sorted(modules.items())),
+        "libraries": {
+            name: ".".join(version(name).split(".")[:parts])
+            for name, parts in _LIBRARIES.items()
+            if name in libraries
+        },
+    }
+
+
+class _Source(NamedTuple):
+    imports: list[str]
+    libraries: frozenset[str]
+    sum: str
+
+
+@cache
+def _read(name: str) -> _Source | None:
+    """What counts of one module; None where there is none of this name."""
+    path = _module_path(name)
+    if path is None:
+        return None
+    tree = ast.parse(path.read_text())
+    imports = _imports(tree, name, is_package=path.name == "__init__.py")
+    own = [imported for imported in imports if imported.split(".")[0] == "ups"]
+    libraries = frozenset(imported.split(".")[0] for imported in imports) & _LIBRARIES.keys()
+    text = ast.dump(_WithoutText().visit(tree))
+    return _Source(own, libraries, hashlib.sha256(text.encode()).hexdigest()[:_SUM])
 
 
 def _module_path(name: str) -> Path | None:
@@ -71,7 +102,7 @@ def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:
                 ]
                 base = ".".join([*parents, *([base] if base else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name == "ups" or name.startswith("ups.")]
+    return names
 
 
 class _WithoutText(ast.NodeTransformer):

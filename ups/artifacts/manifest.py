@@ -8,7 +8,7 @@ from typing import Any
 from ups.artifacts.files import canonical_json, json_text, read_json
 from ups.errors import IntegrityError
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 LOGS = "logs"  # files below this directory say how the work went; they are no part of the content
 
@@ -26,15 +26,15 @@ class File:
 @dataclass(frozen=True)
 class Manifest:
     """Attributes:
-    digest: key of the artifact, known before it is built.
-    inputs: per input stage its digest and content sum.
-    recipe: all that the digest was taken of.
+    digest: key of the artifact, the sha256 of its derivation; known before it is built.
+    inputs: per input stage its digest and content sum; only the latter is part of the derivation.
+    derivation: all that the digest was taken of.
     summary: what the stage reports of itself (errors, counts, decisions taken for `auto`).
     """
 
     stage: str
     digest: str
-    recipe: dict[str, Any]
+    derivation: dict[str, Any]
     inputs: dict[str, dict[str, str]]
     files: list[File]
     summary: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Manifest:
         """
         values = read_json(path)
         try:
-            if values["schema"] != SCHEMA:
+            if values["schema"] not in {1, SCHEMA}:
                 raise IntegrityError(
                     f"manifest has schema {values['schema']}, expected {SCHEMA}", where=str(path)
                 )
@@ -79,6 +79,8 @@ class Manifest:
             if path.read_text() != json_text(values | {"sum": _sum(values)}):
                 raise IntegrityError("manifest does not match its own sum", where=str(path))
             del values["content"]
+            if values["schema"] == 1:
+                values["derivation"] = values.pop("recipe")
             files = [File(**file) for file in values.pop("files")]
             return cls(files=files, **values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

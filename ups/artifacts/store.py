@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from ups.artifacts.files import (
     fast_sum,
     file_sums,
     is_remains,
+    read_json,
     refuse,
     storage_error,
     sync_directory,
@@ -139,10 +140,22 @@ class Store:
             raise IntegrityError(f"holds {manifest.stage} {manifest.digest[:12]}", where=str(path))
         return Artifact(path, manifest)
 
+    def is_unchanged(self, artifact: Artifact) -> bool:
+        """Whether nobody has written to an artifact since its bytes were last read and found right.
+
+        By what the file system says of every file: enough for a plan, which reads no bytes. Whoever uses an artifact
+        verifies it.
+        """
+        try:
+            known = read_json(self._memory(artifact.stage, artifact.digest))
+            return known == _memorable(artifact)
+        except (FileNotFoundError, NotADirectoryError, IntegrityError):
+            return False
+
     def verify(self, artifact: Artifact, *, deep: bool = False) -> None:
         """Check every file of an artifact: size and xxh3, or sha256 if `deep`.
 
-        The fast check is done once per process and artifact.
+        The fast check is done once per process and artifact. What was found right is remembered, see `is_unchanged`.
 
         Raises:
             IntegrityError: a file is missing, surplus or changed; all of them are named.
@@ -167,13 +180,21 @@ class Store:
                 fix="run its configuration again: what is damaged is set aside and rebuilt",
             )
         self._verified.add(key)
+        self._remember(artifact)
+
+    def _memory(self, stage: str, digest: str) -> Path:
+        return self.artifacts / ".verified" / f"{stage}-{digest}.json"
+
+    def _remember(self, artifact: Artifact) -> None:
+        with suppress(StorageError):  # a store that cannot be written to is read every time
+            write_json(self._memory(artifact.stage, artifact.digest), _memorable(artifact))
 
     def seal(
         self,
         stage: str,
         digest: str,
         *,
-        recipe: dict[str, Any],
+        derivation: dict[str, Any],
         inputs: dict[str, Artifact],
         summary: dict[str, Any],
         seconds: float,
@@ -206,7 +227,7 @@ class Store:
             manifest = Manifest(
                 stage=stage,
                 digest=digest,
-                recipe=recipe,
+                derivation=derivation,
                 inputs={
                     name: {"digest": artifact.digest, "content": artifact.manifest.content}
                     for name, artifact in inputs.items()
@@ -230,7 +251,9 @@ class Store:
             raise storage_error(error, output) from error
         shutil.rmtree(work, ignore_errors=True)  # the artifact is safe; what stays here, gc removes
         self._verified.add((stage, digest, manifest.content))
-        return Artifact(final, manifest)
+        artifact = Artifact(final, manifest)
+        self._remember(artifact)
+        return artifact
 
     def quarantine(self, stage: str, digest: str, *, reason: str) -> Path:
         """Move an artifact aside, with the reason beside it, so that it is rebuilt and can be examined.
@@ -260,6 +283,7 @@ class Store:
         hidden = path.with_name(f".removed-{path.name[:16]}-{time.time_ns()}")
         try:
             path.rename(hidden)
+            self._memory(path.parent.name, path.name).unlink(missing_ok=True)
             shutil.rmtree(hidden)
         except OSError as error:
             raise storage_error(error, path) from error
@@ -272,6 +296,17 @@ class Store:
                     yield from sorted(
                         path for path in stage.iterdir() if path.is_dir() and not path.name.startswith(".")
                     )
+
+
+def _memorable(artifact: Artifact) -> dict[str, list[int]]:
+    """What changes when somebody writes to a file, or puts another in its place."""
+    told = {}
+    for name in (MANIFEST, *(file.path for file in artifact.manifest.files)):
+        status = (artifact.path / name).stat()
+        told[name] = [
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+        ]  # fmt: skip
+    return told
 
 
 def _problem(path: Path, file: File, *, deep: bool) -> str | None:

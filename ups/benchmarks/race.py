@@ -141,13 +141,13 @@ class Race:
         """changed: the entrants of an ablation, beside the configuration itself."""
         self.configuration, self.download = configuration, download
         self.changed = dict(changed or {})
-        recipe = {
+        derivation = {
             "configuration": configuration.model_dump(mode="json"),
             "changed": {name: other.model_dump(mode="json") for name, other in self.changed.items()},
             "download": download.name,
             "code": code_identity(__name__),
         }
-        self.directory = directory / "peers" / digest_of(recipe)
+        self.directory = directory / "peers" / digest_of(derivation)
         self.tuning: list[Record] = []
         sources = sources_of_artifact(download)
         self._grids = {problem: source.grid for problem, source in sources.items()}
@@ -337,7 +337,6 @@ def _stage(name: str, configuration: Configuration, work: Path, inputs: dict[str
             root=work,
             stage=name,
             digest="",
-            code="",
             configuration=configuration,
             inputs=inputs,
             contents=contents,

@@ -10,10 +10,10 @@ from ups.config.schema import STAGES
 from ups.pipeline.device import resolve
 
 
-def add_configuration(parser: argparse.ArgumentParser) -> None:
-    """CONFIG and --set."""
+def add_configuration(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """CONFIG, with further options of that argument, and --set."""
     parser.add_argument(
-        "config", metavar="CONFIG", type=Path, help="YAML file, e.g. configs/burgers_demo.yaml"
+        "config", metavar="CONFIG", type=Path, help="YAML file, e.g. configs/burgers_demo.yaml", **options
     )
     parser.add_argument(
         "--set",

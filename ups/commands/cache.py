@@ -36,9 +36,9 @@ from ups.commands.arguments import add_configuration, add_root, read_configurati
 from ups.commands.tables import show
 from ups.config.schema import STAGES
 from ups.errors import ConfigurationError, IntegrityError, PreflightError
-from ups.pipeline.explanation import explain, present_libraries, read_origins
+from ups.pipeline.explanation import explain, newest_digests
 from ups.pipeline.plan import make_plan
-from ups.pipeline.run import find_root
+from ups.pipeline.run import RUNS, find_root
 
 _SHORT = 12
 _LARGE_BYTES = 1 << 28  # a second's worth of reading or more: said before it is done
@@ -69,8 +69,9 @@ _HELP: dict[str, tuple[str, str, str]] = {
         "ups cache verify\n  ups cache verify 3f2a 91bc --fast",
     ),
     "gc": (
-        "remove artifacts no run points to, unfinished work, and the quarantine",
-        "Remove artifacts that no run points to, unfinished work, and the quarantine; with --quota or --include-runs "
+        "remove artifacts no run points to, work none can go on with, and the quarantine",
+        "Remove artifacts that no run points to, work of interrupted stages that no run can go on with, and the "
+        "quarantine; with --quota or --include-runs "
         "also artifacts that runs point to (those runs keep their tables and report, and can be built again). What "
         "is pinned, and what a running process uses or has planned to use, is never removed. A pin is for one "
         "artifact, not for its inputs. Exit code 3 when a quota is not reached because the rest must be kept.",
@@ -79,8 +80,8 @@ _HELP: dict[str, tuple[str, str, str]] = {
     ),
     "why": (
         "explain per stage why it is a HIT or a MISS",
-        "Compare the recipe of every stage (settings, code, inputs) with the nearest sealed artifact of that stage "
-        "and tell what differs, and the first cause upstream. Nothing is built or changed.",
+        "Compare the derivation of every stage (settings, code, contents of inputs) with what the newest run of this "
+        "configuration has, or else with the nearest sealed artifact of that stage. Nothing is built or changed.",
         "ups cache why configs/burgers_demo.yaml operator --set training.operator.learning_rate=3e-4",
     ),
     "pin": (
@@ -148,6 +149,11 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
         "--include-runs",
         action="store_true",
         help="with --older-than: remove artifacts of that age although runs point to them",
+    )
+    parser.add_argument(
+        "--include-work",
+        action="store_true",
+        help="remove the work of interrupted stages too with which a run could go on",
     )
     parser.add_argument(
         "--quota",
@@ -254,7 +260,7 @@ def _print_described(entry: Entry, manifest: Manifest, described: dict[str, Any]
         "last used": _told(entry.used),
         "pinned": pinned,
         "runs": ", ".join(entry.runs) or "none",
-        "code": _as_yaml(manifest.recipe.get("code", "not recorded")).strip(),
+        "code": _told_code(manifest.derivation.get("code")),
     }.items():
         print(f"{name:10} {value}")
     _section("inputs", [
@@ -270,7 +276,7 @@ def _print_described(entry: Entry, manifest: Manifest, described: dict[str, Any]
         ],
     )
     _section("made of it", [_shortly(name) for name in described["dependants"]])
-    _section("settings", _as_yaml(manifest.recipe.get("settings", {})).splitlines())
+    _section("settings", _as_yaml(manifest.derivation.get("settings", {})).splitlines())
     _section("reported by the stage", _as_yaml(manifest.summary).splitlines())
     for group in described["groups"]:
         told = {"splits": group["splits"], **group["attributes"]}
@@ -288,6 +294,14 @@ def _print_described(entry: Entry, manifest: Manifest, described: dict[str, Any]
         if not is_chunk(file, described["arrays"]):
             table.add_row(Text(file.path), str(file.bytes), file.xxh3, file.sha256)
     show(table)
+
+
+def _told_code(code: Any) -> str:
+    """Modules by their number; `--json` has them all. An earlier version recorded one sum of everything."""
+    if not isinstance(code, dict):
+        return str(code or "not recorded")
+    libraries = (f"{name} {release}" for name, release in code["libraries"].items())
+    return ", ".join([_count(len(code["modules"]), "module"), *libraries])
 
 
 def _array_table(arrays: list[dict[str, Any]]) -> Table:
@@ -341,7 +355,7 @@ def _verify(store: Store, options: argparse.Namespace) -> None:
 
 
 def _collect(store: Store, options: argparse.Namespace) -> None:
-    policy = Policy(options.older_than, options.include_runs, options.quota)
+    policy = Policy(options.older_than, options.include_runs, options.include_work, options.quota)
     removed, kept, tell = [], [], _teller(options)
     for removal in collect(store, dry_run=options.dry_run, policy=policy):
         tell(_told_removal(store, removal, dry_run=options.dry_run))
@@ -395,13 +409,13 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
 
 
 def _why(store: Store, options: argparse.Namespace) -> None:
-    plan = make_plan(read_configuration(options), store, options.stage or "evaluate")
+    configuration = read_configuration(options)
+    plan = make_plan(configuration, store, options.stage or "evaluate")
     known = entries(store)
     explanations = explain(
         plan,
         [entry.manifest for entry in known if entry.manifest is not None],
-        origins=read_origins(store),
-        libraries=present_libraries(),
+        newest=newest_digests(store.root / RUNS, configuration.name),
     )
     told = [each for each in explanations if options.stage in {None, each.stage}]
     for entry in known:
@@ -411,7 +425,7 @@ def _why(store: Store, options: argparse.Namespace) -> None:
         _print_json([each.to_json() for each in told])
     else:
         for each in told:
-            print(each.sentence())
+            print("\n".join(each.lines()))
 
 
 def _pin(store: Store, options: argparse.Namespace) -> None:

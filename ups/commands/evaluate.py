@@ -10,7 +10,7 @@ from ups.commands.arguments import add_run, count
 from ups.commands.tables import result_tables, show
 from ups.pipeline.device import Device
 from ups.pipeline.run import find_run
-from ups.pipeline.scoring import score_on_file
+from ups.pipeline.scoring import score_on_file, scores_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Print the result table or the records; progress goes to standard error."""
+    """Print the result table or the records, and keep them with the run; progress goes to standard error."""
+    run = find_run(options.run, options.root)
     table = score_on_file(
-        find_run(options.run, options.root),
+        run,
         options.file,
         rows=options.rows,
         problem=options.problem,
@@ -51,6 +52,7 @@ def execute(options: argparse.Namespace) -> None:
         device=options.device,
         on_line=lambda line: print(line, file=sys.stderr),
     )
+    print(f"kept in {scores_file(run, options.file)}", file=sys.stderr)
     if options.json:
         print(json.dumps(table, indent=2))
     else:

@@ -57,7 +57,7 @@ def plan_table(plan: list[PlannedStage]) -> Table:
             stage.name,
             Text(stage.verdict, style="green" if stage.verdict == "HIT" else "yellow"),
             Text(stage.reason),
-            stage.digest[:12],
+            "" if stage.digest is None else stage.digest[:12],
             f"{stage.predicted_bytes / 1e6:.1f}",
         )
     return table

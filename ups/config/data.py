@@ -65,6 +65,11 @@ class ProblemData(Section):
         raise NotImplementedError
 
     @property
+    def makers(self) -> tuple[str, ...]:
+        """Modules that make the trajectories, and on whose code they depend; the first has `make`."""
+        raise NotImplementedError
+
+    @property
     def channels(self) -> int:
         """Fields of the state."""
         return len(self.problem.fields)
@@ -109,6 +114,10 @@ class Generated(EquationData):
                 f"{self.resolution}: the fields are the solver's, strided"
             )
         return self
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        return "ups.stages.generation", f"ups.physics.generators.{self.problem.name}"
 
     @property
     def kept_grid(self) -> tuple[int, ...]:
@@ -190,6 +199,10 @@ class DataFile(EquationData):
                 "that test rows come from: lower it, or raise test_first"
             )
         return self
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        return ("ups.stages.copying",)
 
     @property
     def kept_grid(self) -> None:
@@ -337,6 +350,10 @@ class PublishedData(ProblemData):
             )
         _require_variables(self.problem, self.variables)
         return self
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        return ("ups.stages.fetching",)
 
     @property
     def published(self) -> PublishedFile:

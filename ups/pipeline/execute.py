@@ -32,6 +32,7 @@ _GRACE_SECONDS = 30.0
 _SHORT_GRACE_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # for the processes of a killed parent: longer than their grace
 _POLL_SECONDS = 0.1
+_SECONDS = "seconds.json"
 _FULL_BYTES = 1 << 20  # a disk with less is full
 _MARGIN = 1.1  # of the prediction
 
@@ -59,7 +60,7 @@ class Built:
 
 def execute(
     name: StageName,
-    recipe: dict[str, Any],
+    derivation: dict[str, Any],
     configuration: Configuration,
     inputs: dict[StageName, Artifact],
     store: Store,
@@ -76,31 +77,34 @@ def execute(
         DataError: the input file changed while it was read.
         StorageError: the disk is full or fails.
     """
-    digest = digest_of(recipe)
+    digest = digest_of(derivation)
     work = store.work(name, digest)
     for artifact in inputs.values():
         store.verify(artifact)
     try:
         with _alone(store, name, digest, work, listener):
-            present: dict[StageName, Artifact | None] = {**inputs}
-            artifact, reason = check(store, name, digest, present)
+            artifact, reason = check(store, name, digest)
             if artifact is not None:
                 return Built(artifact, hit=True, reason=reason)
             if store.path(name, digest).exists():
                 listener.on_line(f"{name}: {reason}; moved to quarantine, building anew")
                 store.quarantine(name, digest, reason=reason)
             started = time.monotonic()
-            _drop_stale(work, inputs)
+            if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():
+                shutil.rmtree(work)  # what a finished sealing left behind
             if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
                 require_space(
                     work, remaining_bytes(work, name, configuration, inputs.get("download")), f"stage {name}"
                 )
-                _request(work, name, recipe, configuration, inputs, store)
-                _launch(work, name, configuration, listener, log_file)
+                _request(work, name, derivation, configuration, inputs, store)
+                try:
+                    _launch(work, name, configuration, listener, log_file)
+                finally:
+                    _spend(work, time.monotonic() - started)
             outcome = _read_outcome(work)
             if outcome is None:
                 raise StageError("the stage's word of its end is damaged", where=str(work / OUTCOME_FILE))
-            if GRAPH[name].settings(configuration, store.root) != recipe["settings"]:
+            if GRAPH[name].settings(configuration, store.root) != derivation["settings"]:
                 shutil.rmtree(work)
                 raise DataError(
                     "the input file changed while it was read", where=name, fix="run the same command again"
@@ -108,10 +112,10 @@ def execute(
             sealed = store.seal(
                 name,
                 digest,
-                recipe=recipe,
+                derivation=derivation,
                 inputs={**inputs},
                 summary=outcome["summary"],
-                seconds=time.monotonic() - started,
+                seconds=_spent(work),
             )
     except BrokenPipeError:
         raise  # of whoever reads our output; no disk is at fault
@@ -136,7 +140,7 @@ def require_space(where: Path, needed: int, who: str) -> None:
         raise PreflightError(
             f"{who} will write about {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free",
             where=str(where),
-            fix="free space (`ups cache gc`) or choose another --root",
+            fix="free space (`ups cache gc --dry-run` shows what may go) or choose another --root",
         )
 
 
@@ -195,27 +199,10 @@ def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _drop_stale(work: Path, inputs: dict[StageName, Artifact]) -> None:
-    """Throw away work that was done for inputs of other content, and what a finished sealing left behind."""
-    if not work.exists():
-        return
-    try:
-        stale = read_json(work / "request.json")["contents"] != _contents(inputs)
-    except (FileNotFoundError, IntegrityError, KeyError, TypeError):
-        stale = True
-    sealed_before = (work / OUTCOME_FILE).exists() and not (work / "output").is_dir()
-    if stale or sealed_before:
-        shutil.rmtree(work)
-
-
-def _contents(inputs: dict[StageName, Artifact]) -> dict[StageName, str]:
-    return {stage: artifact.manifest.content for stage, artifact in inputs.items()}
-
-
 def _request(
     work: Path,
     name: StageName,
-    recipe: dict[str, Any],
+    derivation: dict[str, Any],
     configuration: Configuration,
     inputs: dict[StageName, Artifact],
     store: Store,
@@ -225,11 +212,12 @@ def _request(
         {
             "stage": name,
             "root": str(store.root),
-            "digest": digest_of(recipe),
-            "code": recipe["code"],
+            "digest": digest_of(derivation),
+            "modules": GRAPH[name].modules(configuration),
+            "code": derivation["code"],
             "configuration": configuration.model_dump(mode="json"),
             "inputs": {stage: str(artifact.path) for stage, artifact in inputs.items()},
-            "contents": _contents(inputs),
+            "contents": derivation["inputs"],
         },
     )
 
@@ -265,8 +253,21 @@ def _launch(
         raise StorageError(
             f"stage {name} failed, and {free / 1e6:.1f} MB are free",
             where=str(work),
-            fix="free space (`ups cache gc`) or choose another --root; then run the same command again",
+            fix="free space (`ups cache gc --dry-run` shows what may go) or choose another --root; then run the same command again",
         ) from error
+
+
+def _spent(work: Path) -> float:
+    """Seconds that all launches in a work directory took together; 0 where nobody wrote them down."""
+    try:
+        return float(read_json(work / _SECONDS)["seconds"])
+    except (FileNotFoundError, IntegrityError, KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def _spend(work: Path, seconds: float) -> None:
+    with suppress(StorageError):  # on a full disk: why the launch failed is the news
+        write_json(work / _SECONDS, {"seconds": _spent(work) + seconds})
 
 
 def _threading(threads: int) -> dict[str, str]:

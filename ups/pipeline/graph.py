@@ -22,16 +22,18 @@ class Stage:
         inputs: stages whose artifacts it reads.
         settings: the part of a configuration that counts, as plain data.
         parallel: whether it runs under torchrun.
+        found_by_name: modules that it imports by a name in the configuration, and no others of their kind.
     """
 
     name: StageName
     inputs: tuple[StageName, ...]
     settings: Callable[[Configuration, Path], dict[str, Any]]
     parallel: bool = True
+    found_by_name: Callable[[Configuration], list[str]] = lambda _: []
 
-    @property
-    def module(self) -> str:
-        return f"ups.stages.{self.name}"
+    def modules(self, configuration: Configuration) -> tuple[str, ...]:
+        """Whose code, with all that it imports, the result is a function of."""
+        return f"ups.stages.{self.name}", *sorted(set(self.found_by_name(configuration)))
 
 
 def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
@@ -41,6 +43,10 @@ def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
     if any(data["source"] == "generated" for data in settings["data"].values()):
         settings |= _machine(configuration)
     return settings
+
+
+def _makers(configuration: Configuration) -> list[str]:
+    return [module for data in configuration.problems.values() for module in data.makers]
 
 
 def _source(data: ProblemData, root: Path) -> dict[str, Any]:
@@ -105,7 +111,7 @@ def _on_latents(configuration: Configuration, stage: str, *networks: str) -> dic
 GRAPH: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("download", (), _download, parallel=False),
+        Stage("download", (), _download, parallel=False, found_by_name=_makers),
         Stage(
             "autoencoder",
             ("download",),
@@ -148,6 +154,7 @@ GRAPH: dict[StageName, Stage] = {
             ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"),
             lambda c, _: {"evaluation": c.evaluation.model_dump()} | _machine(c),
             parallel=False,
+            found_by_name=lambda c: [] if c.evaluation.outside is None else _makers(c),
         ),
     )
 }

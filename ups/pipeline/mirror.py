@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ups.config.schema import Tracking
@@ -19,7 +20,7 @@ _LAST_RECORDS_SECONDS = 20
 
 
 class Mirror:
-    """Starts with the first record of a run; a run that trains nothing mirrors nothing."""
+    """Starts with the first record of a training, or with a new result table; what is all cached mirrors nothing."""
 
     def __init__(self, directory: Path, tracking: Tracking) -> None:
         self.directory = directory
@@ -42,13 +43,17 @@ class Mirror:
             self._failed = True
             self._warn(f"could not be started ({error})")
 
-    def close(self) -> None:
-        """Tell the mirror that the run is over (its standard input closes) and let it finish."""
+    def close(self, *, finished: bool) -> None:
+        """Tell the mirror that the run is over, and let it finish: its standard input closes, after a word if the run
+        got to its end. Whoever is killed says nothing."""
         if self._process is None:
             return
         assert self._process.stdin is not None
-        self._process.stdin.close()
         try:
+            with suppress(BrokenPipeError):  # a mirror that has failed is told of below
+                if finished:
+                    self._process.stdin.write(b"finished\n")
+                self._process.stdin.close()
             code = self._process.wait(_LAST_RECORDS_SECONDS)
             if code != 0:
                 self._warn(f"ended with exit code {code}")

@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, storage_error, write_json, write_text
+from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
 from ups.config.schema import StageName
 from ups.errors import ConfigurationError
@@ -26,7 +28,7 @@ from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.outcome import classify
-from ups.pipeline.plan import PlannedStage, check, make_plan, require_fit
+from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
 
 Progress = Callable[[StageName, dict[str, Any]], None]
 Output = Callable[[str], None]
@@ -86,15 +88,18 @@ class Run:
         store = Store(find_root(root))
         plan = make_plan(configuration, store, until)
         _require_space(store, configuration, plan)
-        directory = _make_directory(store.root / RUNS, configuration.name, plan[-1].digest)
+        values = configuration.model_dump(mode="json")
+        directory = _make_directory(store.root / RUNS, configuration.name, digest_of(values))
         run = cls(configuration, store, plan, directory)
         try:
             for stage in plan:
-                run._leases.enter_context(store.lease(stage.name, stage.digest))
-            values = configuration.model_dump(mode="json")
+                if stage.digest is not None:
+                    run._leases.enter_context(store.lease(stage.name, stage.digest))
             write_text(directory / "config.yaml", yaml.safe_dump(values, sort_keys=False))
-            write_json(directory / "plan.json", [stage.to_json() for stage in plan])
-            write_json(directory / "env.json", _environment())
+            run._write_plan()
+            write_json(
+                directory / "env.json", _environment() | {"command": _command(config, overrides, until)}
+            )
             (directory / "logs").mkdir()
         except OSError as error:
             run.close()
@@ -119,11 +124,12 @@ class Run:
             if on_progress is not None:
                 on_progress(name, record)
 
+        derivation = self._derive(name)
         built = execute(
             name,
-            self.plan[name].recipe,
+            derivation,
             self.configuration,
-            {i: self.built[i].artifact for i in GRAPH[name].inputs},
+            self._inputs(name),
             self.store,
             Listener(on_line, on_record),
             self.directory / "logs" / f"{name}.log",
@@ -136,8 +142,7 @@ class Run:
 
         Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
         """
-        inputs: dict[StageName, Artifact | None] = {i: self.built[i].artifact for i in GRAPH[name].inputs}
-        artifact, reason = check(self.store, name, self.plan[name].digest, inputs)
+        artifact, reason = check(self.store, name, digest_of(self._derive(name)))
         if artifact is None:
             return None
         built = Built(artifact, hit=True, reason=reason)
@@ -159,7 +164,24 @@ class Run:
         From here on `ups cache gc` goes by the pointers of this run alone.
         """
         self._leases.close()
-        self._mirror.close()
+        self._mirror.close(finished=self.built.keys() == self.plan.keys())
+
+    def _inputs(self, name: StageName) -> dict[StageName, Artifact]:
+        return {i: self.built[i].artifact for i in GRAPH[name].inputs}
+
+    def _derive(self, name: StageName) -> dict[str, Any]:
+        """What the key of a stage is taken of, now that its inputs are there; the plan and gc are told."""
+        derivation = derive(name, self.configuration, self._inputs(name), self.store)
+        digest = digest_of(derivation)
+        planned = self.plan[name]
+        if planned.digest != digest:
+            self._leases.enter_context(self.store.lease(name, digest))
+            self.plan[name] = replace(planned, digest=digest, derivation=derivation)
+            self._write_plan()
+        return derivation
+
+    def _write_plan(self) -> None:
+        write_json(self.directory / "plan.json", [stage.to_json() for stage in self.plan.values()])
 
     def _register(self, name: StageName, built: Built) -> None:
         """Note a stage's artifact in the run's directory; what a stage trained earlier counts as record."""
@@ -169,12 +191,15 @@ class Run:
         if built.hit and logged.exists():
             self._append(name, [json.loads(line) for line in logged.read_text().splitlines()])
         self.built[name] = built
+        if not built.hit and name == "evaluate":
+            self._mirror.start()
         write_json(
             self.directory / "artifacts.json",
             {
                 stage: {
                     "digest": done.artifact.digest,
-                    "path": os.path.relpath(done.artifact.path, self.directory),
+                    # Either may be reached through a symbolic link, and .. is what lies above its target.
+                    "path": os.path.relpath(done.artifact.path.resolve(), self.directory.resolve()),
                     "hit": done.hit,
                     "reason": done.reason,
                     "seconds": done.artifact.manifest.seconds,
@@ -184,6 +209,7 @@ class Run:
             },
         )
         if name == "evaluate":
+            self.store.verify(built.artifact)
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
             write_json(self.directory / OUTSIDE, read_json(built.artifact.path / OUTSIDE))
@@ -272,9 +298,13 @@ def write_report(directory: Path, *, on_line: Output) -> None:
 def _require_space(store: Store, configuration: Configuration, plan: list[PlannedStage]) -> None:
     """Refuse a run whose stages together have no room on the disk."""
     download = next((stage for stage in plan if stage.name == "download"), None)
-    sealed = store.find("download", download.digest) if download and download.verdict == "HIT" else None
+    sealed = None
+    if download and download.digest and download.verdict == "HIT":
+        sealed = store.find("download", download.digest)
     needed = sum(
         remaining_bytes(store.work(stage.name, stage.digest), stage.name, configuration, sealed)
+        if stage.digest is not None
+        else stage.predicted_bytes
         for stage in plan
         if stage.verdict == "MISS"
     )
@@ -317,8 +347,13 @@ def _environment() -> dict[str, Any]:
         "commit": _git(package, "rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git(package, "status", "--porcelain")),
         "libraries": libraries,
-        "command": " ".join(Path(part).name if part == sys.argv[0] else part for part in sys.argv),
     }
+
+
+def _command(config: str | Path, overrides: Mapping[str, Any] | None, until: StageName) -> str:
+    """What does the same without Prefect, whoever started it."""
+    changes = (f"--set {shlex.quote(f'{key}={value}')}" for key, value in (overrides or {}).items())
+    return " ".join(["ups run", str(config), *changes, *([] if until == "evaluate" else ["--until", until])])
 
 
 def _processor() -> str:

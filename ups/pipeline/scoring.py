@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts import Artifact, Manifest, Store
-from ups.artifacts.files import read_json
+from ups.artifacts.files import read_json, write_json
 from ups.config.load import load_configuration
 from ups.errors import ConfigurationError
 from ups.pipeline.device import Device, resolve, resolve_device, usable_cores
 from ups.pipeline.tool import run_tool
 
+SCORES = "scores"
 _NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
 
 
@@ -93,4 +94,10 @@ def score_on_file(
             threads=configuration.execution.threads,
             on_line=on_line,
         )
+        write_json(scores_file(run, file), summary["records"])
     return summary["records"]
+
+
+def scores_file(run: Path, file: Path) -> Path:
+    """Where a run keeps the records of its last scoring on a file of this name."""
+    return run / SCORES / f"{file.stem}.json"

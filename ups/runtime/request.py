@@ -19,14 +19,12 @@ class Request:
         configuration: resolved, no `auto` left.
         inputs: directories of the input artifacts, by stage.
         contents: their content sums.
-        code: code identity that the digest was taken of.
     """
 
     work: Path
     root: Path
     stage: str
     digest: str
-    code: str
     configuration: Configuration
     inputs: dict[str, Path]
     contents: dict[str, str]
@@ -43,7 +41,6 @@ class Request:
             root=Path(values["root"]),
             stage=values["stage"],
             digest=values["digest"],
-            code=values["code"],
             configuration=Configuration.model_validate(values["configuration"]),
             inputs={stage: Path(path) for stage, path in values["inputs"].items()},
             contents=values["contents"],

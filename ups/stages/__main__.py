@@ -6,6 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
+from ups.artifacts.files import read_json
 from ups.artifacts.identity import code_identity
 from ups.errors import ConfigurationError, Interrupted, StageError
 from ups.runtime.request import Request
@@ -21,8 +22,8 @@ def main() -> int:
     request = Request.read(arguments.work)
     if request.stage != arguments.stage:
         raise ConfigurationError(f"the request in {arguments.work} is for stage {request.stage}")
-    module = f"ups.stages.{arguments.stage}"
-    if code_identity(module) != request.code:
+    planned = read_json(arguments.work / "request.json")
+    if code_identity(*planned["modules"]) != planned["code"]:
         raise StageError(
             "the code of this stage has changed since the run was planned; its result would be filed under "
             "another code's digest",
@@ -30,7 +31,7 @@ def main() -> int:
             fix="run the same command again",
         )
     try:
-        importlib.import_module(module).run(request)
+        importlib.import_module(f"ups.stages.{arguments.stage}").run(request)
     except Interrupted as interruption:
         logging.getLogger(__name__).info("%s", interruption)
         return interruption.exit_code

@@ -10,7 +10,7 @@ from typing import Any
 
 from ups.problems.published import PUBLISHED
 from ups.runtime.tool import serve
-from ups.stages.copying import fetch
+from ups.stages.fetching import fetch
 
 
 def fetch_files(request: dict[str, Any]) -> list[dict[str, Any]]:

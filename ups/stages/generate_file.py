@@ -28,14 +28,14 @@ def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
     # Named by what is solved: the same call goes on where a killed one was, and no other call reads its blocks.
     digest = hashlib.sha256(canonical_json([request["data"], request["rows"]])).hexdigest()
     blocks = output.with_name(f".{output.name}.{digest[:12]}.blocks")
-    parameters = generate_file(
+    generated = generate_file(
         data, request["rows"], output, blocks, device=request["device"], threads=request["threads"]
     )
     shutil.rmtree(blocks)
     return {
         "path": str(output),
         "problem": data.problem.name,
-        "parameters": parameters,
+        "parameters": generated.parameters,
         "rows": request["rows"],
         "grid": list(data.stored_grid),
         "bytes": output.stat().st_size,

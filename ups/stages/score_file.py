@@ -237,6 +237,11 @@ def _warn(described: PDEBenchFile, model: Dataset) -> None:
             described.path, described.parameters, model.parameters,
         )  # fmt: skip
     lasts, trained_for = described.times[-1] - described.times[0], model.times[-1] - model.times[0]
+    if not model.problem.is_map and lasts < 0.999 * trained_for:
+        log.warning(
+            "%s ends at t = %g, the trajectories of the training at t = %g: only so much of a forecast is scored",
+            described.path, described.times[-1], model.times[-1],
+        )  # fmt: skip
     if not model.problem.is_map and lasts > 1.001 * trained_for:
         log.warning(
             "%s goes on to t = %g; its first %d frames are scored, as many as the models were trained on",

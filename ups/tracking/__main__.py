@@ -22,7 +22,8 @@ _BOOKKEEPING = {"stage", "step", "steps"}
 
 
 def main() -> int:
-    """Log every record of the run; with --follow until standard input closes."""
+    """Log every record of the run; with --follow until standard input closes. A word on it says that the run got to
+    its end; without one it was stopped, failed or killed."""
     parser = argparse.ArgumentParser(prog="python -m ups.tracking", description=main.__doc__)
     parser.add_argument("run", type=Path, help="directory of a run")
     parser.add_argument("--follow", action="store_true", help="go on until standard input closes")
@@ -55,7 +56,8 @@ def main() -> int:
         for row in json.loads(table.read_text()):
             name = row["metric"] if row["field"] is None else f"{row['metric']}/{row['field']}"
             run.summary[f"evaluation/{row['problem']}/{row['model']}/{name}"] = row["value"]
-    run.finish()
+    finished = not arguments.follow or bool(sys.stdin.buffer.read())
+    run.finish(exit_code=0 if finished else 1)
     return 0
 
 

@@ -60,7 +60,7 @@ def check_room(path: Path, needed: int) -> None:
         raise PreflightError(
             f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free",
             where=str(path),
-            fix="free space (`ups cache gc`) or choose another directory",
+            fix="free space (`ups cache gc --dry-run` shows what may go) or choose another directory",
         )
 
 

@@ -8,8 +8,8 @@ from ups.config import load_configuration
 from ups.config.data import GeneratedBurgers
 from ups.config.schema import Outside
 from ups.data.dataset import Dataset
+from ups.physics.generators import generator_of
 from ups.problems import PROBLEMS
-from ups.stages.generation import solve_rows
 from ups.stages.outside import SPLIT, outside_dataset
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def test_initial_states_and_parameter_are_those_that_were_asked_for():
     data = load_configuration(TINY).data
     assert isinstance(data, GeneratedBurgers)
     rows = np.array([3, 5, 7])
-    fields = solve_rows(data, rows, CPU).numpy()
+    fields = generator_of(data).solve(rows, CPU).numpy()
     dataset = Dataset(
         problem=PROBLEMS["burgers1d"],
         names=("u",),

@@ -567,7 +567,6 @@ class Launched:
             root=self.root,
             until="autoencoder",
         )
-        self.work = run.store.work("autoencoder", run.plan["autoencoder"].digest)
         self.lines = []
         sent = False
 
@@ -580,6 +579,10 @@ class Launched:
                 os.kill(self._process(to), number)
 
         run.stage("download", on_line=lambda _: None)
+        assert run.adopt("autoencoder") is None
+        digest = run.plan["autoencoder"].digest
+        assert digest is not None, "its key is known now"
+        self.work = run.store.work("autoencoder", digest)
         self.returncodes = []
         return run.stage("autoencoder", on_line=on_line).artifact.path
 

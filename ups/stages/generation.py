@@ -1,6 +1,5 @@
 """Trajectories solved on this machine, block by block."""
 
-import importlib
 import logging
 import time
 from collections.abc import Iterator
@@ -11,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ups.artifacts.files import sync_file
 from ups.config.data import Generated
 from ups.data.layout import cell_centres
 from ups.data.pdebench_writer import TrajectoryWriter
 from ups.data.splits import split_rows
-from ups.physics.generators import Generator, Rows, Solve
+from ups.physics.generators import Generator, Solve, generator_of
 from ups.runtime.request import Request
 
 log = logging.getLogger(__name__)
@@ -88,16 +86,6 @@ def generate_file(
             rate = done / (time.monotonic() - started)
             log.info("%s: generated %d/%d trajectories  %.3g/s", problem.name, done, rows, rate)
     return generator
-
-
-def generator_of(data: Generated) -> Generator:
-    """How rows of a problem are solved; see `ups.physics.generators`."""
-    return importlib.import_module(data.makers[-1]).generator(data)
-
-
-def solve_rows(data: Generated, rows: Rows, device: torch.device) -> Tensor:
-    """Solved fields [n, t, *grid, C] of some row numbers, on the solver's grid."""
-    return generator_of(data).solve(rows, device)
 
 
 def _solved(

@@ -7,7 +7,7 @@ import torch
 from ups.config.data import FromSinusoids
 from ups.config.schema import Outside
 from ups.data.dataset import Dataset
-from ups.stages.generation import solve_rows
+from ups.physics.generators import generator_of
 
 SPLIT = "outside"
 
@@ -27,7 +27,7 @@ def outside_dataset(dataset: Dataset, data: FromSinusoids, outside: Outside, dev
     )
     numbers = dataset.rows[dataset.splits["test"]][: outside.trajectories]
     stride = data.solver_resolution // data.resolution
-    fields = solve_rows(changed, numbers, device)[:, :, ::stride].cpu().numpy()
+    fields = generator_of(changed).solve(numbers, device)[:, :, ::stride].cpu().numpy()
     told = f"initial states x {outside.amplitude:g} {outside.offset:+g}, {parameter} x {outside.parameter:g}"
     return replace(
         dataset,

@@ -1,9 +1,10 @@
 """How numbered rows of generated data are solved: one file per equation, each with `generator(data) -> Generator`.
 
-They are found by the name that the data give (`ups.config.data.Generated.makers`) and not imported by whoever calls
-them: so a run depends on the solver that it uses, and on no other.
+They are found by the name that the data give and not imported by whoever calls them: so a run depends on the solver
+that it uses, and on no other.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups.config.data import Generated
 from ups.problems import Boundary
 
 Rows = NDArray[np.int64]
@@ -32,3 +34,8 @@ class Generator:
     parameters: dict[str, float]
     boundary: Boundary
     distribution: str = "PDEBench distribution"
+
+
+def generator_of(data: Generated) -> Generator:
+    """How rows of a problem are solved."""
+    return importlib.import_module(data.makers[-1]).generator(data)

@@ -4,9 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
 
-from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -26,19 +24,18 @@ def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
         yield None
         return
     of_run = f"{name} of {run.directory.name}"
-    artifact = create_progress_artifact(
-        0.0, key=series_key(run.configuration.name, f"{name}-progress"), description=of_run
-    )
-    assert isinstance(artifact, UUID)  # it is a coroutine only where an event loop runs
+    series = series_key(run.configuration.name, f"{name}-progress")
+    made: list[Any] = []
 
     def send(record: dict[str, Any]) -> None:
+        # A stage without steps tells its validation alone.
+        done = 100 * record["step"] / record["steps"] if record["steps"] else 100.0
+        told = f"step {record['step']} of {record['steps']}, {of_run}"
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            update_progress_artifact(
-                artifact,
-                # A stage without steps tells its validation alone.
-                progress=100 * record["step"] / record["steps"] if record["steps"] else 100.0,
-                description=f"step {record['step']} of {record['steps']}, {of_run}",
-            )
+            if made:
+                update_progress_artifact(made[0], progress=done, description=told)
+            else:
+                made.append(create_progress_artifact(done, key=series, description=told))
 
     bar = Throttle(send)
     try:
@@ -55,8 +52,8 @@ def series_key(configuration: str, what: str) -> str:
 class Throttle:
     """Sends a record at most once in a while, but always the last one.
 
-    A server that does not answer costs the display and not the training: a failed update is not repeated, and
-    the next one waits, because a try can hold up the reading of the stage's output for a while.
+    Whatever is wrong with the display costs the display and not the training: a failed update is told and not
+    repeated, and the next one waits, because a try can hold up the reading of the stage's output for a while.
     """
 
     def __init__(
@@ -80,7 +77,7 @@ class Throttle:
         pause = SECONDS_BETWEEN_UPDATES
         try:
             self._send(record)
-        except HTTPError as error:
+        except Exception as error:  # of the server, its client, or what it makes of our numbers
             pause = SECONDS_AFTER_A_FAILURE
-            get_run_logger().warning("progress is not shown (the stage goes on): %s", error)
+            get_run_logger().warning("progress is not shown (the stage goes on): %r", error)
         self._next = self._clock() + pause

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.progress import series_key
-from tasks.stage import RETRY_DELAYS_SECONDS, Pointer, worth_a_retry
+from tasks.stage import RETRY_DELAYS_SECONDS, RETRY_JITTER, Pointer, worth_a_retry
 from ups.artifacts.files import read_json
 from ups.commands.tables import METRICS, result_tables, seed_tables
 from ups.pipeline.run import Run
@@ -22,6 +22,7 @@ from ups.pipeline.run import Run
     persist_result=False,
     retries=len(RETRY_DELAYS_SECONDS),
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_jitter_factor=RETRY_JITTER,
     retry_condition_fn=worth_a_retry,
 )
 def publish(run: Run, table: Pointer) -> str:

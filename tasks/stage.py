@@ -25,10 +25,13 @@ Pointer = dict[str, str]
 """{"stage", "digest", "path"} of an artifact; the path starts at the root, which may be moved."""
 
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
+RETRY_JITTER = 0.5
+"""A delay grows by up to this part of itself: what failed together does not come back together."""
 
 
 def worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Input/output errors, interruptions and killed processes may go well the next time; nothing else does."""
+    """Input/output errors, interruptions and killed processes may go well the next time; nothing else does, and a full
+    disk is full then too."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, UpsError) and error.retryable
 
@@ -49,6 +52,7 @@ class StageTask:
             result_serializer="json",
             retries=len(RETRY_DELAYS_SECONDS),
             retry_delay_seconds=RETRY_DELAYS_SECONDS,
+            retry_jitter_factor=RETRY_JITTER,
             retry_condition_fn=worth_a_retry,
         )(self._body)
 

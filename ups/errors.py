@@ -58,6 +58,12 @@ class StorageError(UpsError):
     retryable = True
 
 
+class DiskFullError(StorageError):
+    """The disk is full, and stays so until somebody frees space."""
+
+    retryable = False
+
+
 class IntegrityError(UpsError):
     """Stored bytes are not what was sealed."""
 

@@ -57,12 +57,13 @@ def test_progress_is_sent_once_a_second_and_at_the_end():
     assert sent == [1, 101, 201, 249]
 
 
-def test_a_server_that_is_gone_costs_the_display_and_not_the_training():
+@pytest.mark.parametrize("error", [httpx.ConnectError("no answer"), ValueError("nan"), AssertionError()])
+def test_what_the_display_raises_costs_the_display_and_not_the_training(error):
     asked: list[int] = []
 
     def send(record: dict) -> None:
         asked.append(record["step"])
-        raise httpx.ConnectError("no answer")
+        raise error
 
     clock = Clock()
     throttle = Throttle(send, clock)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import xxhash
 
-from ups.errors import IntegrityError, StorageError
+from ups.errors import DiskFullError, IntegrityError, StorageError
 
 _BLOCK = 1 << 20
 
@@ -136,7 +136,9 @@ sync_directory = sync_file  # a rename is durable once its directory is flushed,
 
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Name the path (the one the system complained of, if it said) and say what can be done about it."""
+    kind = StorageError
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind = DiskFullError
         fix = "free space (`ups cache gc --dry-run` shows what may go) or choose another --root; then run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         fix = "make it a directory that you may write to, or choose another --root"
@@ -147,4 +149,4 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     else:
         fix = "check the disk; then run the same command again"
     where = error.filename if isinstance(error.filename, str) else path
-    return StorageError(error.strerror or str(error), where=str(where), fix=fix)
+    return kind(error.strerror or str(error), where=str(where), fix=fix)

@@ -18,7 +18,15 @@ from ups.artifacts.identity import digest_of
 from ups.artifacts.store import BusyError
 from ups.config import Configuration
 from ups.config.schema import StageName
-from ups.errors import DataError, IntegrityError, PreflightError, ProcessKilled, StageError, StorageError
+from ups.errors import (
+    DataError,
+    DiskFullError,
+    IntegrityError,
+    PreflightError,
+    ProcessKilled,
+    StageError,
+    StorageError,
+)
 from ups.pipeline.graph import GRAPH
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
@@ -250,7 +258,7 @@ def _launch(
         free = shutil.disk_usage(work).free
         if free >= _FULL_BYTES:
             raise
-        raise StorageError(
+        raise DiskFullError(
             f"stage {name} failed, and {free / 1e6:.1f} MB are free",
             where=str(work),
             fix="free space (`ups cache gc --dry-run` shows what may go) or choose another --root; then run the same command again",

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -163,9 +164,48 @@ def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orche
     assert built.stage_processes() == []
 
 
-def _start_until_checkpoint(orchestra: Orchestra) -> dict:
+def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(built: Orchestra):
+    """Only what had not ended runs again, and it resumes inside."""
+    flow_run = _start_until_checkpoint(built, "training.consistency.steps=1500")
+    for retry in (_retry_in_the_ui, _retry_by_the_command):
+        built.prefect("flow-run", "cancel", flow_run["id"])
+        assert _final_state(built, flow_run) == "Cancelled"
+        held = _newest_checkpoint(built)
+        retry(built, flow_run)
+        wait_for(
+            "a later checkpoint",
+            lambda held=held: built.stage_processes() and _newest_checkpoint(built) > held,
+            built.worker_said,
+        )
+    assert _final_state(built, flow_run) == "Completed"
+    run = built.api("GET", f"/flow_runs/{flow_run['id']}")
+    assert run["run_count"] == 3
+    states = {name: task["state_name"] for name, task in built.task_runs(flow_run).items()}
+    assert states == dict.fromkeys(STAGES, "Cached") | dict.fromkeys(
+        ("consistency", "evaluate", "publish"), "Completed"
+    )
+    assert built.worker_said().count("resumes at step") >= 2
+
+
+def _retry_in_the_ui(orchestra: Orchestra, flow_run: dict) -> None:
+    """What its button sends."""
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+    orchestra.api("POST", f"/flow_runs/{flow_run['id']}/set_state", state=state, force=True)
+
+
+def _retry_by_the_command(orchestra: Orchestra, flow_run: dict) -> None:
+    orchestra.prefect("flow-run", "retry", flow_run["id"])
+
+
+def _newest_checkpoint(orchestra: Orchestra) -> str:
+    with suppress(FileNotFoundError):  # an old one was removed while we looked
+        return max(orchestra.checkpoints("consistency"), key=lambda path: path.stat().st_mtime_ns).name
+    return ""
+
+
+def _start_until_checkpoint(orchestra: Orchestra, assignment: str = NEVER_ENDS) -> dict:
     before = orchestra.checkpoints("consistency")
-    key, _, value = NEVER_ENDS.partition("=")
+    key, _, value = assignment.partition("=")
     deployment = orchestra.api("GET", "/deployments/name/burgers-upt/demo")
     flow_run = orchestra.api(
         "POST",

@@ -11,13 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ups.artifacts import Store
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration
+from ups.commands.run import run_and_show
 from ups.commands.tables import console, result_tables, show
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
 from ups.pipeline.device import resolve
-from ups.pipeline.run import OUTSIDE
+from ups.pipeline.plan import make_plan
+from ups.pipeline.run import OUTSIDE, find_root, overrides_by_seed
 
 PREFECT_DEFAULTS = {
     # The temporary server is given 20 s, and needs more at its first start on a busy machine.
@@ -39,6 +42,10 @@ def main() -> int:
         overrides = parse_overrides(options.assignments)
         # A typo needs no server to be found.
         configuration = resolve(load_configuration(options.config, overrides))
+        if _is_sealed(options.config, overrides) and not _has_server():
+            console().print("all stages are sealed, and no Prefect server stands that would show them")
+            run_and_show(options.config, overrides)
+            return EXIT_OK
         _require_server()
         report = _run(options.config, overrides, on_burgers_only=set(configuration.problems) == {"burgers1d"})
     except UpsError as error:
@@ -59,11 +66,29 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows",
-        description="Run the flow of a configuration here, shown by the server of PREFECT_API_URL or a temporary one.",
+        description="Run the flow of a configuration here, shown by the server of PREFECT_API_URL or a temporary one; "
+        "by none where all is sealed and no server stands.",
         epilog="Exit codes are those of `ups --help`.",
     )
     add_configuration(parser)
     return parser.parse_args()
+
+
+def _is_sealed(config: Path, overrides: dict[str, Any]) -> bool:
+    """Whether nothing is left to build, for any seed."""
+    store = Store(find_root(None))
+    return all(
+        stage.verdict == "HIT"
+        for chosen in overrides_by_seed(config, overrides)
+        for stage in make_plan(resolve(load_configuration(config, chosen)), store)
+    )
+
+
+def _has_server() -> bool:
+    """Whether the environment or the profile names a server; a temporary one takes longer to start than the rest."""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() is not None
 
 
 def _require_server() -> None:

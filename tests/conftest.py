@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from command_line import TINY, ups
 
 # Tests in several processes are told the width of the terminal that they were started in; tables would follow it.
 os.environ.pop("COLUMNS", None)
+
+
+# A shell's job in the background ignores SIGINT, and so would all that the tests start (`nohup make test &`).
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,6 @@ def dataset_cases(base: str) -> Iterator[Case]:
 _COORDINATES: dict[str, Callable] = {
     "reversed": lambda x: x[::-1],
     "shifted": lambda x: x + (x[1] - x[0]),
-    "edges": lambda x: x - (x[1] - x[0]) / 2,
     "other-domain": lambda x: 3 * x + 1,
     "nan": lambda x: np.where(x == x[3], np.nan, x),
     "infinite": lambda x: np.where(x == x[3], np.inf, x),

@@ -96,6 +96,21 @@ def test_genuine_rows_are_read_as_pdebench_reduces_them(genuine_data):
     np.testing.assert_allclose(some.coordinates[0], (4 * np.arange(256) + 0.5) / 1024, atol=1e-7)
 
 
+def test_a_file_that_was_strided_before_is_read_and_keeps_its_phase(genuine_data, tmp_path):
+    """The most common way to shrink one: x[::4]. Its points are not the centres of their cells."""
+    strided = tmp_path / "strided.hdf5"
+    with h5py.File(genuine_path(genuine_data, GENUINE[0])) as file, h5py.File(strided, "w") as thinned:
+        thinned["tensor"] = file["tensor"][:, :, ::4]
+        thinned["x-coordinate"], thinned["t-coordinate"] = file["x-coordinate"][::4], file["t-coordinate"][:]
+        thinned.attrs.update(file.attrs)
+    options = {"time_stride": 5, "parameters": {"nu": 0.01}}
+    once = read(strided, np.array([3, 1]), space_stride=2, **options)
+    at_once = read(genuine_path(genuine_data, GENUINE[0]), np.array([3, 1]), space_stride=8, **options)
+    assert np.array_equal(once.fields, at_once.fields)
+    assert np.array_equal(once.coordinates[0], at_once.coordinates[0])
+    assert once.coordinates[0][0] == pytest.approx(0.5 / 1024)
+
+
 def test_genuine_darcy_rows_are_two_frames(genuine_data):
     path = genuine_path(genuine_data, GENUINE[4])
     with h5py.File(path, "r") as file:

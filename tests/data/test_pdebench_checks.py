@@ -126,7 +126,7 @@ def test_the_compressible_domain_is_not_the_old_version_of_another(tmp_path):
     path = small("compressible1d").write(tmp_path / "flow.hdf5")
     assert inspect(path, problem="compressible1d").coordinates[0][0] < 0
     replace(path, "x-coordinate", single(COORDINATES))
-    with pytest.raises(DataError, match=r"cell centres .* domain from -1 to 1"):
+    with pytest.raises(DataError, match=r"equal cells of the domain from -1 to 1"):
         inspect(path, problem="compressible1d")
 
 

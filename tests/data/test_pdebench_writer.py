@@ -191,7 +191,7 @@ def test_a_full_disk_is_a_storage_error(path):
         ({"times": TIMES[:1]}, "two frames or more"),
         ({"times": TIMES**2}, "equally spaced"),
         ({"times": None}, "burgers1d has times"),
-        ({"coordinates": [COORDINATES + 0.1]}, "cell centres"),
+        ({"coordinates": [COORDINATES + 0.1]}, "equal cells"),
         ({"coordinates": [COORDINATES, COORDINATES]}, "has the space axes x, got 2 coordinates"),
         ({"parameters": {}}, "has the parameter nu, got none"),
         ({"parameters": {"nu": np.nan}}, "nu is nan"),

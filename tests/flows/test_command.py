@@ -32,15 +32,29 @@ def test_a_server_that_does_not_answer_is_named(tmp_path):
 @pytest.mark.slow
 def test_a_temporary_server_shows_what_is_sealed_as_cached(built: Orchestra, tmp_path):
     """Its Prefect home is new: it has no record of any stage, and the store alone decides."""
-    flow = built.flow(PREFECT_API_URL=None, PREFECT_HOME=str(tmp_path / "prefect"))
+    flow = built.flow("evaluation.seed=7", PREFECT_API_URL=None, PREFECT_HOME=str(tmp_path / "prefect"))
     output, _ = flow.communicate()
     assert flow.returncode == 0, output
-    for stage in STAGES:
+    assert "Task run 'evaluate' - Finished in state Completed" in output
+    for stage in STAGES[:-1]:
         assert f"Task run '{stage}' - Finished in state Cached" in output
     *_, last_row = (line for line in output.splitlines() if line.startswith("consistency_2"))
     assert "0." in last_row, "the result table"
     [report] = [line for line in output.splitlines() if line.startswith("report: ")]
     assert Path(report.removeprefix("report: ")).is_file()
+
+
+@pytest.mark.slow
+def test_where_all_is_sealed_no_server_is_started_to_show_it(built: Orchestra, tmp_path):
+    home = tmp_path / "prefect"
+    flow = built.flow(PREFECT_API_URL=None, PREFECT_HOME=str(home))
+    output, _ = flow.communicate()
+    assert flow.returncode == 0, output
+    assert "no Prefect server stands" in output
+    assert "Task run" not in output
+    assert sum(" cached  " in line for line in output.splitlines()) == len(STAGES)
+    assert any(line.startswith("consistency_2") for line in output.splitlines()), "the result table"
+    assert not list(home.glob("*.db")), "no server has made its database"
 
 
 @pytest.mark.slow

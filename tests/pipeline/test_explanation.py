@@ -208,6 +208,7 @@ def test_the_newest_run_of_a_configuration_that_reached_a_stage(tmp_path):
         "20260101T000000Z-demo-00000000": {"download": "a", "operator": "b"},
         "20260102T000000Z-demo-11111111": {"download": "c"},
         "20260103T000000Z-demo-long-22222222": {"download": "d"},
+        "20260103T000000Z-long-demo-22222222": {"download": "d"},
     }.items():
         pointers = {stage: {"digest": digest} for stage, digest in digests.items()}
         write_json(runs / run / "artifacts.json", pointers)

@@ -2,6 +2,9 @@
 
 import argparse
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root, add_stage
@@ -19,12 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
+    """See `run_and_show`."""
+    run_and_show(
+        options.config, parse_overrides(options.assignments), root=options.root, until=options.until
+    )
+
+
+def run_and_show(
+    config: Path, overrides: Mapping[str, Any], *, root: Path | None = None, until: StageName = "evaluate"
+) -> None:
     """Plan, run, and end with the result table and the path of the report; of several seeds, with their range."""
     tables = []
-    for overrides in overrides_by_seed(options.config, parse_overrides(options.assignments)):
-        run = Run.start(options.config, overrides, root=options.root, until=options.until)
-        follow(run, options.until)
-        if options.until == "evaluate":
+    for chosen in overrides_by_seed(config, overrides):
+        run = Run.start(config, chosen, root=root, until=until)
+        follow(run, until)
+        if until == "evaluate":
             tables.append(read_json(run.directory / "metrics.json"))
     if len(tables) > 1:
         for table in seed_tables(tables).values():

@@ -56,7 +56,10 @@ def cell_centres(points: int, domain: tuple[float, float]) -> NDArray[np.float64
 def check_coordinates(
     coordinates: NDArray[np.float64], domain: tuple[float, float], path: Path, dataset: str
 ) -> None:
-    """Coordinates [points] of one axis are the centres of equal cells of its domain."""
+    """Coordinates [points] of one axis lie alike in equal cells of its domain, one in each.
+
+    In PDEBench's files at their centres; of every n-th point of such a grid, at the same place nearer to the left end.
+    """
     if coordinates.ndim != 1 or len(coordinates) == 0:
         raise DataError(
             f"has shape {coordinates.shape}, not one axis with a point or more",
@@ -64,11 +67,13 @@ def check_coordinates(
             fix="give one coordinate per point of the axis",
         )
     lower, upper = domain
-    description = f"cell centres (i + 1/2)/N of the domain from {lower:g} to {upper:g}"
-    expected = cell_centres(len(coordinates), domain)
-    _check_spacing(
-        coordinates, expected, (upper - lower) / len(coordinates), place(path, dataset), description
+    step = (upper - lower) / len(coordinates)
+    description = (
+        f"equally spaced, a point in each of {len(coordinates)} equal cells of the domain from {lower:g} to {upper:g}"
     )
+    first = np.clip(coordinates[0], lower, upper - step * (len(coordinates) - 1))
+    expected = first + step * np.arange(len(coordinates))
+    _check_spacing(coordinates, expected, step, place(path, dataset), description)
 
 
 def check_times(times: NDArray[np.float64], path: Path, dataset: str) -> None:

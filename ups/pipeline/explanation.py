@@ -160,7 +160,7 @@ def newest_digests(runs: Path, configuration: str) -> dict[str, str]:
         IntegrityError: a run's artifacts.json is damaged.
     """
     found: dict[str, str] = {}
-    for pointers in sorted(runs.glob(f"*-{configuration}-????????/artifacts.json")):
+    for pointers in sorted(runs.glob(f"????????T??????Z-{configuration}-????????/artifacts.json")):
         try:
             found |= {stage: pointer["digest"] for stage, pointer in read_json(pointers).items()}
         except (AttributeError, KeyError, TypeError) as error:

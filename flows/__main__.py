@@ -1,6 +1,7 @@
 """Run a flow from the checkout: `python -m flows CONFIG [--set KEY=VALUE]`.
 
-With PREFECT_API_URL set the run shows on that server; without it Prefect starts a temporary one.
+With PREFECT_API_URL set the run shows on that server; without it Prefect starts a temporary one, or none where all
+stages are sealed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from ups.commands.run import run_and_show
 from ups.commands.tables import console, result_tables, show
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
-from ups.pipeline.device import resolve
+from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.plan import make_plan
 from ups.pipeline.run import OUTSIDE, find_root, overrides_by_seed
 
@@ -42,6 +43,7 @@ def main() -> int:
         overrides = parse_overrides(options.assignments)
         # A typo needs no server to be found.
         configuration = resolve(load_configuration(options.config, overrides))
+        require_machine(configuration)
         if _is_sealed(options.config, overrides) and not _has_server():
             console().print("all stages are sealed, and no Prefect server stands that would show them")
             run_and_show(options.config, overrides)

@@ -107,6 +107,16 @@ def test_work_that_a_run_can_go_on_with_stays_unless_it_is_asked_for(tmp_path):
     write_json(tmp_path / "runs" / "20260101-x" / "plan.json", planned)
     reason = "run 20260101-x can go on with it (--include-work removes it)"
     assert kept_and_removed(store) == ({A: reason}, [B])
+    sealed(store, "diffusion", A)
+    write_output(store, "diffusion", A)  # what a sealing left behind
+    planned[1]["digest"] = A
+    write_json(tmp_path / "runs" / "20260101-x" / "plan.json", planned)
+    point(store, "20260101-x", "diffusion", A)
+    assert kept_and_removed(store)[1] == [A]
+    assert not store.work("diffusion", A).exists()
+    assert store.work("operator", A).exists()
+    store.remove(store.path("diffusion", A))
+    write_json(tmp_path / "runs" / "20260101-x" / "artifacts.json", {})
     assert kept_and_removed(store, policy=Policy(include_work=True)) == ({}, [A])
     write_json(tmp_path / "runs" / "20260101-x" / "plan.json", {})
     assert kept_and_removed(store) == ({}, [])

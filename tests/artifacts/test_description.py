@@ -102,6 +102,9 @@ def test_inputs_ancestors_and_dependants_are_told(tmp_path):
     store.quarantine("download", A, reason="test")
     assert told()["inputs"]["download"]["state"] == "absent"
     assert told()["provenance"] == {}
+    sealed(store, "download", C)
+    assert told()["inputs"]["download"]["state"] == f"its content is in download/{C}"
+    store.remove(store.path("download", C))
     rebuilt = sealed(store, "download", A, {"other.bin": b"other"})
     assert told()["inputs"]["download"]["state"] == "rebuilt with other content"
     (rebuilt.path / "manifest.json").write_text("{")

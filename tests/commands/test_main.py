@@ -84,12 +84,12 @@ def test_wrong_arguments_are_2(answer, arguments):
         (["validate", TINY, "--set", "seed"], 2, "configuration error: --set: 'seed' is not an assignment\n  fix: "),
         (["plan", TINY, "--set", "data.nu=0"], 2, "  data.nu: must be greater than 0 (got 0)\n"),
         (
-            ["plan", TINY, "--set", "execution.device=cuda"],
+            ["run", TINY, "--root", "root", "--set", "execution.device=cuda"],
             3,
             "preflight error: execution.device: no CUDA device, or this torch is built without CUDA\n  fix: ",
         ),
         (
-            ["plan", TINY, "--set", "execution.threads=1000"],
+            ["run", TINY, "--root", "root", "--set", "execution.threads=1000"],
             3,
             "preflight error: execution.threads: 1000 threads for each process, and this process may use ",
         ),

@@ -252,7 +252,7 @@ def test_a_finished_run_is_scored_on_genuine_rows(run_copy, genuine_data):
     done = ups("evaluate", run_copy, "--file", file, "--rows", "3", "--json")
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
-    assert json.loads((run_copy / "scores" / f"{file.stem}.json").read_text()) == records
+    assert json.loads((run_copy / "scores" / f"{file.stem}-3-rows.json").read_text()) == records
     assert {record["n_trajectories"] for record in records} == {3}
     # As many as the generative models were trained on, of the file's 41 of the same interval.
     assert {record["frames"] for record in records} == {9}

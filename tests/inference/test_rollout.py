@@ -10,15 +10,13 @@ from torch import Tensor
 from ups.diffusion.edm import midpoint_sample, sampling_angles
 from ups.errors import DataError
 from ups.inference.correction import resampled
-from ups.inference.forecaster import (
-    Forecaster,
-    OperatorForecasts,
+from ups.inference.ensembles import (
     PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
     dressed_forecasters,
-    operator_forecaster,
 )
+from ups.inference.forecaster import Forecaster, OperatorForecasts, operator_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.models import codec as codec_module
 from ups.models.operators import LatentOperator

@@ -13,9 +13,10 @@ from command_line import TINY, start_ups
 from sealing import FILES, sealed, write_output
 
 from ups.artifacts import Artifact, Store
+from ups.artifacts import store as store_module
 from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
-from ups.errors import DataError, PreflightError, ProcessKilled, StageError, StorageError
+from ups.errors import DataError, IntegrityError, PreflightError, ProcessKilled, StageError, StorageError
 from ups.pipeline import execute as execute_module
 from ups.pipeline.execute import Built, Listener, execute
 from ups.pipeline.plan import derive
@@ -102,6 +103,37 @@ def test_damage_is_set_aside_and_rebuilt(stage):
     assert any("quarantine" in line for line in stage.lines)
     assert len(list((stage.store.artifacts / ".quarantine").iterdir())) == 1
     assert again.artifact.manifest.content == built.artifact.manifest.content
+
+
+def test_bytes_that_changed_unseen_are_found_by_whoever_goes_on_with_them(stage):
+    """A disk's flipped bit changes no time of anything: a plan does not see it."""
+    built = stage.execute().artifact
+    (built.path / "model.bin").write_bytes(b"bad")
+    stage.store._remember(built, store_module._told_of_files(built))
+    stage.store = Store(stage.store.root)
+    assert stage.store.is_unchanged(built)
+    again = stage.execute()
+    assert not again.hit
+    assert "damaged" in again.reason
+
+
+def test_an_input_that_another_process_rebuilds_meanwhile_is_not_mixed_in(stage):
+    launch = stage.launch
+
+    def rebuild_and_launch(*arguments, **options) -> int:
+        stage.seal_input(b"other data")
+        return launch(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(execute_module, "launch", rebuild_and_launch)
+        with pytest.raises(
+            IntegrityError, match=r"(?s)built again by another process.*run the same command again"
+        ):
+            stage.execute()
+    assert stage.store.find("autoencoder", stage.digest) is None
+    assert not stage.work.exists()
+    stage.use(stage.seal_input(b"data"))
+    assert not stage.execute().hit
 
 
 def test_an_input_of_other_content_makes_another_artifact(stage):

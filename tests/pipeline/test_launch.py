@@ -160,7 +160,7 @@ def rank_file(work: Path, rank: int) -> Path:
         ("MemoryError: ", errors.OutOfMemoryError),
         ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", errors.OutOfMemoryError),
         ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried", errors.OutOfMemoryError),
-        ("OSError: [Errno 28] No space left on device", errors.StorageError),
+        ("OSError: [Errno 28] No space left on device", errors.DiskFullError),
         ("OSError: [Errno 5] Input/output error: 'x'", errors.StorageError),
         ("OSError: [Errno 13] Permission denied", errors.StageError),
         (LOST_PEER, errors.ProcessKilled),

@@ -141,6 +141,13 @@ def test_damage(chain):
     assert "model.bin has 3 bytes, sealed with 7" in reason
 
 
+def test_a_stray_file_is_damage(chain):
+    (chain.seal("download").path / ".DS_Store").write_bytes(b"")
+    verdict, reason = chain.plan()["download"]
+    assert verdict == "MISS"
+    assert ".DS_Store does not belong" in reason
+
+
 def test_unfinished_work(chain):
     for name in ("download", "autoencoder", "cache_encode"):
         chain.seal(name)

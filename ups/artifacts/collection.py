@@ -10,6 +10,7 @@ would write, and a store on a read-only disk could not be used).
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -231,12 +232,13 @@ def collect(store: Store, *, dry_run: bool, policy: Policy | None = None) -> Ite
     What a killed cleaning up has begun to delete goes at any age.
 
     Raises:
-        IntegrityError: the pointers of a run are damaged, so that nobody knows what it needs; or a pin is.
+        IntegrityError: the pointers or the plan of a run are damaged, so that nobody knows what it needs; or a pin is.
     """
     policy = policy or Policy()
     now = datetime.now(UTC)
     pointers = _Pointers(store)
     known = _entries(store, pointers)
+    unfinished = {} if policy.include_work else _unfinished(store)
     held = 0  # bytes that stay
     wanted: list[tuple[Entry, str]] = []  # what only a quota may remove, and what keeps it otherwise
     for entry in known:
@@ -249,7 +251,6 @@ def collect(store: Store, *, dry_run: bool, policy: Policy | None = None) -> Ite
         )
         held += removal.bytes if removal.kept else 0
         yield removal
-    unfinished = {} if policy.include_work else _unfinished(store)
     for leftover in leftovers(store):
         run = unfinished.get((leftover.stage, leftover.digest)) if leftover.kind == "work" else None
         if run is not None:
@@ -373,35 +374,45 @@ def _entry(
 def _with_last_use(found: list[Entry]) -> list[Entry]:
     """The entries, with the last use of every artifact handed on to its inputs."""
     used = {entry.name: entry.used for entry in found}
-    depth = _depths(found)
+    depth, inputs = _depths(found), inputs_of(found)
     for entry in sorted(found, key=lambda entry: -depth[entry.name]):
         when = used[entry.name]
-        for name in _inputs(entry):
-            if when is not None and name in used:
+        for name in inputs[entry.name]:
+            if when is not None:
                 used[name] = max(used[name] or when, when)
     return [replace(entry, used=used[entry.name]) for entry in found]
 
 
 def _depths(found: list[Entry]) -> dict[str, int]:
     """Per artifact, how many others were built one after the other before it could be."""
-    by_name = {entry.name: entry for entry in found}
+    inputs = inputs_of(found)
     depths: dict[str, int] = {}
 
     def depth(name: str) -> int:
         if name not in depths:
-            inputs = [other for other in _inputs(by_name[name]) if other in by_name]
-            depths[name] = 1 + max((depth(other) for other in inputs), default=-1)
+            depths[name] = 1 + max((depth(other) for other in inputs[name]), default=-1)
         return depths[name]
 
-    for name in by_name:
+    for name in inputs:
         depth(name)
     return depths
 
 
-def _inputs(entry: Entry) -> list[str]:
-    if entry.manifest is None:
-        return []
-    return [f"{stage}/{value['digest']}" for stage, value in entry.manifest.inputs.items()]
+def inputs_of(found: Iterable[Entry]) -> dict[str, list[str]]:
+    """Per artifact, those that it was made of or could have been: inputs go by their content, however it was made."""
+    contents: dict[tuple[str, str], list[str]] = defaultdict(list)
+    manifests = {entry.name: entry.manifest for entry in found}
+    for name, manifest in manifests.items():
+        if manifest is not None:
+            contents[manifest.stage, manifest.content].append(name)
+    return {
+        name: [
+            other
+            for stage, sums in (manifest.inputs.items() if manifest else ())
+            for other in contents.get((stage, sums["content"]), [])
+        ]
+        for name, manifest in manifests.items()
+    }
 
 
 class _Pointers:
@@ -442,7 +453,7 @@ class _Pointers:
 
 
 def _unfinished(store: Store) -> dict[tuple[str, str], str]:
-    """By stage and digest, the newest run that planned it.
+    """By stage and digest of what is not sealed, the newest run that planned it.
 
     Raises:
         IntegrityError: the plan of a run is damaged.
@@ -455,7 +466,7 @@ def _unfinished(store: Store) -> dict[tuple[str, str], str]:
             continue
         except (AttributeError, KeyError, TypeError) as error:
             raise IntegrityError(f"is no plan: {error!r}", where=str(plan)) from error
-    return planned
+    return {key: run for key, run in planned.items() if key[1] and not store.path(*key).is_dir()}
 
 
 def _start(run: str) -> datetime | None:

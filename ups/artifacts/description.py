@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from ups.artifacts.collection import Entry
+from ups.artifacts.collection import Entry, inputs_of
 from ups.artifacts.files import read_json
 from ups.artifacts.manifest import Artifact, File, Manifest
 from ups.artifacts.store import Store
@@ -30,21 +30,17 @@ def describe(store: Store, entry: Entry, manifest: Manifest, known: list[Entry])
         IntegrityError: metadata of an array are damaged.
     """
     groups, arrays = describe_arrays(Artifact(entry.path, manifest))
+    inputs = inputs_of(known)
     return entry.to_json() | {
         "content": manifest.content,
         "seconds": manifest.seconds,
         "derivation": manifest.derivation,
         "inputs": {
-            stage: {**sums, "state": _state_of_input(store, stage, sums["digest"], sums["content"])}
+            stage: {**sums, "state": _state_of_input(store, stage, sums, inputs[entry.name])}
             for stage, sums in manifest.inputs.items()
         },
-        "dependants": [
-            other.name
-            for other in known
-            if other.manifest is not None
-            and other.manifest.inputs.get(entry.stage, {}).get("digest") == entry.digest
-        ],
-        "provenance": _provenance(entry, known),
+        "dependants": [name for name, used in inputs.items() if entry.name in used],
+        "provenance": _provenance(entry, known, inputs),
         "summary": manifest.summary,
         "files": [vars(file) for file in manifest.files],
         "groups": groups,
@@ -120,7 +116,9 @@ def _array(path: str, values: dict[str, Any], files: list[File]) -> dict[str, An
     }
 
 
-def _provenance(entry: Entry, known: list[Entry]) -> dict[str, list[dict[str, str]]]:
+def _provenance(
+    entry: Entry, known: list[Entry], inputs: dict[str, list[str]]
+) -> dict[str, list[dict[str, str]]]:
     """Name and version of the data, per ancestor (or the artifact itself) that reported them."""
     by_name = {other.name: other for other in known}
     told: dict[str, list[dict[str, str]]] = {}
@@ -130,7 +128,7 @@ def _provenance(entry: Entry, known: list[Entry]) -> dict[str, list[dict[str, st
         if other is None or other.manifest is None or other.name in told:
             continue
         told[other.name] = list(_versions("", other.manifest.summary))
-        waiting += [f"{stage}/{sums['digest']}" for stage, sums in other.manifest.inputs.items()]
+        waiting += inputs[other.name]
     return {name: versions for name, versions in told.items() if versions}
 
 
@@ -161,12 +159,18 @@ def _shortened(value: Any) -> Any:
     return value
 
 
-def _state_of_input(store: Store, stage: str, digest: str, content: str) -> str:
-    """Whether an input is still there as it was used, by its manifest."""
+def _state_of_input(store: Store, stage: str, sums: dict[str, str], present: list[str]) -> str:
+    """Whether an input is still there as it was used, by its manifest.
+
+    present: names of artifacts that hold what was used.
+    """
+    if f"{stage}/{sums['digest']}" in present:
+        return "present and equal"
+    others = [name for name in present if name.startswith(f"{stage}/")]
     try:
-        artifact = store.find(stage, digest)
+        artifact = store.find(stage, sums["digest"])
     except IntegrityError as error:
         return f"damaged: {error}"
-    if artifact is None:
-        return "absent"
-    return "present and equal" if artifact.manifest.content == content else "rebuilt with other content"
+    if others:
+        return f"its content is in {others[0]}"
+    return "absent" if artifact is None else "rebuilt with other content"

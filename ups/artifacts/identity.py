@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARIES = {"torch": 3, "numpy": 3, "zarr": 2}
 """Parts of their versions that count: a patch release of zarr writes the same arrays."""
 _OUTSIDE = ("ups.config", "ups.artifacts", "ups.errors")
-_SUM = 16  # hexadecimal digits: of a change in one module, and never of an attack
+_SUM = 16  # hexadecimal digits: enough to tell versions of a module apart
 
 
 def digest_of(derivation: Mapping[str, Any]) -> str:
@@ -43,7 +43,10 @@ def code_identity(*entries: str) -> Code:
     waiting = list(entries)
     while waiting:
         name = waiting.pop()
-        if name in seen or (source := _read(name)) is None:
+        source = _read(name)
+        if source is None and name in entries:
+            raise ValueError(f"there is no module {name}")
+        if name in seen or source is None:
             continue
         seen.add(name)
         waiting += source.imports

@@ -147,10 +147,9 @@ class Store:
         verifies it.
         """
         try:
-            known = read_json(self._memory(artifact.stage, artifact.digest))
-            return known == _memorable(artifact)
-        except (FileNotFoundError, NotADirectoryError, IntegrityError):
-            return False
+            return read_json(self._memory(artifact.stage, artifact.digest)) == _told_of_files(artifact)
+        except (OSError, StorageError, IntegrityError):
+            return False  # and whoever then reads the bytes is told what is wrong
 
     def verify(self, artifact: Artifact, *, deep: bool = False) -> None:
         """Check every file of an artifact: size and xxh3, or sha256 if `deep`.
@@ -164,6 +163,9 @@ class Store:
         if key in self._verified and not deep:
             return
         expected = {file.path: file for file in artifact.manifest.files}
+        told = None
+        with suppress(OSError):  # of what is missing, which is found below
+            told = _told_of_files(artifact)  # before the bytes: who writes while they are read is found out
         try:
             present = _files_below(artifact.path) if artifact.path.is_dir() else []
             surplus = set(present) - {MANIFEST, *expected}
@@ -174,20 +176,25 @@ class Store:
         except OSError as error:
             raise storage_error(error, artifact.path) from error
         if problems:
+            self._remember(artifact, None)
             raise IntegrityError(
                 "; ".join(problems),
                 where=str(artifact.path),
                 fix="run its configuration again: what is damaged is set aside and rebuilt",
             )
         self._verified.add(key)
-        self._remember(artifact)
+        self._remember(artifact, told)
 
     def _memory(self, stage: str, digest: str) -> Path:
         return self.artifacts / ".verified" / f"{stage}-{digest}.json"
 
-    def _remember(self, artifact: Artifact) -> None:
-        with suppress(StorageError):  # a store that cannot be written to is read every time
-            write_json(self._memory(artifact.stage, artifact.digest), _memorable(artifact))
+    def _remember(self, artifact: Artifact, told: dict[str, list[int]] | None) -> None:
+        memory = self._memory(artifact.stage, artifact.digest)
+        with suppress(OSError, StorageError):  # a store that cannot be written to is read every time
+            if told is None:
+                memory.unlink(missing_ok=True)
+            else:
+                write_json(memory, told)
 
     def seal(
         self,
@@ -238,9 +245,8 @@ class Store:
                 seconds=round(seconds, 3),
             )
             write_json(output / MANIFEST, manifest.to_json())
-            mode = (
-                (output / MANIFEST).stat().st_mode
-            )  # some libraries write files that only their owner may read
+            # Some libraries write files that only their owner may read.
+            mode = (output / MANIFEST).stat().st_mode
             for file in files:
                 (output / file.path).chmod(mode)
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +258,10 @@ class Store:
         shutil.rmtree(work, ignore_errors=True)  # the artifact is safe; what stays here, gc removes
         self._verified.add((stage, digest, manifest.content))
         artifact = Artifact(final, manifest)
-        self._remember(artifact)
+        told = None
+        with suppress(OSError):  # gc removed it at once
+            told = _told_of_files(artifact)
+        self._remember(artifact, told)
         return artifact
 
     def quarantine(self, stage: str, digest: str, *, reason: str) -> Path:
@@ -298,11 +307,11 @@ class Store:
                     )
 
 
-def _memorable(artifact: Artifact) -> dict[str, list[int]]:
-    """What changes when somebody writes to a file, or puts another in its place."""
+def _told_of_files(artifact: Artifact) -> dict[str, list[int]]:
+    """What changes when somebody writes to a file, adds one, or puts another in its place."""
     told = {}
-    for name in (MANIFEST, *(file.path for file in artifact.manifest.files)):
-        status = (artifact.path / name).stat()
+    for name in _files_below(artifact.path):
+        status = (artifact.path / name).lstat()
         told[name] = [
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
         ]  # fmt: skip

@@ -32,9 +32,8 @@ from ups.artifacts.collection import (
 from ups.artifacts.description import describe, is_chunk
 from ups.artifacts.manifest import Manifest
 from ups.artifacts.pins import pin, pins, unpin
-from ups.commands.arguments import add_configuration, add_root, read_configuration
+from ups.commands.arguments import add_configuration, add_root, add_stage, read_configuration
 from ups.commands.tables import show
-from ups.config.schema import STAGES
 from ups.errors import ConfigurationError, IntegrityError, PreflightError
 from ups.pipeline.explanation import explain, newest_digests
 from ups.pipeline.plan import make_plan
@@ -117,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made["verify"].add_argument("--fast", action="store_true", help="xxh3 instead of sha256")
     _add_policy(made["gc"])
     add_configuration(made["why"])
-    made["why"].add_argument("stage", metavar="STAGE", nargs="?", choices=STAGES, help="only this stage")
+    add_stage(made["why"], "stage", metavar="STAGE", nargs="?", help="only this stage")
     for name in ("show", "pin", "unpin"):
         made[name].add_argument("digest", metavar="DIGEST", help=_DIGEST)
     made["pin"].add_argument(

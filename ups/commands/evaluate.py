@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from ups.artifacts.files import write_json
 from ups.commands.arguments import add_run, count
 from ups.commands.tables import result_tables, show
 from ups.pipeline.device import Device
@@ -52,9 +53,12 @@ def execute(options: argparse.Namespace) -> None:
         device=options.device,
         on_line=lambda line: print(line, file=sys.stderr),
     )
-    print(f"kept in {scores_file(run, options.file)}", file=sys.stderr)
     if options.json:
         print(json.dumps(table, indent=2))
     else:
         for part in result_tables(table):
             show(part)
+    chosen = [f"{options.rows}-rows", *([options.problem] if options.problem else [])]
+    kept = scores_file(run, options.file, *chosen, *(["file-grid"] if options.at_file_resolution else []))
+    write_json(kept, table)
+    print(f"kept in {kept}", file=sys.stderr)

@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """See `run_and_show`."""
-    run_and_show(
-        options.config, parse_overrides(options.assignments), root=options.root, until=options.until
-    )
+    run_and_show(options.config, parse_overrides(options.assignments), root=options.root, until=options.until)
 
 
 def run_and_show(

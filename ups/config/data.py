@@ -66,7 +66,7 @@ class ProblemData(Section):
 
     @property
     def makers(self) -> tuple[str, ...]:
-        """Modules that make the trajectories, and on whose code they depend; the first has `make`."""
+        """Modules that make the trajectories: the one with `make`, and those that it finds by name."""
         raise NotImplementedError
 
     @property
@@ -117,7 +117,12 @@ class Generated(EquationData):
 
     @property
     def makers(self) -> tuple[str, ...]:
-        return "ups.stages.generation", f"ups.physics.generators.{self.problem.name}"
+        return "ups.stages.generation", self.generator
+
+    @property
+    def generator(self) -> str:
+        """Module that solves these trajectories, see `ups.physics.generators`."""
+        return f"ups.physics.generators.{self.problem.name}"
 
     @property
     def kept_grid(self) -> tuple[int, ...]:

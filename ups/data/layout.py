@@ -68,9 +68,7 @@ def check_coordinates(
         )
     lower, upper = domain
     step = (upper - lower) / len(coordinates)
-    description = (
-        f"equally spaced, a point in each of {len(coordinates)} equal cells of the domain from {lower:g} to {upper:g}"
-    )
+    description = f"equally spaced, a point in each of {len(coordinates)} equal cells of the domain from {lower:g} to {upper:g}"
     first = np.clip(coordinates[0], lower, upper - step * (len(coordinates) - 1))
     expected = first + step * np.arange(len(coordinates))
     _check_spacing(coordinates, expected, step, place(path, dataset), description)

@@ -17,7 +17,10 @@ from ups.models.token_grid import TokenGrid
 Sampler = Callable[[Network, Tensor, torch.Generator], Tensor]
 """(raw network, tokens [B, T, K, d] of the shape that is wanted, generator) to clean tokens of that shape."""
 
-_TRAJECTORIES_AT_ONCE = 4  # of 16 members: larger batches leave a core's cache, and take longer
+_AT_ONCE_CPU, _AT_ONCE_GPU = (
+    4,
+    64,
+)  # trajectories, of 16 members: larger batches leave a core's cache, and take longer
 
 
 def diffusion_sampler(steps: int, sigma_min: float, centre: float) -> Sampler:
@@ -120,8 +123,9 @@ def calibration(
     # Sums over trajectories, points and fields, per lead.
     products, squares, errors, variances = (truth.new_zeros(leads, dtype=torch.float64) for _ in range(4))
     members = 0
-    for start in range(0, len(truth), _TRAJECTORIES_AT_ONCE):
-        rows = slice(start, start + _TRAJECTORIES_AT_ONCE)
+    at_once = _AT_ONCE_GPU if truth.is_cuda else _AT_ONCE_CPU
+    for start in range(0, len(truth), at_once):
+        rows = slice(start, start + at_once)
         frame = codec.frame(truth[rows, 0], parameters)
         latents = sample(rows)
         members = latents.shape[1]

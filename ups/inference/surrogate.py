@@ -10,16 +10,13 @@ from safetensors.torch import load_file
 
 from ups.config import Configuration
 from ups.errors import IntegrityError
-from ups.inference.forecaster import (
-    Forecaster,
-    OperatorForecasts,
+from ups.inference.ensembles import (
     PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
     dressed_forecasters,
-    linear_forecasters,
-    operator_forecaster,
 )
+from ups.inference.forecaster import Forecaster, OperatorForecasts, linear_forecasters, operator_forecaster
 from ups.models.build import MODEL_FILE, Description, codec_of_operator, load_model
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator

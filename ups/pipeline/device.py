@@ -15,28 +15,33 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def resolve(configuration: Configuration) -> Configuration:
-    """Replace every `auto` by the choice made for this machine, before digests are taken.
+    """Replace every `auto` by the choice made for this machine, before digests are taken."""
+    execution = configuration.execution
+    if execution.device != "auto":
+        return configuration
+    device = resolve_device("auto", where="execution.device")
+    return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
+
+
+def require_machine(configuration: Configuration) -> None:
+    """Check that this machine can do what a resolved configuration asks for.
 
     Raises:
         PreflightError: CUDA is asked for and there is none, or more threads than there are cores, which would wait
             for each other.
     """
-    execution = configuration.execution
-    cores = usable_cores()
+    execution, cores = configuration.execution, usable_cores()
+    resolve_device(execution.device, where="execution.device")
     if execution.threads > cores:
         raise PreflightError(
             f"{execution.threads} threads for each process, and this process may use {cores} cores",
             where="execution.threads",
             fix=f"set execution.threads to at most {cores}",
         )
-    device = resolve_device(execution.device, where="execution.device")
-    if device == execution.device:
-        return configuration
-    return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
 
 
 def usable_cores() -> int:
-    """Of this process: a container or a scheduler may give it fewer than the machine has."""
+    """By the affinity of this process: a scheduler may give it fewer than the machine has."""
     return len(os.sched_getaffinity(0))
 
 

@@ -83,6 +83,7 @@ def execute(
         UpsError: of the kind that `ups.pipeline.outcome` finds in the files of the stage.
         PreflightError: the disk has no room for what the stage will write.
         DataError: the input file changed while it was read.
+        IntegrityError: an input is damaged, or was built again by another process and came out different.
         StorageError: the disk is full or fails.
     """
     digest = digest_of(derivation)
@@ -91,7 +92,7 @@ def execute(
         store.verify(artifact)
     try:
         with _alone(store, name, digest, work, listener):
-            artifact, reason = check(store, name, digest)
+            artifact, reason = check(store, name, digest, read=True)
             if artifact is not None:
                 return Built(artifact, hit=True, reason=reason)
             if store.path(name, digest).exists():
@@ -100,6 +101,7 @@ def execute(
             started = time.monotonic()
             if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():
                 shutil.rmtree(work)  # what a finished sealing left behind
+            _require_contents(inputs, derivation, store)
             if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
                 require_space(
                     work, remaining_bytes(work, name, configuration, inputs.get("download")), f"stage {name}"
@@ -117,6 +119,11 @@ def execute(
                 raise DataError(
                     "the input file changed while it was read", where=name, fix="run the same command again"
                 )
+            try:
+                _require_contents(inputs, derivation, store)
+            except IntegrityError:
+                shutil.rmtree(work)
+                raise
             sealed = store.seal(
                 name,
                 digest,
@@ -130,6 +137,18 @@ def execute(
     except OSError as error:
         raise storage_error(error, work) from error
     return Built(sealed, hit=False, reason=reason)
+
+
+def _require_contents(inputs: dict[StageName, Artifact], derivation: dict[str, Any], store: Store) -> None:
+    """Inputs are still those that the key was taken of."""
+    for stage, content in derivation["inputs"].items():
+        present = store.find(stage, inputs[stage].digest)
+        if present is None or present.manifest.content != content:
+            raise IntegrityError(
+                "was built again by another process and came out different, or is gone",
+                where=str(inputs[stage].path),
+                fix="run the same command again",
+            )
 
 
 def require_space(where: Path, needed: int, who: str) -> None:
@@ -266,7 +285,7 @@ def _launch(
 
 
 def _spent(work: Path) -> float:
-    """Seconds that all launches in a work directory took together; 0 where nobody wrote them down."""
+    """Seconds that the launches in a work directory took together, but for those whose parent was killed."""
     try:
         return float(read_json(work / _SECONDS)["seconds"])
     except (FileNotFoundError, IntegrityError, KeyError, TypeError, ValueError):

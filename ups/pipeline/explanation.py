@@ -163,6 +163,8 @@ def newest_digests(runs: Path, configuration: str) -> dict[str, str]:
     for pointers in sorted(runs.glob(f"????????T??????Z-{configuration}-????????/artifacts.json")):
         try:
             found |= {stage: pointer["digest"] for stage, pointer in read_json(pointers).items()}
+        except FileNotFoundError:  # the run was deleted meanwhile
+            continue
         except (AttributeError, KeyError, TypeError) as error:
             raise IntegrityError(f"holds no pointers: {error!r}", where=str(pointers)) from error
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from ups.artifacts.sums import content_of_file
 from ups.config import Configuration
-from ups.config.data import DataFile, ProblemData, PublishedData
+from ups.config.data import DataFile, FromSinusoids, ProblemData, PublishedData
 from ups.config.schema import StageName, SymmetryUse
 
 # When and how often a training tells about itself does not change what it learns.
@@ -22,7 +22,7 @@ class Stage:
         inputs: stages whose artifacts it reads.
         settings: the part of a configuration that counts, as plain data.
         parallel: whether it runs under torchrun.
-        found_by_name: modules that it imports by a name in the configuration, and no others of their kind.
+        found_by_name: modules that it imports by names that the configuration gives.
     """
 
     name: StageName
@@ -47,6 +47,14 @@ def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
 
 def _makers(configuration: Configuration) -> list[str]:
     return [module for data in configuration.problems.values() for module in data.makers]
+
+
+def _generators_outside(configuration: Configuration) -> list[str]:
+    """Of the problems that evaluation solves itself, outside the training range."""
+    if configuration.evaluation.outside is None:
+        return []
+    data = configuration.problems.values()
+    return [each.generator for each in data if isinstance(each, FromSinusoids)]
 
 
 def _source(data: ProblemData, root: Path) -> dict[str, Any]:
@@ -154,7 +162,7 @@ GRAPH: dict[StageName, Stage] = {
             ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"),
             lambda c, _: {"evaluation": c.evaluation.model_dump()} | _machine(c),
             parallel=False,
-            found_by_name=lambda c: [] if c.evaluation.outside is None else _makers(c),
+            found_by_name=_generators_outside,
         ),
     )
 }

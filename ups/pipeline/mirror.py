@@ -45,7 +45,7 @@ class Mirror:
 
     def close(self, *, finished: bool) -> None:
         """Tell the mirror that the run is over, and let it finish: its standard input closes, after a word if the run
-        got to its end. Whoever is killed says nothing."""
+        got to its end."""
         if self._process is None:
             return
         assert self._process.stdin is not None

@@ -10,6 +10,7 @@ from typing import Any
 from ups import errors
 from ups.errors import (
     EXIT_OK,
+    DiskFullError,
     Interrupted,
     OutOfMemoryError,
     ProcessKilled,
@@ -31,7 +32,7 @@ _OUT_OF_MEMORY = (
     "Cannot allocate memory",
     "ALLOC_FAILED",
 )
-_STORAGE = ("No space left on device", "Input/output error", "Disk quota exceeded")
+_FULL = ("No space left on device", "Disk quota exceeded")
 _PEER_ERRORS = {"RuntimeError", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
 _PEER_LOST = (
     "Connection closed by peer",
@@ -160,10 +161,11 @@ def _error_for(failure: _Failure) -> UpsError:
             where=_place(failure),
             fix="lower the batch size and raise gradient accumulation by the same factor",
         )
-    if any(phrase in whole for phrase in _STORAGE):
-        return StorageError(
-            whole, where=_place(failure), fix="free space or repair the disk; the same command resumes"
-        )
+    if any(phrase in whole for phrase in _FULL):
+        fix = "free space (`ups cache gc --dry-run` shows what may go); the same command resumes"
+        return DiskFullError(whole, where=_place(failure), fix=fix)
+    if "Input/output error" in whole:
+        return StorageError(whole, where=_place(failure), fix="repair the disk; the same command resumes")
     if failure.kind == "SystemExit" and failure.text in _CODES_OF_EXITS:
         return _CODES_OF_EXITS[failure.text](
             f"ended with exit code {failure.text}; the log says why", where=_place(failure)

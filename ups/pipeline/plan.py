@@ -48,7 +48,7 @@ class PlannedStage:
 def make_plan(
     configuration: Configuration, store: Store, until: StageName = "evaluate"
 ) -> list[PlannedStage]:
-    """Keys and verdicts of all stages up to `until`. Reads the store, changes nothing in it.
+    """Keys and verdicts of all stages up to `until`. Builds nothing.
 
     Args:
         configuration: resolved: no `auto` is left.
@@ -67,7 +67,7 @@ def make_plan(
         else:
             derivation = derive(name, configuration, hits, store)
             digest = digest_of(derivation)
-            artifact, reason = check(store, name, digest)
+            artifact, reason = check(store, name, digest, read=False)
         if artifact is None:
             size = predicted_bytes(name, configuration, kept_shapes(configuration, hits.get("download")))
         else:
@@ -97,17 +97,17 @@ def derive(
     }
 
 
-def check(store: Store, name: StageName, digest: str) -> tuple[Artifact | None, str]:
+def check(store: Store, name: StageName, digest: str, *, read: bool) -> tuple[Artifact | None, str]:
     """The artifact if it is sealed and intact, and the reason for the verdict.
 
-    Its bytes are read only if somebody has written to it since they were read; before they are used they are read
-    in any case.
+    read: read its bytes, as everybody does who goes on with it. A plan does so only where somebody has written to
+        the artifact since they were read.
     """
     try:
         artifact = store.find(name, digest)
         if artifact is None:
             return None, _why_absent(store, name, digest)
-        if not store.is_unchanged(artifact):
+        if read or not store.is_unchanged(artifact):
             store.verify(artifact)
     except IntegrityError as error:
         return None, f"damaged: {error}"

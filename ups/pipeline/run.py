@@ -22,7 +22,7 @@ from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
 from ups.config.schema import StageName
 from ups.errors import ConfigurationError
-from ups.pipeline.device import resolve
+from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.launch import launch
@@ -54,7 +54,7 @@ class Run:
 
     `runs/<UTC time>-<name>-<digest>/` holds config.yaml, plan.json, env.json, metrics.jsonl (all training
     records), metrics.json (the result table), outside.json (the same outside the training range), artifacts.json
-    (pointers), logs/, report.html.
+    (pointers), logs/, report.html; and scores/, what `ups evaluate` found.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Run:
             StorageError: the root cannot be written.
         """
         configuration = resolve(load_configuration(config, overrides))
+        require_machine(configuration)
         store = Store(find_root(root))
         plan = make_plan(configuration, store, until)
         _require_space(store, configuration, plan)
@@ -142,7 +143,7 @@ class Run:
 
         Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
         """
-        artifact, reason = check(self.store, name, digest_of(self._derive(name)))
+        artifact, reason = check(self.store, name, digest_of(self._derive(name)), read=True)
         if artifact is None:
             return None
         built = Built(artifact, hit=True, reason=reason)
@@ -209,7 +210,6 @@ class Run:
             },
         )
         if name == "evaluate":
-            self.store.verify(built.artifact)
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
             write_json(self.directory / OUTSIDE, read_json(built.artifact.path / OUTSIDE))
@@ -308,7 +308,7 @@ def _require_space(store: Store, configuration: Configuration, plan: list[Planne
         for stage in plan
         if stage.verdict == "MISS"
     )
-    require_space(store.root, needed, "this run")
+    require_space(store.artifacts, needed, "this run")
 
 
 def _make_directory(runs: Path, name: str, digest: str) -> Path:
@@ -351,9 +351,11 @@ def _environment() -> dict[str, Any]:
 
 
 def _command(config: str | Path, overrides: Mapping[str, Any] | None, until: StageName) -> str:
-    """What does the same without Prefect, whoever started it."""
-    changes = (f"--set {shlex.quote(f'{key}={value}')}" for key, value in (overrides or {}).items())
-    return " ".join(["ups run", str(config), *changes, *([] if until == "evaluate" else ["--until", until])])
+    """What does the same without Prefect, in the same place, whoever started it."""
+    words = ["ups", "run", str(config)]
+    for key, value in (overrides or {}).items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join([*words, *([] if until == "evaluate" else ["--until", until])])
 
 
 def _processor() -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts import Artifact, Manifest, Store
-from ups.artifacts.files import read_json, write_json
+from ups.artifacts.files import read_json
 from ups.config.load import load_configuration
 from ups.errors import ConfigurationError
-from ups.pipeline.device import Device, resolve, resolve_device, usable_cores
+from ups.pipeline.device import Device, require_machine, resolve, resolve_device, usable_cores
 from ups.pipeline.tool import run_tool
 
 SCORES = "scores"
@@ -80,6 +80,7 @@ def score_on_file(
             here["device"] = resolve_device(device, where="--device")
         execution = configuration.execution.model_copy(update=here)
         configuration = resolve(configuration.model_copy(update={"execution": execution}))
+        require_machine(configuration)
         summary = run_tool(
             "ups.stages.score_file",
             {
@@ -94,10 +95,9 @@ def score_on_file(
             threads=configuration.execution.threads,
             on_line=on_line,
         )
-        write_json(scores_file(run, file), summary["records"])
     return summary["records"]
 
 
-def scores_file(run: Path, file: Path) -> Path:
-    """Where a run keeps the records of its last scoring on a file of this name."""
-    return run / SCORES / f"{file.stem}.json"
+def scores_file(run: Path, file: Path, *options: str) -> Path:
+    """Where a run keeps the records of its last scoring on a file of this name with these options."""
+    return run / SCORES / f"{'-'.join([file.stem, *options])}.json"

@@ -2,7 +2,7 @@
 
 from ups.diffusion.edm import sampling_angles
 from ups.inference.correction import consistency_sampler
-from ups.inference.forecaster import CONSISTENCY_CALLS
+from ups.inference.ensembles import CONSISTENCY_CALLS
 from ups.models.build import MODEL_FILE, load_model
 from ups.models.residual import ResidualNetwork
 from ups.objectives.consistency import ConsistencyDistillation

@@ -1,5 +1,6 @@
 """operator: one time step, on cached latents."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -41,10 +42,6 @@ def run(request: Request) -> None:
     settings = configuration.training.operator
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         codec, codec_description = load_codec(request.inputs["cache_encode"], ranks.device)
-        if settings.joint is not None:
-            # Its latents will be others than those of the cache, and nobody may mix them up.
-            moved = f"{codec_description['codec']}-{request.digest[:12]}"
-            codec_description = codec_description | {"codec": moved}
         problems = open_problems(request.inputs, configuration, codec, ranks)
         chosen = configuration.model.operator
         description: Description = latent_description("operator", codec_description) | {
@@ -82,7 +79,7 @@ def run(request: Request) -> None:
             trained = JointModel(model, codec)
             moving = rollout_error(codec, evolutions, settings, of_fields=True)
             objective = JointError(objective, moving, joint_settings(settings.joint, settings.steps))
-            finish = partial(_save_codec, codec, codec_description, request, ranks)
+            finish = partial(_publish_codec, codec, codec_description, description, request, ranks)
 
         learnt = {
             name: problem for name, problem in problems.items() if configuration.linear_path(name) != "alone"
@@ -111,9 +108,19 @@ def run(request: Request) -> None:
             )
 
 
-def _save_codec(codec: Codec, description: Description, request: Request, ranks: Ranks) -> None:
+def _publish_codec(
+    codec: Codec, before: Description, operator: Description, request: Request, ranks: Ranks
+) -> None:
+    """Write the codec that has moved, and tell the operator's description which it is.
+
+    Its latents are others than those of the cache, and nobody may mix them up: it is named by its weights.
+    """
+    weights = hashlib.sha256()
+    for name, values in sorted(codec.state_dict().items()):
+        weights.update(name.encode() + values.cpu().contiguous().numpy().tobytes())
+    operator["codec"] = f"{before['codec']}-{weights.hexdigest()[:12]}"
     if ranks.is_first:
-        save_model(request.output / CODEC_FILE, codec, description)
+        save_model(request.output / CODEC_FILE, codec, before | {"codec": operator["codec"]})
 
 
 def rollout_error(

@@ -38,4 +38,4 @@ class Generator:
 
 def generator_of(data: Generated) -> Generator:
     """How rows of a problem are solved."""
-    return importlib.import_module(data.makers[-1]).generator(data)
+    return importlib.import_module(data.generator).generator(data)

@@ -1,6 +1,7 @@
 """A run's directory, and what a started run holds on to."""
 
 import json
+import shlex
 import shutil
 import threading
 from pathlib import Path
@@ -10,8 +11,11 @@ from command_line import TINY
 
 from ups.artifacts import Store
 from ups.artifacts.collection import collect
+from ups.config import load_configuration
+from ups.config.load import parse_overrides
 from ups.errors import StorageError
 from ups.pipeline import run as run_module
+from ups.pipeline.plan import make_plan
 from ups.pipeline.run import Run, overrides_by_seed
 
 OFF = {"tracking.wandb": "disabled", "execution.device": "cpu"}
@@ -87,14 +91,21 @@ def test_what_is_not_sealed_is_not_adopted(tmp_path):
 
 def test_the_plan_of_a_run_is_that_of_its_configuration(finished_root):
     """The resolved file in the run's directory leads to the same digests, on this machine or another."""
-    from ups.config import load_configuration
-    from ups.pipeline.plan import make_plan
-
     root, run = finished_root
     plan = make_plan(load_configuration(run / "config.yaml"), Store(root))
     planned = {row["stage"]: row["digest"] for row in json.loads((run / "plan.json").read_text())}
     assert {stage.name: stage.digest for stage in plan} == planned
     assert {stage.verdict for stage in plan} == {"HIT"}
+
+
+def test_the_command_in_the_runs_directory_asks_for_the_same(tmp_path):
+    overrides = OFF | {"training.operator.joint": None, "seed": 3}
+    run = Run.start(TINY, overrides, root=tmp_path, until="download")
+    run.close()
+    words = shlex.split(json.loads((run.directory / "env.json").read_text())["command"])
+    assert (words[:3], words[-2:]) == (["ups", "run", str(TINY)], ["--until", "download"])
+    again = load_configuration(TINY, parse_overrides(words[4:-2:2]))
+    assert again == load_configuration(TINY, overrides)
 
 
 def test_seeds_are_runs_that_differ_in_their_seed_alone():

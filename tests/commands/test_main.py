@@ -192,16 +192,20 @@ def test_titles_read_well(kind, title):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device", "/a/b"), PermissionError(13, "Denied", "/a/b")]
+    ("title", "error"),
+    [
+        ("disk full", OSError(28, "No space left on device", "/a/b")),
+        ("storage error", PermissionError(13, "Denied", "/a/b")),
+    ],
 )
-def test_an_error_of_the_system_is_4_and_names_the_path(answer, monkeypatch, error):
+def test_an_error_of_the_system_is_4_and_names_the_path(answer, monkeypatch, title, error):
     def fail(options):
         raise error
 
     monkeypatch.setattr("ups.commands.plan.execute", fail)
     code, _, text = answer("plan", TINY)
     assert code == 4
-    assert text.startswith(f"storage error: /a/b: {error.strerror}\n  fix: ")
+    assert text.startswith(f"{title}: /a/b: {error.strerror}\n  fix: ")
 
 
 def test_an_interruption_is_75(answer, monkeypatch):

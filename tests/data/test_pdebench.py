@@ -103,7 +103,7 @@ def test_a_file_that_was_strided_before_is_read_and_keeps_its_phase(genuine_data
         thinned["tensor"] = file["tensor"][:, :, ::4]
         thinned["x-coordinate"], thinned["t-coordinate"] = file["x-coordinate"][::4], file["t-coordinate"][:]
         thinned.attrs.update(file.attrs)
-    options = {"time_stride": 5, "parameters": {"nu": 0.01}}
+    options = {"time_stride": 5}
     once = read(strided, np.array([3, 1]), space_stride=2, **options)
     at_once = read(genuine_path(genuine_data, GENUINE[0]), np.array([3, 1]), space_stride=8, **options)
     assert np.array_equal(once.fields, at_once.fields)

@@ -60,12 +60,18 @@ SPOILED = {
         lambda p: replace(p, "x-coordinate", single(2 * COORDINATES - 1)),
         r"before October 2023.*4 pi",
     ),
-    "cell edges": (
-        lambda p: replace(p, "x-coordinate", single(COORDINATES - 0.5 / POINTS)),
-        "x-coordinate.*centres",
+    "before the domain": (
+        lambda p: replace(p, "x-coordinate", single(COORDINATES - 0.9 / POINTS)),
+        "x-coordinate.*equal cells",
     ),
-    "not uniform": (lambda p: replace(p, "x-coordinate", single(COORDINATES**1.1)), "x-coordinate.*centres"),
-    "other domain": (lambda p: replace(p, "x-coordinate", single(2 * COORDINATES)), "x-coordinate.*centres"),
+    "not uniform": (
+        lambda p: replace(p, "x-coordinate", single(COORDINATES**1.1)),
+        "x-coordinate.*equal cells",
+    ),
+    "other domain": (
+        lambda p: replace(p, "x-coordinate", single(2 * COORDINATES)),
+        "x-coordinate.*equal cells",
+    ),
     "x has NaN": (lambda p: replace(p, "x-coordinate", single(COORDINATES * np.nan)), "x-coordinate.*nan"),
     "x too long": (
         lambda p: replace(p, "x-coordinate", single((np.arange(9) + 0.5) / 9)),

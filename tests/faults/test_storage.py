@@ -53,7 +53,9 @@ def test_a_run_without_room_is_refused_before_the_first_byte(small_disk):
     ballast = fill(small_disk, 100_000)
     done = ups("run", TINY, "--root", small_disk / "root")
     assert done.returncode == 3
-    assert done.stderr.startswith(f"preflight error: {small_disk / 'root'}: this run will write about ")
+    assert done.stderr.startswith(
+        f"preflight error: {small_disk / 'root' / 'artifacts'}: this run will write about "
+    )
     assert (
         "0.1 MB are free\n  fix: free space (`ups cache gc --dry-run` shows what may go) or choose another --root"
         in done.stderr
@@ -177,16 +179,17 @@ def test_a_root_without_permission_is_4_and_named(tmp_path):
     assert f"{tmp_path / 'root'}" in done.stderr
 
 
-def test_too_few_open_files_is_4(tmp_path):
+def test_too_few_open_files_is_4(finished_root, tmp_path):
     """The lock files of a run are descriptors, too."""
     import resource
 
+    shutil.copytree(finished_root[0], tmp_path / "root")  # whose artifacts are all held from the start
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     run = None
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 3, hard))
         with pytest.raises(StorageError, match=r"Too many open files\n  fix: raise the limit on open files"):
-            run = start(tmp_path, "evaluate")
+            run = start(tmp_path / "root", "evaluate")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if run is not None:

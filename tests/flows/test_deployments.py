@@ -199,12 +199,13 @@ def _retry_by_the_command(orchestra: Orchestra, flow_run: dict) -> None:
 
 def _newest_checkpoint(orchestra: Orchestra) -> str:
     with suppress(FileNotFoundError):  # an old one was removed while we looked
-        return max(orchestra.checkpoints("consistency"), key=lambda path: path.stat().st_mtime_ns).name
+        checkpoints = orchestra.checkpoints("consistency")
+        return str(max(checkpoints, key=lambda path: path.stat().st_mtime_ns, default=""))
     return ""
 
 
 def _start_until_checkpoint(orchestra: Orchestra, assignment: str = NEVER_ENDS) -> dict:
-    before = orchestra.checkpoints("consistency")
+    before = _newest_checkpoint(orchestra)
     key, _, value = assignment.partition("=")
     deployment = orchestra.api("GET", "/deployments/name/burgers-upt/demo")
     flow_run = orchestra.api(
@@ -214,7 +215,7 @@ def _start_until_checkpoint(orchestra: Orchestra, assignment: str = NEVER_ENDS) 
     )
     wait_for(
         "a checkpoint",
-        lambda: orchestra.stage_processes() and orchestra.checkpoints("consistency")[-1:] != before[-1:],
+        lambda: orchestra.stage_processes() and _newest_checkpoint(orchestra) not in {before, ""},
         orchestra.worker_said,
     )
     return flow_run

@@ -23,7 +23,7 @@ LARGEST = 1e12
 """No quantity of the problems comes near; its square and a sum of squares still fit into float32."""
 
 # Coordinates are float32 sums of steps; a hundredth of a step is far above their rounding and far below
-# any other convention (cell edges differ from centres by half a step).
+# any other spacing.
 _COORDINATE_TOLERANCE = 0.01
 
 

@@ -122,14 +122,16 @@ class Orchestra:
         return self.api("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
 
     def task_runs(self, flow_run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Task runs by name, once all have reached the server: their states travel as events, behind the flow's."""
+        """Task runs by name, of each the last, once all have reached the server: their states travel as events, behind
+        the flow's."""
 
         def all_ended() -> list[dict[str, Any]]:
             runs = self.api("POST", "/task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
             ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
             return runs if runs and all(run["state_type"] in ended for run in runs) else []
 
-        return {run["name"]: run for run in wait_for("the task runs' states", all_ended)}
+        runs = wait_for("the task runs' states", all_ended)
+        return {run["name"]: run for run in sorted(runs, key=lambda run: run["expected_start_time"])}
 
     def stage_processes(self) -> list[int]:
         """Launchers, agents and ranks that work below this root."""

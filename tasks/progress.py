@@ -25,17 +25,18 @@ def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
         return
     of_run = f"{name} of {run.directory.name}"
     series = series_key(run.configuration.name, f"{name}-progress")
-    made: list[Any] = []
+    artifact: Any = None  # made with the first record
 
     def send(record: dict[str, Any]) -> None:
+        nonlocal artifact
         # A stage without steps tells its validation alone.
         done = 100 * record["step"] / record["steps"] if record["steps"] else 100.0
         told = f"step {record['step']} of {record['steps']}, {of_run}"
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            if made:
-                update_progress_artifact(made[0], progress=done, description=told)
+            if artifact is None:
+                artifact = create_progress_artifact(done, key=series, description=told)
             else:
-                made.append(create_progress_artifact(done, key=series, description=told))
+                update_progress_artifact(artifact, progress=done, description=told)
 
     bar = Throttle(send)
     try:

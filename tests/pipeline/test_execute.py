@@ -109,7 +109,7 @@ def test_bytes_that_changed_unseen_are_found_by_whoever_goes_on_with_them(stage)
     """A disk's flipped bit changes no time of anything: a plan does not see it."""
     built = stage.execute().artifact
     (built.path / "model.bin").write_bytes(b"bad")
-    stage.store._remember(built, store_module._told_of_files(built))
+    stage.store._remember(built, store_module._file_statuses(built))
     stage.store = Store(stage.store.root)
     assert stage.store.is_unchanged(built)
     again = stage.execute()

@@ -261,7 +261,7 @@ def collect(store: Store, *, dry_run: bool, policy: Policy | None = None) -> Ite
         held += removal.bytes if removal.kept else 0
         yield removal
     held += sum(entry.bytes for entry, _ in wanted)
-    depth = _depths(known)
+    depth = _depths(inputs_of(known))
     wanted.sort(key=lambda pair: (pair[0].used or _LONG_AGO, -depth[pair[0].name], pair[0].name))
     for entry, reason in wanted:
         if policy.quota is None or held <= policy.quota:
@@ -374,7 +374,8 @@ def _entry(
 def _with_last_use(found: list[Entry]) -> list[Entry]:
     """The entries, with the last use of every artifact handed on to its inputs."""
     used = {entry.name: entry.used for entry in found}
-    depth, inputs = _depths(found), inputs_of(found)
+    inputs = inputs_of(found)
+    depth = _depths(inputs)
     for entry in sorted(found, key=lambda entry: -depth[entry.name]):
         when = used[entry.name]
         for name in inputs[entry.name]:
@@ -383,9 +384,8 @@ def _with_last_use(found: list[Entry]) -> list[Entry]:
     return [replace(entry, used=used[entry.name]) for entry in found]
 
 
-def _depths(found: list[Entry]) -> dict[str, int]:
+def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
     """Per artifact, how many others were built one after the other before it could be."""
-    inputs = inputs_of(found)
     depths: dict[str, int] = {}
 
     def depth(name: str) -> int:

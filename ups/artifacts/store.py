@@ -25,7 +25,7 @@ from ups.artifacts.files import (
     refuse,
     storage_error,
     sync_directory,
-    sync_file,
+    sync_tree,
     write_json,
 )
 from ups.artifacts.manifest import LOGS, MANIFEST, Artifact, File, Manifest
@@ -147,7 +147,7 @@ class Store:
         verifies it.
         """
         try:
-            return read_json(self._memory(artifact.stage, artifact.digest)) == _told_of_files(artifact)
+            return read_json(self._memory(artifact.stage, artifact.digest)) == _file_statuses(artifact)
         except (OSError, StorageError, IntegrityError):
             return False  # and whoever then reads the bytes is told what is wrong
 
@@ -163,9 +163,7 @@ class Store:
         if key in self._verified and not deep:
             return
         expected = {file.path: file for file in artifact.manifest.files}
-        told = None
-        with suppress(OSError):  # of what is missing, which is found below
-            told = _told_of_files(artifact)  # before the bytes: who writes while they are read is found out
+        statuses = _file_statuses(artifact)  # before the bytes: who writes while they are read is found out
         try:
             present = _files_below(artifact.path) if artifact.path.is_dir() else []
             surplus = set(present) - {MANIFEST, *expected}
@@ -183,18 +181,19 @@ class Store:
                 fix="run its configuration again: what is damaged is set aside and rebuilt",
             )
         self._verified.add(key)
-        self._remember(artifact, told)
+        self._remember(artifact, statuses)
 
     def _memory(self, stage: str, digest: str) -> Path:
         return self.artifacts / ".verified" / f"{stage}-{digest}.json"
 
-    def _remember(self, artifact: Artifact, told: dict[str, list[int]] | None) -> None:
+    def _remember(self, artifact: Artifact, statuses: dict[str, list[int]] | None) -> None:
+        """Statuses of files whose bytes were found right; None: nothing is known any more."""
         memory = self._memory(artifact.stage, artifact.digest)
         with suppress(OSError, StorageError):  # a store that cannot be written to is read every time
-            if told is None:
+            if statuses is None:
                 memory.unlink(missing_ok=True)
             else:
-                write_json(memory, told)
+                write_json(memory, statuses)
 
     def seal(
         self,
@@ -218,19 +217,19 @@ class Store:
         output, final = work / "output", self.path(stage, digest)
         try:
             (output / MANIFEST).unlink(missing_ok=True)  # of a sealing that was cut short
-            files = []
+            names = []
             for name in _files_below(output) if output.is_dir() else []:
-                path = output / name
-                if is_remains(path):
-                    path.unlink()
-                    continue
-                sync_file(path)
-                sums = file_sums(path)
-                files.append(File(name, path.stat().st_size, sums.sha256, sums.xxh3))
-            if not files:
+                if is_remains(output / name):
+                    (output / name).unlink()
+                else:
+                    names.append(name)
+            if not names:
                 raise StageError("the stage wrote no files", where=str(output))
-            for directory, _, _ in os.walk(output, topdown=False, onerror=refuse):
-                sync_directory(Path(directory))
+            sync_tree(output)
+            files = []
+            for name in names:
+                sums = file_sums(output / name)
+                files.append(File(name, (output / name).stat().st_size, sums.sha256, sums.xxh3))
             manifest = Manifest(
                 stage=stage,
                 digest=digest,
@@ -258,10 +257,7 @@ class Store:
         shutil.rmtree(work, ignore_errors=True)  # the artifact is safe; what stays here, gc removes
         self._verified.add((stage, digest, manifest.content))
         artifact = Artifact(final, manifest)
-        told = None
-        with suppress(OSError):  # gc removed it at once
-            told = _told_of_files(artifact)
-        self._remember(artifact, told)
+        self._remember(artifact, _file_statuses(artifact))
         return artifact
 
     def quarantine(self, stage: str, digest: str, *, reason: str) -> Path:
@@ -307,15 +303,16 @@ class Store:
                     )
 
 
-def _told_of_files(artifact: Artifact) -> dict[str, list[int]]:
-    """What changes when somebody writes to a file, adds one, or puts another in its place."""
-    told = {}
-    for name in _files_below(artifact.path):
-        status = (artifact.path / name).lstat()
-        told[name] = [
-            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-        ]  # fmt: skip
-    return told
+def _file_statuses(artifact: Artifact) -> dict[str, list[int]] | None:
+    """What changes when somebody writes to a file, adds one, or puts another in its place; None if one is gone."""
+    try:
+        statuses = {name: (artifact.path / name).lstat() for name in _files_below(artifact.path)}
+    except OSError:
+        return None
+    return {
+        name: [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        for name, status in statuses.items()
+    }
 
 
 def _problem(path: Path, file: File, *, deep: bool) -> str | None:

@@ -65,7 +65,7 @@ class ProblemData(Section):
         raise NotImplementedError
 
     @property
-    def makers(self) -> tuple[str, ...]:
+    def source_modules(self) -> tuple[str, ...]:
         """Modules that make the trajectories: the one with `make`, and those that it finds by name."""
         raise NotImplementedError
 
@@ -116,7 +116,7 @@ class Generated(EquationData):
         return self
 
     @property
-    def makers(self) -> tuple[str, ...]:
+    def source_modules(self) -> tuple[str, ...]:
         return "ups.stages.generation", self.generator
 
     @property
@@ -206,7 +206,7 @@ class DataFile(EquationData):
         return self
 
     @property
-    def makers(self) -> tuple[str, ...]:
+    def source_modules(self) -> tuple[str, ...]:
         return ("ups.stages.copying",)
 
     @property
@@ -357,7 +357,7 @@ class PublishedData(ProblemData):
         return self
 
     @property
-    def makers(self) -> tuple[str, ...]:
+    def source_modules(self) -> tuple[str, ...]:
         return ("ups.stages.fetching",)
 
     @property

@@ -45,8 +45,8 @@ def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
     return settings
 
 
-def _makers(configuration: Configuration) -> list[str]:
-    return [module for data in configuration.problems.values() for module in data.makers]
+def _source_modules(configuration: Configuration) -> list[str]:
+    return [module for data in configuration.problems.values() for module in data.source_modules]
 
 
 def _generators_outside(configuration: Configuration) -> list[str]:
@@ -119,7 +119,7 @@ def _on_latents(configuration: Configuration, stage: str, *networks: str) -> dic
 GRAPH: dict[StageName, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("download", (), _download, parallel=False, found_by_name=_makers),
+        Stage("download", (), _download, parallel=False, found_by_name=_source_modules),
         Stage(
             "autoencoder",
             ("download",),

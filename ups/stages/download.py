@@ -15,7 +15,7 @@ def run(request: Request) -> None:
     for name, data in configuration.problems.items():
         target = trajectory_file(request.output, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        described[name] = importlib.import_module(data.makers[0]).make(name, data, request, target)
+        described[name] = importlib.import_module(data.source_modules[0]).make(name, data, request, target)
     write_text(request.output / DESCRIPTION, json.dumps(described))
     told = ("problem", "title", "version", "frames", "grid")
     request.finish(

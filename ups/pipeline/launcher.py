@@ -98,6 +98,7 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
     """Start the child, pass on the first signal in `received`, and return how the child ended."""
     patience = options.grace
     arguments = process.arguments(signal.SIGKILL, *module)
+    environment = {**os.environ, process.PARENT_VARIABLE: str(os.getpid())}
     if options.processes is not None:
         grace = max(1, math.ceil(options.grace))  # whole seconds: torchrun takes no others
         patience = grace + AGENT_MARGIN_SECONDS
@@ -107,12 +108,11 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
             "--standalone",
             f"--nproc-per-node={options.processes}",
             "--max-restarts=0",
-            f"--shutdown-timeout={grace}",
             # Where each rank's error file lies; the default is a new directory in /tmp for each launch.
             f"--log-dir={options.work / RANKS_DIRECTORY}",
             *arguments,
         )
-    environment = {**os.environ, process.PARENT_VARIABLE: str(os.getpid())}
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(grace)  # torch 2.11 has no such option, and waits 30 s
     # Standard input is handed down: it is the lock of `ups.pipeline.launch`.
     child = subprocess.Popen([sys.executable, *arguments], env=environment)
     killed_at = math.inf

@@ -91,6 +91,7 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
             )
         index = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(index)
+        torch.backends.cudnn.allow_tf32 = False  # true by default: `precision: fp32` would lose thirteen bits
         target = torch.device("cuda", index)
     else:
         target = torch.device("cpu")

@@ -21,8 +21,9 @@ from ups.runtime.request import Request
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 256  # trajectories per solve and per write: bounds memory, and a line of progress
-_BLOCK_MAP = 50  # of a map, whose solve is long
+# Rows per solve and per write: they bound memory, and each is a line of progress. A map's solve is long on a CPU; a GPU
+# takes as long for a few rows as for thousands, for it waits for its launches.
+_BLOCK, _BLOCK_MAP, _BLOCK_GPU = 256, 50, 2048
 
 
 def make(name: str, data: Generated, request: Request, target: Path) -> dict[str, Any]:
@@ -60,9 +61,10 @@ def generate_file(
         data: what to solve; its numbers per split are of no meaning here.
         path: the file to make, on the solver's grid.
         blocks: directory of solved blocks, so that a killed generation goes on where it was.
-        threads: blocks solved at a time, one thread each. A step of a solver is forty small operations on a
-            block that fits a core's cache: threads inside an operation would mostly wait for each other
-            (measured: one thread is faster than two).
+        threads: blocks solved at a time on a CPU, one thread each. A step of a solver is forty small operations on
+            a block that fits a core's cache: threads inside an operation would mostly wait for each other
+            (measured: one thread is faster than two). On a GPU one block is solved at a time: two threads halve
+            each other's pace, and the first use of its linear algebra by two threads at once fails.
     """
     problem, generator = data.problem, generator_of(data)
     times = None if problem.is_map else np.arange(data.kept_frames) * getattr(data, "frame_interval")  # noqa: B009
@@ -80,6 +82,8 @@ def generate_file(
         attributes=provenance,
     ) as writer:
         block = _BLOCK_MAP if problem.is_map else _BLOCK
+        if device == "cuda":
+            block, threads = _BLOCK_GPU, 1
         for solved in _solved(generator.solve, rows, blocks, block, device, threads):
             writer.append(solved)
             done += len(solved)

@@ -7,16 +7,23 @@ from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration
 from ups.pipeline.graph import GRAPH
-from ups.pipeline.plan import derive
+from ups.pipeline.plan import derive, derive_parts
 
 
 def derivations(configuration: Configuration, store: Store) -> dict[str, dict[str, Any]]:
     """What each stage's key is taken of."""
     found: dict[str, dict[str, Any]] = {}
     contents: dict[Any, Any] = {}
+    parts = {
+        f"{problem}/{split}": {"content": digest_of(derivation)}
+        for problem, splits in derive_parts(configuration, store).items()
+        for split, derivation in splits.items()
+    }
     for name in GRAPH:
         found[name] = derive(name, configuration, contents, store)
-        contents[name] = SimpleNamespace(manifest=SimpleNamespace(content=digest_of(found[name])))
+        contents[name] = SimpleNamespace(
+            stage=name, manifest=SimpleNamespace(content=digest_of(found[name]), parts=parts)
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import TINY, ups
-from sealing import FILES, sealed, write_output
+from sealing import FILES, sealed, sealed_parts, write_output
 
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import write_json
@@ -333,8 +333,15 @@ def test_why_in_a_process_of_its_own(tmp_path):
         digest = digest_of(derivation)
         write_output(store, name, digest)
         summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
+        parts = sealed_parts(store, configuration) if name == "download" else {}
         built[name] = store.seal(
-            name, digest, derivation=derivation, inputs=inputs, summary=summary, seconds=1.0
+            name,
+            digest,
+            derivation=derivation,
+            inputs=inputs,
+            summary=summary,
+            seconds=1.0,
+            parts={key: part.reference for key, part in parts.items()},
         )
     options = ("--root", tmp_path, "--set", "execution.device=cpu")
     done = ups("cache", "why", TINY, "autoencoder", *options, PYTHONPROFILEIMPORTTIME="1")

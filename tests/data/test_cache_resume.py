@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from cached import ROWS, SLAB, autoencoder, build_small_cache, codec, contents, datasets, encoded
+from downloads import write_splits
 from tiny import alone
 
 from ups.artifacts.files import write_json
 from ups.data.cache import GROUP, open_caches
-from ups.data.cache_source import CacheSource, source_of_dataset, sources_of_artifact
-from ups.data.dataset import DESCRIPTION, load_datasets, trajectory_file
-from ups.data.pdebench_writer import write_trajectories
+from ups.data.cache_source import CACHED_SPLITS, CacheSource, source_of_dataset, sources_of_artifact
+from ups.data.dataset import DESCRIPTION, load_datasets
 from ups.errors import Interrupted
 from ups.stages.cache_encode import STATISTICS_TRAJECTORIES, spread
 
@@ -138,40 +138,42 @@ def test_trajectories_read_slab_by_slab_from_files_are_those_of_the_datasets(tmp
         fine = np.abs(stored)
         for axis in range(2, fine.ndim - 1):
             fine = np.repeat(fine, 2, axis=axis)
-        path = trajectory_file(tmp_path / "download", name)
-        path.parent.mkdir(parents=True)
         centres = [
             lower + (np.arange(n) + 0.5) * (upper - lower) / n
             for n, (lower, upper) in zip(fine.shape[2:-1], data.problem.domain, strict=True)
         ]
-        write_trajectories(
-            path,
+        parts = write_splits(
+            tmp_path / "download",
+            name,
             fine,
-            None if data.problem.is_map else data.times,
-            centres,
-            problem=data.problem.name,
-            parameters=data.parameters,
-            boundary=data.boundary,
+            {"train": [0, 2, 4], "validation": [3]},
+            numbers=data.rows.tolist(),
+            title=data.title,
+            version=data.version,
+            written={
+                "times": None if data.problem.is_map else data.times,
+                "coordinates": centres,
+                "problem": data.problem.name,
+                "parameters": data.parameters,
+                "boundary": data.boundary,
+            },
         )
         described[name] = {
             "problem": data.problem.name,
             "variables": "primitive",
             "space_stride": 2,
-            "title": data.title,
-            "version": data.version,
-            "original_rows": data.rows.tolist(),
-            "rows": {"train": [0, 2, 4], "validation": [3], "test": [1]},
+            "parts": parts,
         }
     write_json(tmp_path / "download" / DESCRIPTION, described)
-    loaded = load_datasets(tmp_path / "download")
+    loaded = load_datasets(tmp_path / "download", CACHED_SPLITS)
     from_files, _ = build_small_cache(
         tmp_path / "files", loaded, sources=sources_of_artifact(tmp_path / "download")
     )
     in_memory, _ = build_small_cache(tmp_path / "memory", loaded)
     assert contents(from_files) == contents(in_memory)
     for name, cache in open_caches(from_files).items():
-        assert cache.attributes["rows"] == [datasets()[name].rows[row] for row in (0, 2, 4, 3, 1)]
-        assert cache.rows("test").tolist() == [4]
+        assert cache.attributes["rows"] == [datasets()[name].rows[row] for row in (0, 2, 4, 3)]
+        assert cache.rows("validation").tolist() == [3]
 
 
 def test_latent_statistics_are_those_of_raw_latents_of_the_train_split(tmp_path):

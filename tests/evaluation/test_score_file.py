@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from command_line import TINY
+from downloads import write_splits
 from safetensors.torch import save_file
 from tiny import LATENT_DIM, NETWORK, RESIDUAL_NETWORK, SCALARS
 
 from ups.config.load import load_configuration
 from ups.config.schema import Configuration
-from ups.data.dataset import DESCRIPTION, load_datasets, trajectory_file
+from ups.data.dataset import DESCRIPTION, load_datasets
 from ups.data.layout import cell_centres
 from ups.data.pdebench import inspect
 from ups.data.pdebench_writer import write_trajectories
@@ -35,24 +37,28 @@ TRAINED = {  # equation, parameters, boundary, model's grid
 }
 
 
-def write(
-    path: Path, equation: str, *, parameters, boundary, grid, frames: int = 5, rows: int = 6, **changes
-) -> Path:
-    """Random smooth positive fields in the layout of an equation."""
+def made_up(
+    equation: str, *, parameters, boundary, grid, frames: int = 5, rows: int = 6, **changes
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Random smooth positive fields, and how they are written in the layout of an equation."""
     problem = PROBLEMS[equation]
     frames = 1 if problem.is_map else frames
     shape = (rows, frames, *grid, len(problem.fields))
     fields = np.exp(0.3 * np.random.default_rng(0).normal(size=shape)).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_trajectories(
-        path,
-        fields,
-        None if problem.is_map else changes.get("interval", INTERVAL) * np.arange(frames),
-        [cell_centres(points, domain) for points, domain in zip(grid, problem.domain, strict=True)],
-        problem=equation,
-        parameters=parameters,
-        boundary=boundary,
-    )
+    return fields, {
+        "times": None if problem.is_map else changes.get("interval", INTERVAL) * np.arange(frames),
+        "coordinates": [
+            cell_centres(points, domain) for points, domain in zip(grid, problem.domain, strict=True)
+        ],
+        "problem": equation,
+        "parameters": parameters,
+        "boundary": boundary,
+    }
+
+
+def write(path: Path, equation: str, **values: Any) -> Path:
+    fields, layout = made_up(equation, **values)
+    write_trajectories(path, fields, **layout)
     return path
 
 
@@ -68,16 +74,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     described, shapes = {}, {}
     for name, (equation, parameters, boundary, grid) in TRAINED.items():
         fine = tuple(2 * points for points in grid)
-        write(
-            trajectory_file(root / "download", name),
-            equation,
-            parameters=parameters,
-            boundary=boundary,
-            grid=fine,
-        )
+        fields, layout = made_up(equation, parameters=parameters, boundary=boundary, grid=fine)
+        rows = {"train": [0, 1, 2], "validation": [3], "test": [4, 5]}
+        parts = write_splits(root / "download", name, fields, rows, title=name, written=layout)
         described[name] = {
-            "problem": equation, "variables": "primitive", "title": name, "version": "made up", "space_stride": 2,
-            "rows": {"train": [0, 1, 2], "validation": [3], "test": [4, 5]}, "original_rows": list(range(6)),
+            "problem": equation, "variables": "primitive", "space_stride": 2, "parts": parts,
         }  # fmt: skip
         scored = [place for place, field in enumerate(PROBLEMS[equation].fields) if not field.given]
         shapes[name] = ProblemShape(

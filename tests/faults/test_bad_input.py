@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 import yaml
 from command_line import TINY, ups
+from downloads import run_download, trajectory_file
 
 from ups.artifacts import Store
 from ups.config import load_configuration
 from ups.config.numbers import parse_yaml
-from ups.data.dataset import trajectory_file
 from ups.data.pdebench import PDEBenchFile
 from ups.data.pdebench_writer import write_trajectories
 from ups.errors import DataError, UpsError
 from ups.problems import PROBLEMS
-from ups.runtime.request import Request
-from ups.stages import download
 from ups.stages.score_file import find_strides
 
 ROWS = {"train": 4, "validation": 1, "test": 1}
@@ -54,10 +52,7 @@ def configured(folder: Path, **data: object) -> Path:
 
 def download_here(folder: Path, config: Path) -> Path:
     """The stage in this process; its output."""
-    work = folder / "work"
-    configuration = load_configuration(config, {"execution.device": "cpu"})
-    download.run(Request(work, folder / "root", "download", "", configuration, {}, {}))
-    return work / "output"
+    return run_download(folder / "root", load_configuration(config, {"execution.device": "cpu"}))
 
 
 def truncate(path: Path) -> None:
@@ -139,7 +134,7 @@ def test_each_damage_is_named(tmp_path, damage):
         download_here(tmp_path, configured(tmp_path))
     assert str(path) in str(caught.value)
     assert "\n  fix: " in str(caught.value)
-    assert not (tmp_path / "work" / "outcome.json").exists()
+    assert not list((tmp_path / "root").rglob("outcome.json"))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +167,7 @@ def test_what_does_not_fit_the_file_is_named(tmp_path, data, message):
     with pytest.raises(DataError, match=message) as caught:
         download_here(tmp_path, config)
     assert str(path) in str(caught.value)
-    assert not (tmp_path / "work" / "output" / "trajectories.hdf5").exists()
+    assert not list((tmp_path / "root").rglob("trajectories.hdf5"))
 
 
 @pytest.mark.parametrize(
@@ -228,14 +223,14 @@ def test_genuine_rows_go_through_the_first_stages(tmp_path, genuine_data):
     assert done.returncode == 0, done.stderr + done.stdout
     store = Store(tmp_path / "root")
     artifacts = {path.parent.name: store.find(path.parent.name, path.name) for path in store}
-    assert set(artifacts) == {"download", "autoencoder", "cache_encode"}
+    assert set(artifacts) == {"data", "download", "autoencoder", "cache_encode"}
     summary = artifacts["download"].manifest.summary
     told = summary["problems"]["burgers1d"]
     assert told["title"] == "burgers1d nu=0.01"
     assert (told["frames"], told["grid"]) == (41, [32])
     stored = artifacts["cache_encode"].manifest.summary["float16_round_trip"]["burgers1d"]
     assert stored["fields/u"]["relative_l2"] < 3e-4
-    copy = trajectory_file(artifacts["download"].path, "burgers1d")
+    copy = trajectory_file(artifacts["download"].path, "burgers1d", "test")
     with h5py.File(tmp_path / "rows.hdf5") as original, h5py.File(copy) as copied:
         np.testing.assert_array_equal(copied["tensor"][:], original["tensor"][:, ::5])
 
@@ -368,7 +363,7 @@ def test_no_damage_of_a_file_is_a_crash(tmp_path):
                 0, 8
             )
         path.write_bytes(damaged)
-        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        shutil.rmtree(tmp_path / "root", ignore_errors=True)
         try:
             download_here(tmp_path, config)
             codes.append(0)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 import ups
 from ups.artifacts import Store
+from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
 from ups.config.schema import (
@@ -28,6 +29,7 @@ from ups.config.schema import (
 )
 from ups.config.section import Section
 from ups.pipeline.graph import GRAPH, chain_to
+from ups.pipeline.plan import derive_parts
 
 EVALUATE = {"evaluate"}
 CONSISTENCY = {"consistency", *EVALUATE}
@@ -128,12 +130,15 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "tracking.entity": ("other", NONE),
 }
 # A solver computes with these; a copy does not depend on the machine.
-SOLVING: dict[str, tuple[Any, set[str]]] = {"execution.threads": (2, ALL), "execution.device": ("cuda", ALL)}
+SOLVING: dict[str, tuple[Any, set[str]]] = {
+    "execution.threads": (2, AUTOENCODER),
+    "execution.device": ("cuda", ALL),
+}
 COPYING = {"execution.threads": (2, AUTOENCODER), "execution.device": ("cuda", AUTOENCODER)}
 SPLITS = {
     "data.trajectories.train": (17, ALL),
     "data.trajectories.validation": (5, ALL),
-    "data.trajectories.test": (5, ALL),
+    "data.trajectories.test": (5, {"download", "evaluate"}),
 }
 GENERATED = {
     **SPLITS,
@@ -211,7 +216,7 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, set[str]]]]] = {
         PUBLISHED
         | {
             "data.dataset": (CFD.replace("0.1", "0.01"), ALL),
-            "data.rows.test": ([0, 10], ALL),
+            "data.rows.test": ([0, 10], {"download", "evaluate"}),
             "data.rows.train": ([1000, 1021], ALL),
             "data.rows.validation": ([1020, 1025], ALL),
         },
@@ -219,6 +224,7 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, set[str]]]]] = {
 }
 """For each section of data: a base, and what a change of each of its keys changes."""
 
+PROBLEMS = {"flow": BASES["generated burgers1d"][0], "map": BASES["file darcy2d"][0]}
 CHOICES = {"data.source", "data.equation"}
 
 
@@ -294,6 +300,41 @@ def test_exact_symmetries_count_for_the_codec_and_drawn_ones_for_the_operator(fo
     assert changed == {"exact": {"autoencoder"}, "augment": {"operator"}, "off": set()}[use]
 
 
+def parts(folder: Path, overrides: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """By problem and split, the key of its trajectories."""
+    configuration = load_configuration(folder / "config.yaml", {"execution.device": "cpu"} | overrides)
+    return {
+        name: {split: digest_of(derivation) for split, derivation in splits.items()}
+        for name, splits in derive_parts(configuration, Store(folder)).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, set()),
+        ({"trajectories": COUNTS | {"test": 20}}, {"test"}),
+        ({"trajectories": COUNTS | {"validation": 20}}, {"validation"}),
+        ({"trajectories": COUNTS | {"train": 20}}, {"train"}),
+        ({"resolution": 16}, set()),
+        ({"nu": 0.02}, {"train", "validation", "test"}),
+    ],
+)
+def test_runs_share_the_trajectories_that_they_have_in_common(folder, changed, expected):
+    """Alone or in a mix, of any name, at any of the solver's resolutions."""
+    alone = BASES["generated burgers1d"][0]
+    mix = {"data": {"source": "mix", "problems": {"flow": alone | changed, "map": PROBLEMS["map"]}}}
+    (one,), other = parts(folder, {"data": alone}).values(), parts(folder, mix)["flow"]
+    assert {split for split in one if one[split] != other[split]} == expected
+
+
+def test_without_reserved_rows_the_validation_rows_come_behind_those_for_testing(folder):
+    drawn = BASES["file"][0] | {"test_first": None}
+    (before,) = parts(folder, {"data": drawn}).values()
+    (after,) = parts(folder, {"data": drawn | {"trajectories": COUNTS | {"test": 20}}}).values()
+    assert {split for split in before if before[split] != after[split]} == {"validation", "test"}
+
+
 @pytest.mark.parametrize("tag", ["file", "file darcy2d"])
 def test_other_bytes_in_the_file_change_all_stages(folder, tag):
     before = digests(folder, base(tag))
@@ -323,7 +364,6 @@ def test_a_codec_that_is_not_trained_depends_on_no_setting_of_a_training(folder)
 
 # --- several problems, and ways of loading --------------------------------------------------------
 
-PROBLEMS = {"flow": BASES["generated burgers1d"][0], "map": BASES["file darcy2d"][0]}
 MIX = {"data": {"source": "mix", "problems": PROBLEMS}}
 TRAININGS = {"autoencoder", "operator", "diffusion", "consistency"}
 
@@ -371,7 +411,7 @@ def test_ways_of_loading_that_give_the_same_bits_do_not_count(folder):
         ("data.problems.map.space_stride", 2, ALL),
         ("data.problems.map.path", "elsewhere.hdf5", NONE),
         ("model.latent.tokens", {"flow": 8, "map": 4}, AUTOENCODER),
-        ("execution.threads", 2, ALL),  # one of the problems is solved here
+        ("execution.threads", 2, AUTOENCODER),  # trajectories that are solved here do not depend on them
     ],
 )
 def test_a_setting_of_one_of_several_problems_counts_like_that_of_one(folder, key, value, expected):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import TINY, start_ups
-from sealing import FILES, sealed, write_output
+from sealing import FILES, sealed, sealed_parts, write_output
 
 from ups.artifacts import Artifact, Store
 from ups.artifacts import store as store_module
@@ -43,7 +43,9 @@ class Stage:
         digest = digest_of(derive("download", CONFIGURATION, {}, self.store))
         shutil.rmtree(self.store.path("download", digest), ignore_errors=True)
         summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
-        return sealed(Store(self.store.root), "download", digest, {"x": content}, summary=summary)
+        store = Store(self.store.root)
+        parts = sealed_parts(store, CONFIGURATION, content)
+        return sealed(store, "download", digest, {"x": content}, summary=summary, parts=parts)
 
     def use(self, artifact: Artifact) -> None:
         self.input = artifact

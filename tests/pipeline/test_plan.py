@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from command_line import TINY
-from sealing import FILES, sealed
+from sealing import FILES, sealed, sealed_parts
 
 from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import digest_of
@@ -31,7 +31,8 @@ class Chain:
         digest = digest_of(derive(name, CONFIGURATION, inputs, self.store))
         summary = KEPT if name == "download" else {}
         files = FILES | {"model.bin": content}
-        self.sealed[name] = sealed(self.store, name, digest, files, inputs, summary)
+        parts = sealed_parts(self.store, CONFIGURATION, content) if name == "download" else {}
+        self.sealed[name] = sealed(self.store, name, digest, files, inputs, summary, parts)
         return self.sealed[name]
 
     def seal_all(self) -> None:

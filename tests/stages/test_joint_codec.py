@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import TINY
+from downloads import stage_request
 
 from ups.config import load_configuration
 from ups.errors import ConfigurationError, IntegrityError
@@ -16,7 +17,6 @@ from ups.models.operators import LatentOperator
 from ups.pipeline.graph import GRAPH
 from ups.runtime.ranks import join_ranks
 from ups.runtime.records import read_records
-from ups.runtime.request import Request
 from ups.stages import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from ups.stages.latents import open_problems
 
@@ -38,23 +38,12 @@ CONFIGURATION = load_configuration(TINY, OVERRIDES)
 
 
 def paths(root: Path, stage: str) -> dict[str, Path]:
-    return {name: root / name / "output" for name in GRAPH[stage].inputs}
+    return {name: root / "artifacts" / name / "output" for name in GRAPH[stage].inputs}
 
 
 def run(root: Path, stage: str) -> Path:
-    contents = dict.fromkeys(GRAPH[stage].inputs, "0" * 64)
-    STAGES[stage].run(
-        Request(
-            root / stage,
-            root,
-            stage,
-            f"{stage}-digest-of-64",
-            CONFIGURATION,
-            paths(root, stage),
-            contents,
-        )
-    )
-    return root / stage / "output"
+    STAGES[stage].run(stage_request(root, stage, CONFIGURATION, f"{stage}-digest-of-64"))
+    return root / "artifacts" / stage / "output"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cached import dataset
 from command_line import CONFIGS
+from downloads import run_download, stage_request
 from tiny import alone, build, decoded_frames, encoded_frames
 from torch import Tensor
 
@@ -22,8 +23,7 @@ from ups.models.autoencoder import Autoencoder
 from ups.models.build import MODEL_FILE, build_model, load_codec, load_model, save_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import Ranks
-from ups.runtime.request import Request
-from ups.stages import cache_encode, download
+from ups.stages import cache_encode
 from ups.stages.autoencoder import _errors, normalisation
 from ups.stages.latents import LatentProblem, open_problems, window_source
 from ups.stages.operator import rollout_validation
@@ -40,15 +40,11 @@ def configured(**overrides: object) -> Configuration:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Data of four problems, an autoencoder that was never trained, and the cache of its latents."""
-    root = tmp_path_factory.mktemp("chain")
+    folder = tmp_path_factory.mktemp("chain")
+    root = folder / "artifacts"
     configuration = configured()
 
-    def request(stage: str, *inputs: str) -> Request:
-        paths = {name: root / name / "output" for name in inputs}
-        contents = dict.fromkeys(inputs, "0" * 64)
-        return Request(root / stage, root, stage, "", configuration, paths, contents)
-
-    download.run(request("download"))
+    run_download(folder, configuration)
     datasets = load_datasets(root / "download" / "output")
     found = {name: normalisation(name, data, configuration, CPU) for name, data in datasets.items()}
     description = {
@@ -68,7 +64,7 @@ def root(tmp_path_factory) -> Path:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     save_model(root / "autoencoder" / "output" / MODEL_FILE, model, description)
-    cache_encode.run(request("cache_encode", "download", "autoencoder"))
+    cache_encode.run(stage_request(folder, "cache_encode", configuration))
     return root
 
 

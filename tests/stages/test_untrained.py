@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import CONFIGS, TINY
+from downloads import stage_request
 
 from ups.config import load_configuration
 from ups.data.cache import open_caches
@@ -15,7 +16,6 @@ from ups.models.autoencoder import Autoencoder
 from ups.models.build import MODEL_FILE, load_codec, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.records import read_records
-from ups.runtime.request import Request
 from ups.stages import autoencoder, cache_encode, download, operator
 
 OVERRIDES = {
@@ -33,20 +33,12 @@ STAGES = {
     "cache_encode": cache_encode,
     "operator": operator,
 }
-INPUTS = {
-    "download": (),
-    "autoencoder": ("download",),
-    "cache_encode": ("download", "autoencoder"),
-    "operator": ("download", "cache_encode"),
-}
 
 
 def run(root: Path, stage: str, **overrides: object) -> Path:
     configuration = load_configuration(TINY, OVERRIDES | overrides)
-    paths = {name: root / name / "output" for name in INPUTS[stage]}
-    contents = dict.fromkeys(INPUTS[stage], "0" * 64)
-    STAGES[stage].run(Request(root / stage, root, stage, "", configuration, paths, contents))
-    return root / stage
+    STAGES[stage].run(stage_request(root, stage, configuration))
+    return root / "artifacts" / stage
 
 
 def summary(work: Path) -> dict:
@@ -62,16 +54,17 @@ def root(tmp_path_factory) -> Path:
 
 
 def test_the_codec_is_the_linear_one_and_the_stage_says_so(root, tmp_path, caplog):
-    told = summary(root / "autoencoder")
+    told = summary(root / "artifacts" / "autoencoder")
     assert told["validation_relative_l2"] < 1e-6
     assert told["untrained_relative_l2"]["burgers1d"] < 1e-6
-    (record,) = read_records(root / "autoencoder" / "output" / "logs" / "metrics.jsonl")
+    (record,) = read_records(root / "artifacts" / "autoencoder" / "output" / "logs" / "metrics.jsonl")
     assert (record["step"], record["steps"]) == (0, 0)
-    assert not (root / "autoencoder" / "checkpoints").exists()
-    model, _ = load_model(root / "autoencoder" / "output" / MODEL_FILE)
+    assert not (root / "artifacts" / "autoencoder" / "checkpoints").exists()
+    model, _ = load_model(root / "artifacts" / "autoencoder" / "output" / MODEL_FILE)
     assert isinstance(model, Autoencoder)
     assert torch.equal(model.encoder.get_parameter("linear.problem_burgers1d.weight"), torch.eye(4))
-    (tmp_path / "download").symlink_to(root / "download")
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "download").symlink_to(root / "artifacts" / "download")
     with caplog.at_level(logging.INFO):
         told = summary(run(tmp_path, "autoencoder", **{"model.latent.dim": 2}))
     assert "autoencoder: nothing to train" in caplog.text
@@ -80,21 +73,22 @@ def test_the_codec_is_the_linear_one_and_the_stage_says_so(root, tmp_path, caplo
 
 
 def test_a_floor_stops_the_stage(root, tmp_path):
-    (tmp_path / "download").symlink_to(root / "download")
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "download").symlink_to(root / "artifacts" / "download")
     overrides = {"model.latent.dim": 1, "model.latent.floor": 1e-6}
     with pytest.raises(ConfigurationError, match=r"(?s)model\.latent: 1 channels on 8 tokens.*lossless: 4"):
         run(tmp_path, "autoencoder", **overrides)
-    assert not (tmp_path / "autoencoder" / "output" / MODEL_FILE).exists()
+    assert not (tmp_path / "artifacts" / "autoencoder" / "output" / MODEL_FILE).exists()
 
 
 def test_latents_are_centred_by_their_frame_and_scaled_alike(root):
     """Where amplitudes are exact: no mean is taken off, and one deviation serves all channels."""
-    codec, _ = load_codec(root / "cache_encode" / "output")
+    codec, _ = load_codec(root / "artifacts" / "cache_encode" / "output")
     statistics = codec.of("burgers1d").statistics
     assert not statistics.latent_mean.any()
     assert not statistics.field_mean.any()
     assert len(statistics.latent_deviation.unique()) == 1
-    cache = open_caches(root / "cache_encode" / "output")["burgers1d"]
+    cache = open_caches(root / "artifacts" / "cache_encode" / "output")["burgers1d"]
     latents = torch.from_numpy(cache.latents(cache.rows("train"))).float()
     assert latents.square().mean().item() == pytest.approx(1, rel=1e-2)
 
@@ -109,7 +103,7 @@ def test_the_best_linear_map_is_an_operator_without_training(root, caplog):
     assert isinstance(model, LatentOperator)
     assert model.get_buffer("linear.problem_burgers1d.fitted").abs().max() > 1e-2
     # Better than leaving the first frame as it is: on the trajectories that it was fitted on, one step.
-    cache = open_caches(root / "cache_encode" / "output")["burgers1d"]
+    cache = open_caches(root / "artifacts" / "cache_encode" / "output")["burgers1d"]
     latents = torch.from_numpy(cache.latents(cache.rows("train"))).float()
     before, after = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
     with torch.no_grad():
@@ -119,8 +113,9 @@ def test_the_best_linear_map_is_an_operator_without_training(root, caplog):
 
 
 def test_a_trained_path_starts_at_the_fitted_map_and_is_saved_beside_it(root, tmp_path):
+    (tmp_path / "artifacts").mkdir()
     for name in ("download", "cache_encode"):
-        (tmp_path / name).symlink_to(root / name)
+        (tmp_path / "artifacts" / name).symlink_to(root / "artifacts" / name)
     frozen = run(root, "operator") / "output" / MODEL_FILE
     work = run(tmp_path, "operator", **{"model.operator": {"kind": "linear", "linear_path": "trained"}})
     model, _ = load_model(work / "output" / MODEL_FILE)
@@ -138,20 +133,16 @@ def test_problems_whose_linear_map_is_alone_are_not_trained_on(tmp_path):
         "training.operator.log_every": 1,
     }
     configuration = load_configuration(CONFIGS / "mix_tiny.yaml", {"execution.device": "cpu"} | overrides)
-    for stage, inputs in INPUTS.items():
-        paths = {name: tmp_path / name / "output" for name in inputs}
-        request = Request(
-            tmp_path / stage, tmp_path, stage, "", configuration, paths, dict.fromkeys(inputs, "0" * 64)
-        )
-        STAGES[stage].run(request)
-    records = read_records(tmp_path / "operator" / "output" / "logs" / "metrics.jsonl")
+    for stage in STAGES:
+        STAGES[stage].run(stage_request(tmp_path, stage, configuration))
+    records = read_records(tmp_path / "artifacts" / "operator" / "output" / "logs" / "metrics.jsonl")
     named = {name for record in records for name in record}
     assert "L_forward" in named
     assert "L_rollout" not in named, "only the map has a single step"
     assert {f"validation_relative_l2/{problem}" for problem in path} <= named
-    model, _ = load_model(tmp_path / "operator" / "output" / MODEL_FILE)
+    model, _ = load_model(tmp_path / "artifacts" / "operator" / "output" / MODEL_FILE)
     assert isinstance(model, LatentOperator)
-    cache = open_caches(tmp_path / "cache_encode" / "output")["burgers"]
+    cache = open_caches(tmp_path / "artifacts" / "cache_encode" / "output")["burgers"]
     latents = torch.from_numpy(cache.latents(cache.rows("validation"))).float()[:, 0]
     with torch.no_grad():
         step = model(latents, torch.tensor(cache.scalars).expand(len(latents), -1), "burgers")

@@ -22,6 +22,7 @@ from ups.artifacts.files import read_json
 from ups.artifacts.manifest import Artifact, Manifest
 from ups.artifacts.pins import Pin, is_pinned, pins
 from ups.artifacts.store import BusyError, Store
+from ups.config.schema import DATA
 from ups.errors import ConfigurationError, IntegrityError
 
 _SHORTEST_PREFIX = 4
@@ -108,7 +109,18 @@ def entries(store: Store) -> list[Entry]:
 def _entries(store: Store, pointers: "_Pointers") -> list[Entry]:
     pointed, pinned = pointers.users(), pins(store)
     found = [_entry(store, path, pointed.get(path.resolve(), {}), pinned) for path in store]
-    return _with_last_use([entry for entry in found if entry is not None])
+    return _with_pins_of_wholes(_with_last_use([entry for entry in found if entry is not None]))
+
+
+def _with_pins_of_wholes(found: list[Entry]) -> list[Entry]:
+    """The entries; whoever pins an artifact pins its parts."""
+    pinned = {
+        (told["stage"], told["digest"]): entry.pin
+        for entry in found
+        if entry.pin is not None and entry.manifest is not None
+        for told in entry.manifest.parts.values()
+    }
+    return [replace(entry, pin=entry.pin or pinned.get((entry.stage, entry.digest))) for entry in found]
 
 
 def leftovers(store: Store) -> Iterator[Leftover]:
@@ -408,11 +420,17 @@ def inputs_of(found: Iterable[Entry]) -> dict[str, list[str]]:
     return {
         name: [
             other
-            for stage, sums in (manifest.inputs.items() if manifest else ())
+            for stage, sums in (made_of(manifest) if manifest else ())
             for other in contents.get((stage, sums["content"]), [])
         ]
         for name, manifest in manifests.items()
     }
+
+
+def made_of(manifest: Manifest) -> Iterator[tuple[str, dict[str, str]]]:
+    """Stage and sums of each input and part."""
+    yield from manifest.inputs.items()
+    yield from ((told["stage"], told) for told in manifest.parts.values())
 
 
 class _Pointers:
@@ -439,7 +457,11 @@ class _Pointers:
                 status = pointers.stat()
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if run not in self.known or self.known[run][0] != identity:
-                    paths = [pointers.parent / value["path"] for value in read_json(pointers).values()]
+                    paths = [
+                        pointers.parent / path
+                        for value in read_json(pointers).values()
+                        for path in (value["path"], *value.get("parts", []))
+                    ]
                     started = _start(run) or datetime.fromtimestamp(int(status.st_mtime), UTC)
                     self.known[run] = (identity, started, [path.resolve() for path in paths])
             except FileNotFoundError:  # the run was deleted meanwhile
@@ -461,7 +483,9 @@ def _unfinished(store: Store) -> dict[tuple[str, str], str]:
     planned: dict[tuple[str, str], str] = {}
     for plan in sorted((store.root / "runs").glob("*/plan.json")):
         try:
-            planned |= {(row["stage"], row["digest"]): plan.parent.name for row in read_json(plan)}
+            for row in read_json(plan):
+                keys = [(row["stage"], row["digest"]), *((DATA, part) for part in row.get("parts", []))]
+                planned |= dict.fromkeys(keys, plan.parent.name)
         except FileNotFoundError:  # the run was deleted meanwhile
             continue
         except (AttributeError, KeyError, TypeError) as error:

@@ -36,8 +36,8 @@ def describe(store: Store, entry: Entry, manifest: Manifest, known: list[Entry])
         "seconds": manifest.seconds,
         "derivation": manifest.derivation,
         "inputs": {
-            stage: {**sums, "state": _state_of_input(store, stage, sums, inputs[entry.name])}
-            for stage, sums in manifest.inputs.items()
+            name: {**sums, "state": _state_of_input(store, sums.get("stage", name), sums, inputs[entry.name])}
+            for name, sums in (manifest.inputs | manifest.parts).items()
         },
         "dependants": [name for name, used in inputs.items() if entry.name in used],
         "provenance": _provenance(entry, known, inputs),

@@ -8,7 +8,7 @@ from typing import Any
 from ups.artifacts.files import canonical_json, json_text, read_json
 from ups.errors import IntegrityError
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 LOGS = "logs"  # files below this directory say how the work went; they are no part of the content
 
@@ -29,6 +29,7 @@ class Manifest:
     digest: key of the artifact, the sha256 of its derivation; known before it is built.
     inputs: per input stage its digest and content sum; only the latter is part of the derivation.
     derivation: all that the digest was taken of.
+    parts: artifacts of their own, each by stage, digest and content, without which this one is of no use.
     summary: what the stage reports of itself (errors, counts, decisions taken for `auto`).
     """
 
@@ -38,6 +39,7 @@ class Manifest:
     inputs: dict[str, dict[str, str]]
     files: list[File]
     summary: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, dict[str, str]] = field(default_factory=dict)
     created: str = ""
     seconds: float = 0.0
     schema: int = SCHEMA
@@ -70,7 +72,7 @@ class Manifest:
         """
         values = read_json(path)
         try:
-            if values["schema"] not in {1, SCHEMA}:
+            if values["schema"] not in {1, 2, SCHEMA}:
                 raise IntegrityError(
                     f"manifest has schema {values['schema']}, expected {SCHEMA}", where=str(path)
                 )
@@ -105,3 +107,8 @@ class Artifact:
     @property
     def digest(self) -> str:
         return self.manifest.digest
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """How a manifest names it."""
+        return {"stage": self.stage, "digest": self.digest, "content": self.manifest.content}

@@ -31,6 +31,8 @@ from ups.artifacts.files import (
 from ups.artifacts.manifest import LOGS, MANIFEST, Artifact, File, Manifest
 from ups.errors import IntegrityError, StageError, StorageError
 
+_REBUILD = "run its configuration again: what is damaged is set aside and rebuilt"
+
 
 class BusyError(StorageError):
     """Another process works on an artifact, or uses it."""
@@ -147,12 +149,28 @@ class Store:
         verifies it.
         """
         try:
-            return read_json(self._memory(artifact.stage, artifact.digest)) == _file_statuses(artifact)
+            known = read_json(self._memory(artifact.stage, artifact.digest)) == _file_statuses(artifact)
+            return known and all(self.is_unchanged(part) for part in self.parts(artifact))
         except (OSError, StorageError, IntegrityError):
             return False  # and whoever then reads the bytes is told what is wrong
 
+    def parts(self, artifact: Artifact) -> list[Artifact]:
+        """The artifacts that it consists of, unverified.
+
+        Raises:
+            IntegrityError: one is gone, or has other content now.
+        """
+        found = []
+        for name, told in artifact.manifest.parts.items():
+            part = self.find(told["stage"], told["digest"])
+            if part is None or part.manifest.content != told["content"]:
+                state = "is gone" if part is None else "has other content now"
+                raise IntegrityError(f"its part {name} {state}", where=str(artifact.path), fix=_REBUILD)
+            found.append(part)
+        return found
+
     def verify(self, artifact: Artifact, *, deep: bool = False) -> None:
-        """Check every file of an artifact: size and xxh3, or sha256 if `deep`.
+        """Check every file of an artifact and of its parts: size and xxh3, or sha256 if `deep`.
 
         The fast check is done once per process and artifact. What was found right is remembered, see `is_unchanged`.
 
@@ -178,8 +196,10 @@ class Store:
             raise IntegrityError(
                 "; ".join(problems),
                 where=str(artifact.path),
-                fix="run its configuration again: what is damaged is set aside and rebuilt",
+                fix=_REBUILD,
             )
+        for part in self.parts(artifact):
+            self.verify(part, deep=deep)
         self._verified.add(key)
         self._remember(artifact, statuses)
 
@@ -204,6 +224,7 @@ class Store:
         inputs: dict[str, Artifact],
         summary: dict[str, Any],
         seconds: float,
+        parts: dict[str, dict[str, str]] | None = None,
     ) -> Artifact:
         """Turn `<work>/output` into the sealed artifact and remove the work directory.
 
@@ -240,6 +261,7 @@ class Store:
                 },
                 files=files,
                 summary=summary,
+                parts=parts or {},
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=round(seconds, 3),
             )

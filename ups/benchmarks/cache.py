@@ -20,13 +20,14 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from ups.artifacts.files import write_json
 from ups.data.cache import GROUP, LATENTS, LatentCache, field_array, open_caches
-from ups.data.cache_source import sources_of_artifact
-from ups.data.dataset import DESCRIPTION, load_datasets, trajectory_file
+from ups.data.cache_source import CACHED_SPLITS, sources_of_artifact
+from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, load_datasets
 from ups.data.encoding import EncodingStore
 from ups.data.layout import cell_centres
 from ups.data.loading import open_store
 from ups.data.pdebench_writer import TrajectoryWriter
 from ups.data.slabs import read_layout
+from ups.data.splits import TRAJECTORIES
 from ups.data.stores import WindowStore
 from ups.data.streaming import ReadAhead
 from ups.data.windows import ProblemWindows, WindowSource
@@ -81,10 +82,21 @@ def measure_cache(directory: Path, *, threads: int, trajectories: int) -> list[R
 def _write_trajectories(artifact: Path, rows: int, *, frames: int, stored_points: int, stride: int) -> None:
     """A download artifact of travelling waves: what they are does not matter here."""
     x, times = cell_centres(stored_points, (0.0, 1.0)), 0.01 * np.arange(frames)
-    path = trajectory_file(artifact, _PROBLEM)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for split, count in zip(CACHED_SPLITS, (rows - rows // 5, rows // 5), strict=True):
+        _write_split(artifact / split, count, x, times)
+    described = {
+        "problem": "burgers1d",
+        "variables": "primitive",
+        "space_stride": stride,
+        "parts": {split: split for split in CACHED_SPLITS},
+    }
+    write_json(artifact / DESCRIPTION, {_PROBLEM: described})
+
+
+def _write_split(directory: Path, rows: int, x: NDArray[np.floating], times: NDArray[np.floating]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     with TrajectoryWriter(
-        path,
+        directory / TRAJECTORIES,
         problem="burgers1d",
         rows=rows,
         times=times,
@@ -95,23 +107,8 @@ def _write_trajectories(artifact: Path, rows: int, *, frames: int, stored_points
         for phase in np.random.default_rng(0).random(rows):
             wave = np.sin(2 * math.pi * (x - 0.3 * times[:, None] + phase))
             writer.append(wave[None, ..., None].astype(np.float32))
-    # Splits as `split_rows` makes them: train rows are spread over the file.
-    shuffled = np.random.default_rng(1).permutation(rows)
-    bounds = {
-        "train": slice(rows // 5, None),
-        "validation": slice(rows // 10, rows // 5),
-        "test": slice(rows // 10),
-    }
-    described = {
-        "problem": "burgers1d",
-        "variables": "primitive",
-        "space_stride": stride,
-        "title": "travelling waves",
-        "version": "benchmark",
-        "original_rows": list(range(rows)),
-        "rows": {name: np.sort(shuffled[part]).tolist() for name, part in bounds.items()},
-    }
-    write_json(artifact / DESCRIPTION, {_PROBLEM: described})
+    described = {"title": "travelling waves", "version": "benchmark", "rows": list(range(rows))}
+    write_json(directory / PART_DESCRIPTION, described)
 
 
 def _build(
@@ -272,7 +269,7 @@ def _measure_loaders(directory: Path, threads: int) -> list[Record]:
     model, _ = load_model(artifact / CODEC_FILE)
     codec = cast(Codec, model)
     rows = cache.rows("train")
-    (dataset,) = load_datasets(data).values()
+    (dataset,) = load_datasets(data, CACHED_SPLITS).values()
     memory, _ = open_store(cache, rows, mode="memory", device=_CPU)
     stream, _ = open_store(cache, rows, mode="stream", device=_CPU)
     problem = LatentProblem(codec.of(_PROBLEM), dataset, _CPU)

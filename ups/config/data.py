@@ -60,6 +60,11 @@ class ProblemData(Section):
         raise NotImplementedError
 
     @property
+    def stride(self) -> int:
+        """Of the stored points, every which one is kept, per space axis."""
+        return getattr(self, "space_stride")  # noqa: B009  every source from a file declares it
+
+    @property
     def kept_frames(self) -> int | None:
         """Frames kept per trajectory; None where only a file knows."""
         raise NotImplementedError
@@ -131,6 +136,10 @@ class Generated(EquationData):
     @property
     def stored_grid(self) -> tuple[int, ...]:
         return (self.solver_resolution,) * len(self.problem.axes)
+
+    @property
+    def stride(self) -> int:
+        return self.solver_resolution // self.resolution
 
     @property
     def kept_frames(self) -> int:
@@ -287,6 +296,11 @@ class Rows(Section):
         """The ranges as written."""
         ranges = {"test": self.test, "train": self.train}
         return ranges if self.validation is None else ranges | {"validation": self.validation}
+
+    def by_split(self) -> dict[str, tuple[int, int]]:
+        """The range of each split."""
+        train, validation = self.split_train()
+        return {"train": train, "validation": validation, "test": self.test}
 
     def split_train(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Ranges of train and validation."""

@@ -28,6 +28,8 @@ STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "c
 StageName = Literal[
     "download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate"
 ]
+DATA = "data"
+"""The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
 TRAINING_STAGES = ("autoencoder", "operator", "diffusion", "consistency")
 
 

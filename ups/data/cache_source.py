@@ -8,22 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.data.dataset import (
-    Dataset,
-    ProblemTrajectories,
-    layout_of,
-    read_description,
-    stored_rows,
-    trajectory_file,
-    what_is_known,
-)
-from ups.data.pdebench import read_trajectories
-from ups.data.splits import SPLITS
+from ups.data.dataset import Dataset, ProblemTrajectories, read_description, stored_trajectories
+
+CACHED_SPLITS = ("train", "validation")
+"""Forecasts of the test split are scored against its file."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CacheSource(ProblemTrajectories):
-    """The trajectories of one problem, of all splits.
+    """The trajectories of one problem, of the splits that trainings use.
 
     Attributes:
         read: rows [m] to their fields [m, t, *grid, C] float32, physical units; unknown values are 0.
@@ -70,15 +63,10 @@ def source_of_dataset(dataset: Dataset) -> CacheSource:
 
 
 def sources_of_artifact(artifact: Path) -> dict[str, CacheSource]:
-    """Trajectories of a download artifact, per problem; none is read yet. Rows are those of `load_datasets`."""
-    return {name: _source(artifact, name, said) for name, said in read_description(artifact).items()}
-
-
-def _source(artifact: Path, name: str, described: dict[str, Any]) -> CacheSource:
-    path, layout = trajectory_file(artifact, name), layout_of(described)
-    stored = stored_rows(described, SPLITS)
-    about = read_trajectories(path, stored[:0], **layout)
-    return CacheSource(
-        **what_is_known(described, SPLITS, about),
-        read=lambda rows: read_trajectories(path, stored[rows], **layout).fields,
-    )
+    """Trajectories of a download artifact that trainings use, per problem; none is read yet. Rows are those of
+    `load_datasets` of the same splits."""
+    stored = {
+        name: stored_trajectories(artifact, described, CACHED_SPLITS)
+        for name, described in read_description(artifact).items()
+    }
+    return {name: CacheSource(**each.about, read=each.read) for name, each in stored.items()}

@@ -1,12 +1,14 @@
 """The trajectories of a run: the artifact of the download stage, read back.
 
-The artifact holds, for every problem of the run, an HDF5 file in PDEBench's layout on its own grid, and
-`splits.json`, which says for each problem which rows serve which split and how to stride. Everything else in
-the chain reads through here, so a genuine file and a generated one differ in nothing.
+Trajectories of each problem and split are an artifact of their own (`data`), which other runs share: an HDF5 file in
+PDEBench's layout on its own grid, and `description.json`. The download artifact holds `splits.json`, which says for
+each problem of the run where they are and how to stride. Everything else in the chain reads through here, so a
+genuine file and a generated one differ in nothing.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.data.pdebench import Trajectories, read_trajectories
-from ups.data.splits import SPLITS
+from ups.data.pdebench import read_trajectories
+from ups.data.splits import SPLITS, TRAJECTORIES
 from ups.problems import AMPLITUDE, LENGTH, PROBLEMS, TIME_STEP, Boundary, Problem
 
 DESCRIPTION = "splits.json"
-
-
-def trajectory_file(artifact: Path, name: str) -> Path:
-    """Where a download artifact holds the trajectories of a problem."""
-    return artifact / name / "trajectories.hdf5"
+PART_DESCRIPTION = "description.json"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,45 +121,60 @@ def read_description(artifact: Path) -> dict[str, dict[str, Any]]:
 def load_datasets(artifact: Path, splits: tuple[str, ...] = SPLITS) -> dict[str, Dataset]:
     """Read the trajectories of the given splits of every problem from a download artifact."""
     return {
-        name: _load(trajectory_file(artifact, name), described, splits)
+        name: _load(stored_trajectories(artifact, described, splits))
         for name, described in read_description(artifact).items()
     }
 
 
-def stored_rows(described: dict[str, Any], splits: tuple[str, ...]) -> NDArray[np.int64]:
-    """Rows of the file that serve the given splits, one split after the other."""
-    return np.concatenate([np.asarray(described["rows"][name], dtype=np.int64) for name in splits])
+def stored_trajectories(
+    artifact: Path, described: dict[str, Any], splits: tuple[str, ...]
+) -> "StoredTrajectories":
+    """Those of some splits of a problem.
 
-
-def layout_of(described: dict[str, Any]) -> dict[str, Any]:
-    """How a problem's file is read: arguments of `read_trajectories`."""
-    return {key: described[key] for key in ("problem", "variables", "space_stride")}
-
-
-def what_is_known(described: dict[str, Any], splits: tuple[str, ...], read: Trajectories) -> dict[str, Any]:
-    """The fields of `ProblemTrajectories` for the rows of `stored_rows`.
-
-    Args:
-        read: from the file, of any rows.
+    artifact: of the download stage. described: what it says of the problem.
     """
-    ends = np.cumsum([len(described["rows"][name]) for name in splits]).tolist()
-    return {
-        "problem": PROBLEMS[described["problem"]],
-        "names": read.names,
-        "known": read.known,
-        "times": read.times,
-        "coordinates": read.coordinates,
-        "parameters": read.parameters,
-        "boundary": read.boundary,
-        "splits": {
-            name: np.arange(start, end) for name, start, end in zip(splits, [0, *ends], ends, strict=False)
-        },
-        "rows": np.asarray(described["original_rows"], dtype=np.int64)[stored_rows(described, splits)],
-        "title": described["title"],
-        "version": described["version"],
-    }
+    return StoredTrajectories(described, {split: artifact / described["parts"][split] for split in splits})
 
 
-def _load(path: Path, described: dict[str, Any], splits: tuple[str, ...]) -> Dataset:
-    read = read_trajectories(path, stored_rows(described, splits), **layout_of(described))
-    return Dataset(fields=read.fields, **what_is_known(described, splits, read))
+class StoredTrajectories:
+    """The trajectories of some splits of one problem, one split after the other; none is read yet."""
+
+    def __init__(self, described: Mapping[str, Any], directories: Mapping[str, Path]) -> None:
+        """described: problem, variables and space_stride. directories: of the splits."""
+        told = [json.loads((path / PART_DESCRIPTION).read_text()) for path in directories.values()]
+        self._layout = {key: described[key] for key in ("problem", "variables", "space_stride")}
+        self._files = [path / TRAJECTORIES for path in directories.values()]
+        self._ends = np.cumsum([len(part["rows"]) for part in told])
+        self._starts = self._ends - [len(part["rows"]) for part in told]
+        read = read_trajectories(self._files[0], np.arange(0), **self._layout)
+        self.about: dict[str, Any] = {
+            "problem": PROBLEMS[described["problem"]],
+            "names": read.names,
+            "known": read.known,
+            "times": read.times,
+            "coordinates": read.coordinates,
+            "parameters": read.parameters,
+            "boundary": read.boundary,
+            "splits": {
+                split: np.arange(start, end)
+                for split, start, end in zip(directories, self._starts, self._ends, strict=True)
+            },
+            "rows": np.concatenate([np.asarray(part["rows"], dtype=np.int64) for part in told]),
+            "title": told[0]["title"],
+            "version": told[0]["version"],
+        }
+        """The fields of `ProblemTrajectories`."""
+        self._shape = read.fields.shape[1:]
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows [m], counted over all splits, to their fields [m, t, *grid, C] float32; unknown values are 0."""
+        fields = np.empty((len(rows), *self._shape), dtype=np.float32)
+        for file, start, end in zip(self._files, self._starts, self._ends, strict=True):
+            here = (start <= rows) & (rows < end)
+            if here.any():
+                fields[here] = read_trajectories(file, rows[here] - start, **self._layout).fields
+        return fields
+
+
+def _load(stored: StoredTrajectories) -> Dataset:
+    return Dataset(**stored.about, fields=stored.read(np.arange(len(stored.about["rows"]))))

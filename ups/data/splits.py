@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from ups.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+TRAJECTORIES = "trajectories.hdf5"  # of a problem's split
+
+
+def generated_rows(split: str, count: int) -> NDArray[np.int64]:
+    """Numbers of the trajectories of a split that are solved here, [count] int64 ascending.
+
+    There is no end of them, so every split has a third of all numbers to itself: more of one split change no other.
+    """
+    return np.arange(count, dtype=np.int64) * len(SPLITS) + SPLITS.index(split)
 
 
 def split_rows(
@@ -29,8 +38,9 @@ def split_rows(
     seed*, so that runs with different seeds are compared on the same trajectories. With None there is
     no reserved part and the test rows are drawn like the others.
 
-    A larger train count keeps every row that a smaller one had, and leaves validation and test alone: a
-    data-scaling curve changes one thing.
+    A larger count keeps every row that a smaller one had, and leaves the other splits alone: a data-scaling curve
+    changes one thing, and a larger test set trains nothing anew. (Without a reserved part, more test rows push the
+    validation rows on.)
 
     Args:
         n_rows: number of trajectories in the file.
@@ -76,8 +86,9 @@ def split_rows(
             shuffled[numbers[shuffled] >= test_first],
         )
 
-    validation, rest = pool[: counts["validation"]], pool[counts["validation"] :]
-    chosen = {"train": rest[: counts["train"]], "validation": validation, "test": test}
+    # From both ends of the pool: neither count moves the rows of the other.
+    validation, train = pool[: counts["validation"]], pool[len(pool) - counts["train"] :]
+    chosen = {"train": train, "validation": validation, "test": test}
     return {name: np.sort(rows).astype(np.int64) for name, rows in chosen.items()}
 
 

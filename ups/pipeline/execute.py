@@ -17,7 +17,7 @@ from ups.artifacts.files import read_json, storage_error, write_json
 from ups.artifacts.identity import digest_of
 from ups.artifacts.store import BusyError
 from ups.config import Configuration
-from ups.config.schema import StageName
+from ups.config.schema import DATA, StageName
 from ups.errors import (
     DataError,
     DiskFullError,
@@ -30,7 +30,7 @@ from ups.errors import (
 from ups.pipeline.graph import GRAPH
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
-from ups.pipeline.plan import check, kept_shapes
+from ups.pipeline.plan import check, content_read, derive_parts, kept_shapes, missing_trajectories, part_keys
 from ups.pipeline.prediction import predicted_bytes
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
@@ -101,11 +101,10 @@ def execute(
             started = time.monotonic()
             if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():
                 shutil.rmtree(work)  # what a finished sealing left behind
-            _require_contents(inputs, derivation, store)
+            _require_contents(inputs, derivation, configuration, store)
             if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
-                require_space(
-                    work, remaining_bytes(work, name, configuration, inputs.get("download")), f"stage {name}"
-                )
+                needed = remaining_bytes(store, name, digest, configuration, inputs.get("download"))
+                require_space(work, needed, f"stage {name}")
                 _request(work, name, derivation, configuration, inputs, store)
                 try:
                     _launch(work, name, configuration, listener, log_file)
@@ -120,7 +119,7 @@ def execute(
                     "the input file changed while it was read", where=name, fix="run the same command again"
                 )
             try:
-                _require_contents(inputs, derivation, store)
+                _require_contents(inputs, derivation, configuration, store)
             except IntegrityError:
                 shutil.rmtree(work)
                 raise
@@ -130,6 +129,7 @@ def execute(
                 derivation=derivation,
                 inputs={**inputs},
                 summary=outcome["summary"],
+                parts=outcome.get("parts", {}),
                 seconds=_spent(work),
             )
     except BrokenPipeError:
@@ -139,11 +139,13 @@ def execute(
     return Built(sealed, hit=False, reason=reason)
 
 
-def _require_contents(inputs: dict[StageName, Artifact], derivation: dict[str, Any], store: Store) -> None:
+def _require_contents(
+    inputs: dict[StageName, Artifact], derivation: dict[str, Any], configuration: Configuration, store: Store
+) -> None:
     """Inputs are still those that the key was taken of."""
     for stage, content in derivation["inputs"].items():
         present = store.find(stage, inputs[stage].digest)
-        if present is None or present.manifest.content != content:
+        if present is None or content_read(derivation["stage"], configuration, present) != content:
             raise IntegrityError(
                 "was built again by another process and came out different, or is gone",
                 where=str(inputs[stage].path),
@@ -172,11 +174,16 @@ def require_space(where: Path, needed: int, who: str) -> None:
 
 
 def remaining_bytes(
-    work: Path, name: StageName, configuration: Configuration, download: Artifact | None
+    store: Store, name: StageName, digest: str, configuration: Configuration, download: Artifact | None
 ) -> int:
     """What a stage will still write, by prediction less what an earlier launch wrote."""
-    needed = predicted_bytes(name, configuration, kept_shapes(configuration, download))
-    return max(0, needed - sum(path.stat().st_size for path in work.rglob("*") if path.is_file()))
+    shapes, missing = kept_shapes(configuration, download), missing_trajectories(configuration, store)
+    needed = predicted_bytes(name, configuration, shapes, missing)
+    begun = [store.work(name, digest)]
+    if name == "download":
+        begun += [store.work(DATA, part) for part in part_keys(configuration, store)]
+    files = (path for work in begun for path in work.rglob("*") if path.is_file())
+    return max(0, needed - sum(path.stat().st_size for path in files))
 
 
 @contextmanager
@@ -245,6 +252,7 @@ def _request(
             "configuration": configuration.model_dump(mode="json"),
             "inputs": {stage: str(artifact.path) for stage, artifact in inputs.items()},
             "contents": derivation["inputs"],
+            "parts": derive_parts(configuration, store) if name == "download" else {},
         },
     )
 

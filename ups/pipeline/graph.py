@@ -7,8 +7,11 @@ from typing import Any
 
 from ups.artifacts.sums import content_of_file
 from ups.config import Configuration
-from ups.config.data import DataFile, FromSinusoids, ProblemData, PublishedData
+from ups.config.data import DataFile, FromSinusoids, Generated, ProblemData, PublishedData
 from ups.config.schema import StageName, SymmetryUse
+
+SPLITS = ("train", "validation", "test")
+_LEARNT = ("train", "validation")
 
 # When and how often a training tells about itself does not change what it learns.
 _NOT_LEARNT = {"checkpoint_every", "log_every", "validate_every"}
@@ -20,6 +23,7 @@ class Stage:
 
     Attributes:
         inputs: stages whose artifacts it reads.
+        splits: those that it reads of the trajectories.
         settings: the part of a configuration that counts, as plain data.
         parallel: whether it runs under torchrun.
         found_by_name: modules that it imports by names that the configuration gives.
@@ -28,6 +32,7 @@ class Stage:
     name: StageName
     inputs: tuple[StageName, ...]
     settings: Callable[[Configuration, Path], dict[str, Any]]
+    splits: tuple[str, ...] = ()
     parallel: bool = True
     found_by_name: Callable[[Configuration], list[str]] = lambda _: []
 
@@ -37,12 +42,19 @@ class Stage:
 
 
 def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "data": {name: _source(data, root) for name, data in configuration.problems.items()}
+    return {
+        name: how_read(data)
+        | {
+            "source": _source(data, configuration, root),
+            "splits": {split: _split(data, split) for split in SPLITS},
+        }
+        for name, data in configuration.problems.items()
     }
-    if any(data["source"] == "generated" for data in settings["data"].values()):
-        settings |= _machine(configuration)
-    return settings
+
+
+def how_read(data: ProblemData) -> dict[str, Any]:
+    """What the stages take of a problem's trajectories."""
+    return {"stride": data.stride, "variables": data.used_variables()}
 
 
 def _source_modules(configuration: Configuration) -> list[str]:
@@ -57,19 +69,31 @@ def _generators_outside(configuration: Configuration) -> list[str]:
     return [each.generator for each in data if isinstance(each, FromSinusoids)]
 
 
-def _source(data: ProblemData, root: Path) -> dict[str, Any]:
-    """What the trajectories of a problem are a function of."""
-    settings = data.model_dump()
-    if isinstance(data, DataFile):
-        # A file is what it holds, wherever it lies.
-        settings["sha256"] = content_of_file(Path(settings.pop("path")), root)
-    if isinstance(data, PublishedData):
-        # A published file is its sum, wherever it comes from and however long that may take.
-        settings = {key: value for key, value in settings.items() if key not in {"address", "deadline_hours"}}
-        settings["md5"] = data.published.md5
-        if data.rows is not None:
-            train, validation = data.rows.split_train()
-            settings["rows"] = {"train": train, "validation": validation, "test": data.rows.test}
+def _source(data: ProblemData, configuration: Configuration, root: Path) -> dict[str, Any]:
+    """What the trajectories of all splits of a problem are a function of."""
+    settings = data.model_dump(exclude={"resolution", "space_stride", "variables", "trajectories", "rows"})
+    match data:
+        case Generated():
+            settings["device"] = (
+                configuration.execution.device
+            )  # threads solve blocks, which do not depend on them
+        case DataFile():
+            # A file is what it holds, wherever it lies.
+            settings["sha256"] = content_of_file(Path(settings.pop("path")), root)
+        case PublishedData():
+            # A published file is its sum, wherever it comes from and however long that may take.
+            settings["md5"] = data.published.md5
+            del settings["address"], settings["deadline_hours"]
+    return settings
+
+
+def _split(data: ProblemData, split: str) -> dict[str, Any]:
+    """Which of them a split has."""
+    if isinstance(data, PublishedData) and data.rows is not None:
+        return {"rows": data.rows.by_split()[split]}
+    settings = {"trajectories": getattr(data.counts, split)}
+    if isinstance(data, DataFile) and data.test_first is None and split == "validation":
+        settings["test_trajectories"] = data.counts.test  # they come first
     return settings
 
 
@@ -124,6 +148,7 @@ GRAPH: dict[StageName, Stage] = {
             "autoencoder",
             ("download",),
             lambda c, _: _codec(c),
+            _LEARNT,
         ),
         Stage(
             "cache_encode",
@@ -134,6 +159,7 @@ GRAPH: dict[StageName, Stage] = {
                 "encoded_on_the_fly": _encoded_on_the_fly(c),
                 "device": c.execution.device,
             },
+            _LEARNT,
         ),
         Stage(
             "operator",
@@ -146,21 +172,25 @@ GRAPH: dict[StageName, Stage] = {
                     "average": _symmetries(c, "average"),
                 }
             ),
+            _LEARNT,
         ),
         Stage(
             "diffusion",
             ("download", "cache_encode", "operator"),
             lambda c, _: _on_latents(c, "diffusion", "denoiser"),
+            _LEARNT,
         ),
         Stage(
             "consistency",
             ("download", "cache_encode", "operator", "diffusion"),
             lambda c, _: _on_latents(c, "consistency") | {"noise": c.training.diffusion.noise.model_dump()},
+            _LEARNT,
         ),
         Stage(
             "evaluate",
             ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"),
             lambda c, _: {"evaluation": c.evaluation.model_dump()} | _machine(c),
+            ("train", "test"),  # the train split's mean is a map's trivial forecast
             parallel=False,
             found_by_name=_generators_outside,
         ),

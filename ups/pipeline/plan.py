@@ -12,9 +12,9 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
 from ups.config.data import ProblemData
-from ups.config.schema import StageName
+from ups.config.schema import DATA, StageName
 from ups.errors import ConfigurationError, IntegrityError
-from ups.pipeline.graph import GRAPH, chain_to
+from ups.pipeline.graph import GRAPH, SPLITS, chain_to, how_read
 from ups.pipeline.prediction import KeptShape, predicted_bytes
 
 
@@ -26,6 +26,7 @@ class PlannedStage:
         digest: key of the artifact; None as long as an input is to be built.
         derivation: what the key is taken of; None likewise.
         reason: why it is a HIT or a MISS; "after STAGE" where the key is not known.
+        parts: keys of the trajectories that the download stage finds or makes.
     """
 
     name: StageName
@@ -34,11 +35,13 @@ class PlannedStage:
     verdict: Literal["HIT", "MISS"]
     reason: str
     predicted_bytes: int
+    parts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "stage": self.name,
             "digest": self.digest,
+            "parts": list(self.parts),
             "verdict": self.verdict,
             "reason": self.reason,
             "predicted_bytes": self.predicted_bytes,
@@ -69,14 +72,16 @@ def make_plan(
             digest = digest_of(derivation)
             artifact, reason = check(store, name, digest, read=False)
         if artifact is None:
-            size = predicted_bytes(name, configuration, kept_shapes(configuration, hits.get("download")))
+            shapes = kept_shapes(configuration, hits.get("download"))
+            size = predicted_bytes(name, configuration, shapes, missing_trajectories(configuration, store))
         else:
             hits[name] = artifact
             size = artifact.manifest.total_bytes
             if name == "download":
                 require_fit(configuration, artifact)
         verdict = "HIT" if artifact else "MISS"
-        plan.append(PlannedStage(name, digest, derivation, verdict, reason, size))
+        parts = part_keys(configuration, store) if name == "download" else ()
+        plan.append(PlannedStage(name, digest, derivation, verdict, reason, size, parts))
     return plan
 
 
@@ -93,7 +98,58 @@ def derive(
         "stage": name,
         "settings": stage.settings(configuration, store.root),
         "code": code_identity(*stage.modules(configuration)),
-        "inputs": {i: inputs[i].manifest.content for i in stage.inputs},
+        "inputs": {i: content_read(name, configuration, inputs[i]) for i in stage.inputs},
+    }
+
+
+def content_read(name: StageName, configuration: Configuration, artifact: Artifact) -> Any:
+    """What a stage reads of an input: of trajectories some splits, and points that the configuration chooses."""
+    if artifact.stage != "download":
+        return artifact.manifest.content
+    parts = artifact.manifest.parts
+    return {
+        problem: how_read(data)
+        | {split: parts[f"{problem}/{split}"]["content"] for split in GRAPH[name].splits}
+        for problem, data in configuration.problems.items()
+    }
+
+
+def derive_parts(configuration: Configuration, store: Store) -> dict[str, dict[str, dict[str, Any]]]:
+    """By problem and split, what the keys of the trajectories are taken of that the download stage finds or makes.
+
+    They do not depend on the run's other problems: runs share them.
+    """
+    settings = GRAPH["download"].settings(configuration, store.root)
+    return {
+        name: {
+            split: {
+                "stage": DATA,
+                "settings": settings[name]["source"] | settings[name]["splits"][split] | {"split": split},
+                "code": code_identity(*data.source_modules),
+                "inputs": {},
+            }
+            for split in SPLITS
+        }
+        for name, data in configuration.problems.items()
+    }
+
+
+def part_keys(configuration: Configuration, store: Store) -> tuple[str, ...]:
+    """Of all problems and splits."""
+    derived = derive_parts(configuration, store).values()
+    return tuple(digest_of(derivation) for parts in derived for derivation in parts.values())
+
+
+def missing_trajectories(configuration: Configuration, store: Store) -> dict[str, int]:
+    """By problem, how many are still to be made."""
+    problems = configuration.problems
+    return {
+        name: sum(
+            getattr(problems[name].counts, split)
+            for split, derivation in parts.items()
+            if not store.path(DATA, digest_of(derivation)).is_dir()
+        )
+        for name, parts in derive_parts(configuration, store).items()
     }
 
 

@@ -45,16 +45,25 @@ class KeptShape:
         return math.prod(self.grid)
 
 
-def predicted_bytes(stage: StageName, configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
+def predicted_bytes(
+    stage: StageName,
+    configuration: Configuration,
+    shapes: Mapping[str, KeptShape],
+    missing: Mapping[str, int],
+) -> int:
     """Bytes of a stage's artifact and of what lies beside it while it works: checkpoints, blocks, a fetched file.
 
     Args:
         shapes: of every problem of the configuration.
+        missing: trajectories of each problem that are still to be made.
     """
     model = configuration.model
     match stage:
         case "download":
-            return sum(_downloaded(data, shapes[name]) for name, data in configuration.problems.items())
+            problems = configuration.problems.items()
+            return sum(
+                _downloaded(data, missing[name], shapes[name]) for name, data in problems if missing[name]
+            )
         case "cache_encode":
             size = _weight_bytes(_autoencoder(configuration, shapes), len(shapes))
             return size + sum(_cached(configuration, name, shapes[name]) for name in configuration.problems)
@@ -75,16 +84,15 @@ def predicted_bytes(stage: StageName, configuration: Configuration, shapes: Mapp
     return size + (_forecasts(configuration, shapes) if stage == "diffusion" else 0)
 
 
-def _downloaded(data: ProblemData, shape: KeptShape) -> int:
+def _downloaded(data: ProblemData, rows: int, shape: KeptShape) -> int:
     """Trajectories on the source's grid (what reads them takes every n-th point), and what they come from.
 
     That is the blocks of a generation, which lie beside the file until it is sealed, or the published file.
     """
     stored = data.stored_grid or tuple(n * getattr(data, "space_stride", 1) for n in shape.grid)
     frames = 1 if data.problem.is_map else shape.frames
-    rows = data.counts.total
     values = rows * frames * math.prod(stored) * data.channels * 4
-    size = values + _HDF5_BYTES + _index_bytes(rows)
+    size = values + 3 * _HDF5_BYTES + _index_bytes(rows)
     if isinstance(data, Generated):
         size += values
     if isinstance(data, PublishedData):
@@ -99,7 +107,7 @@ def _cached(configuration: Configuration, name: str, shape: KeptShape) -> int:
     if configuration.loading.mode == "encode":
         return _attributes(configuration, name, shape)
     data, dim = configuration.problems[name], configuration.model.latent.dim
-    rows, channels = data.counts.total, data.channels
+    rows, channels = _cached_trajectories(data), data.channels
     slab = min(configuration.cache_encode.trajectories_per_chunk, rows)
     slabs = math.ceil(rows / slab)
     per_frame = channels * shape.points + configuration.tokens(name) ** len(shape.grid) * dim
@@ -109,10 +117,14 @@ def _cached(configuration: Configuration, name: str, shape: KeptShape) -> int:
     return values + _attributes(configuration, name, shape) + 20 * arrays + 700 * (1 + channels)
 
 
+def _cached_trajectories(data: ProblemData) -> int:
+    return data.counts.train + data.counts.validation
+
+
 def _attributes(configuration: Configuration, name: str, shape: KeptShape) -> int:
     """Text: rows and splits, times and what is known in each frame, coordinates, statistics. Measured."""
     data, dim = configuration.problems[name], configuration.model.latent.dim
-    rows, channels = data.counts.total, data.channels
+    rows, channels = _cached_trajectories(data), data.channels
     per_row, per_frame = 18 + 2 * len(str(rows)), 42 + 15 * channels
     return rows * per_row + shape.frames * per_frame + 25 * sum(shape.grid) + 62 * (channels + dim) + 1400
 

@@ -20,7 +20,7 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
-from ups.config.schema import StageName
+from ups.config.schema import DATA, StageName
 from ups.errors import ConfigurationError
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
@@ -96,6 +96,8 @@ class Run:
             for stage in plan:
                 if stage.digest is not None:
                     run._leases.enter_context(store.lease(stage.name, stage.digest))
+                for part in stage.parts:
+                    run._leases.enter_context(store.lease(DATA, part))
             write_text(directory / "config.yaml", yaml.safe_dump(values, sort_keys=False))
             run._write_plan()
             write_json(
@@ -199,8 +201,11 @@ class Run:
             {
                 stage: {
                     "digest": done.artifact.digest,
-                    # Either may be reached through a symbolic link, and .. is what lies above its target.
-                    "path": os.path.relpath(done.artifact.path.resolve(), self.directory.resolve()),
+                    "path": self._relative(done.artifact.path),
+                    "parts": [
+                        self._relative(self.store.path(part["stage"], part["digest"]))
+                        for part in done.artifact.manifest.parts.values()
+                    ],
                     "hit": done.hit,
                     "reason": done.reason,
                     "seconds": done.artifact.manifest.seconds,
@@ -213,6 +218,10 @@ class Run:
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
             write_json(self.directory / OUTSIDE, read_json(built.artifact.path / OUTSIDE))
+
+    def _relative(self, path: Path) -> str:
+        """Either may be reached through a symbolic link, and .. is what lies above its target."""
+        return os.path.relpath(path.resolve(), self.directory.resolve())
 
     def _append(self, name: StageName, records: list[dict[str, Any]]) -> None:
         """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again.
@@ -302,7 +311,7 @@ def _require_space(store: Store, configuration: Configuration, plan: list[Planne
     if download and download.digest and download.verdict == "HIT":
         sealed = store.find("download", download.digest)
     needed = sum(
-        remaining_bytes(store.work(stage.name, stage.digest), stage.name, configuration, sealed)
+        remaining_bytes(store, stage.name, stage.digest, configuration, sealed)
         if stage.digest is not None
         else stage.predicted_bytes
         for stage in plan

@@ -1,10 +1,12 @@
 """What a stage process is asked to do, and how it reports that it is done."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ups.artifacts import Artifact
 from ups.artifacts.files import sync_tree, write_json
 from ups.config import Configuration
 
@@ -18,7 +20,8 @@ class Request:
         root: where artifacts, runs and downloads are.
         configuration: resolved, no `auto` left.
         inputs: directories of the input artifacts, by stage.
-        contents: their content sums.
+        contents: their content sums; of the download stage those of the trajectories that are read.
+        parts: of the download stage, by problem and split: what the key of their trajectories is taken of.
     """
 
     work: Path
@@ -27,7 +30,8 @@ class Request:
     digest: str
     configuration: Configuration
     inputs: dict[str, Path]
-    contents: dict[str, str]
+    contents: dict[str, Any]
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -44,10 +48,15 @@ class Request:
             configuration=Configuration.model_validate(values["configuration"]),
             inputs={stage: Path(path) for stage, path in values["inputs"].items()},
             contents=values["contents"],
+            parts=values.get("parts", {}),
         )
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: dict[str, Any], parts: Mapping[str, Artifact] | None = None) -> None:
         """Say, last of all, that every file of the artifact is written, and on the disk: whoever finds these words
-        after a power cut seals what lies there."""
+        after a power cut seals what lies there.
+
+        parts: artifacts of their own, without which this one is of no use.
+        """
         sync_tree(self.output)
-        write_json(self.work / "outcome.json", {"summary": summary})
+        told = {name: part.reference for name, part in (parts or {}).items()}
+        write_json(self.work / "outcome.json", {"summary": summary, "parts": told})

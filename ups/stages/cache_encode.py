@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from ups.artifacts.files import file_sums, read_json, write_json
+from ups.artifacts.identity import digest_of
 from ups.data.cache import GROUP
 from ups.data.cache_source import CacheSource, sources_of_artifact
 from ups.data.cache_writer import ArrayShapes, CacheWriter, write_metadata
@@ -70,7 +71,7 @@ def run(request: Request) -> None:
             slab=configuration.cache_encode.trajectories_per_chunk,
             stored=configuration.loading.mode != "encode",
             encoder=request.contents["autoencoder"],
-            dataset=request.contents["download"],
+            dataset=digest_of(request.contents["download"]),
         )
         if ranks.is_first:
             request.finish(summary)

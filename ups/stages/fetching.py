@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from ups.data.splits import split_rows
 from ups.errors import DataError
 from ups.problems.published import DOWNLOADS, TEST_ROWS, PublishedFile
 from ups.runtime.request import Request
-from ups.stages.copying import copy_rows
+from ups.stages.copying import copy_splits
 from ups.transfer.download import HDF5_SIGNATURE, address_of, download
 from ups.transfer.remote_rows import fetch_rows
 
@@ -30,30 +31,31 @@ class Fetched(NamedTuple):
     sha256: str
 
 
-def make(name: str, data: PublishedData, request: Request, target: Path) -> dict[str, Any]:
-    """Fetch a published file, or some rows of it, and copy the chosen rows; what `splits.json` says of them.
+def make(
+    name: str, data: PublishedData, request: Request, missing: Mapping[str, Path]
+) -> dict[str, dict[str, Any]]:
+    """Fetch a published file, or some rows of it, and copy the missing splits; see `ups.stages.generation.make`.
 
     Fetched files are kept below the root, so that no other run fetches them again.
     """
     downloads = request.root / DOWNLOADS
     published = data.published
     parameters, boundary = published.parameters, published.boundary
-    ranges = None if data.rows is None else list(data.rows.named().values())
+    ranges = None if data.rows is None else [data.rows.by_split()[split] for split in missing]
     path, _ = fetch(published, data.address, ranges, downloads, deadline_seconds=data.deadline_hours * 3600)
     described = inspect(path, problem=published.problem_name, parameters=parameters, boundary=boundary)
     _require_published_shape(described, published)
     if data.rows is None:
-        split = split_rows(described.rows, data.counts.model_dump(), seed=data.seed, test_first=TEST_ROWS)
+        splits = split_rows(described.rows, data.counts.model_dump(), seed=data.seed, test_first=TEST_ROWS)
     else:
         assert described.original_rows is not None
-        train, validation = data.rows.split_train()
-        ranges = {"train": train, "validation": validation, "test": data.rows.test}
         numbers = described.original_rows
-        split = {
-            part: np.flatnonzero((numbers >= start) & (numbers < stop))
-            for part, (start, stop) in ranges.items()
+        splits = {
+            split: np.flatnonzero((numbers >= start) & (numbers < stop))
+            for split, (start, stop) in data.rows.by_split().items()
+            if split in missing
         }
-    return copy_rows(name, data, described, split, request.configuration, target)
+    return copy_splits(name, data, described, splits, request.configuration, missing)
 
 
 def _require_published_shape(described: PDEBenchFile, published: PublishedFile) -> None:

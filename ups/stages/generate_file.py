@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from ups.artifacts.files import canonical_json, file_sums
@@ -28,8 +29,9 @@ def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
     # Named by what is solved: the same call goes on where a killed one was, and no other call reads its blocks.
     digest = hashlib.sha256(canonical_json([request["data"], request["rows"]])).hexdigest()
     blocks = output.with_name(f".{output.name}.{digest[:12]}.blocks")
+    rows = np.arange(request["rows"])
     generated = generate_file(
-        data, request["rows"], output, blocks, device=request["device"], threads=request["threads"]
+        data, rows, output, blocks, device=request["device"], threads=request["threads"]
     )
     shutil.rmtree(blocks)
     return {

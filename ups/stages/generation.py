@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ups.artifacts.files import sync_file
 from ups.config.data import Generated
 from ups.data.layout import cell_centres
 from ups.data.pdebench_writer import TrajectoryWriter
-from ups.data.splits import split_rows
-from ups.physics.generators import Generator, Solve, generator_of
+from ups.data.splits import TRAJECTORIES, generated_rows
+from ups.physics.generators import Generator, Rows, Solve, generator_of
 from ups.runtime.request import Request
 
 log = logging.getLogger(__name__)
@@ -26,39 +26,44 @@ log = logging.getLogger(__name__)
 _BLOCK, _BLOCK_MAP, _BLOCK_GPU = 256, 50, 2048
 
 
-def make(name: str, data: Generated, request: Request, target: Path) -> dict[str, Any]:
-    """Solve the trajectories of a run; what `splits.json` says of them."""
-    counts, execution = data.counts, request.configuration.execution
-    generated = generate_file(
-        data,
-        counts.total,
-        target,
-        request.work / "blocks" / name,
-        device=execution.device,
-        threads=execution.threads,
-    )
-    split = split_rows(counts.total, counts.model_dump(), seed=data.seed, test_first=None)
-    told = ", ".join(f"{key}={value:g}" for key, value in generated.parameters.items())
-    return {
-        "problem": data.problem.name,
-        "variables": data.used_variables(),
-        "title": f"{data.problem.name} {told}",
-        "version": f"generated ({generated.distribution}), {data.solver_resolution} cells, seed {data.seed}",
-        "space_stride": data.solver_resolution // data.resolution,
-        "frames": data.kept_frames,
-        "grid": list(data.kept_grid),
-        "rows": {part: values.tolist() for part, values in split.items()},
-        "original_rows": list(range(counts.total)),
-    }
+def make(
+    name: str, data: Generated, request: Request, missing: Mapping[str, Path]
+) -> dict[str, dict[str, Any]]:
+    """Solve the trajectories of some splits of a run.
+
+    missing: the work directory of each, see `ups.stages.download`.
+
+    Returns:
+        What each split's description says.
+    """
+    execution, described = request.configuration.execution, {}
+    for split, work in missing.items():
+        rows = generated_rows(split, getattr(data.counts, split))
+        generated = generate_file(
+            data,
+            rows,
+            work / "output" / TRAJECTORIES,
+            work / "blocks",
+            device=execution.device,
+            threads=execution.threads,
+        )
+        told = ", ".join(f"{key}={value:g}" for key, value in generated.parameters.items())
+        described[split] = {
+            "title": f"{data.problem.name} {told}",
+            "version": f"generated ({generated.distribution}), {data.solver_resolution} cells, seed {data.seed}",
+            "rows": rows.tolist(),
+        }
+    return described
 
 
 def generate_file(
-    data: Generated, rows: int, path: Path, blocks: Path, *, device: str, threads: int
+    data: Generated, rows: Rows, path: Path, blocks: Path, *, device: str, threads: int
 ) -> Generator:
-    """Solve trajectories 0 to rows - 1 into a file in PDEBench's layout; returns how.
+    """Solve trajectories into a file in PDEBench's layout; returns how.
 
     Args:
         data: what to solve; its numbers per split are of no meaning here.
+        rows: numbers of the trajectories, ascending.
         path: the file to make, on the solver's grid.
         blocks: directory of solved blocks, so that a killed generation goes on where it was.
         threads: blocks solved at a time on a CPU, one thread each. A step of a solver is forty small operations on
@@ -74,12 +79,13 @@ def generate_file(
     with TrajectoryWriter(
         path,
         problem=problem.name,
-        rows=rows,
+        rows=len(rows),
         times=times,
         coordinates=[cell_centres(data.solver_resolution, domain) for domain in problem.domain],
         parameters=generator.parameters,
         boundary=generator.boundary,
         attributes=provenance,
+        original_rows=rows,
     ) as writer:
         block = _BLOCK_MAP if problem.is_map else _BLOCK
         if device == "cuda":
@@ -88,12 +94,12 @@ def generate_file(
             writer.append(solved)
             done += len(solved)
             rate = done / (time.monotonic() - started)
-            log.info("%s: generated %d/%d trajectories  %.3g/s", problem.name, done, rows, rate)
+            log.info("%s: generated %d/%d trajectories  %.3g/s", problem.name, done, len(rows), rate)
     return generator
 
 
 def _solved(
-    solve: Solve, rows: int, directory: Path, block: int, device: str, threads: int
+    solve: Solve, rows: Rows, directory: Path, block: int, device: str, threads: int
 ) -> Iterator[NDArray[np.float32]]:
     """Solved blocks in order; each is a file until all are done."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,7 @@ def _solved(
         path = directory / f"{first:08d}.npy"
         if path.exists():
             return path
-        solved = solve(np.arange(first, min(rows, first + block)), torch.device(device))
+        solved = solve(rows[first : first + block], torch.device(device))
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, solved.cpu().numpy())
@@ -111,5 +117,5 @@ def _solved(
         return path
 
     with ThreadPoolExecutor(threads) as pool:
-        for path in pool.map(solve_block, range(0, rows, block)):
+        for path in pool.map(solve_block, range(0, len(rows), block)):
             yield np.load(path, allow_pickle=False)

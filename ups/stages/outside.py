@@ -26,8 +26,7 @@ def outside_dataset(dataset: Dataset, data: FromSinusoids, outside: Outside, dev
         }
     )
     numbers = dataset.rows[dataset.splits["test"]][: outside.trajectories]
-    stride = data.solver_resolution // data.resolution
-    fields = generator_of(changed).solve(numbers, device)[:, :, ::stride].cpu().numpy()
+    fields = generator_of(changed).solve(numbers, device)[:, :, :: data.stride].cpu().numpy()
     told = f"initial states x {outside.amplitude:g} {outside.offset:+g}, {parameter} x {outside.parameter:g}"
     return replace(
         dataset,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ups.config import Configuration
-from ups.data.dataset import Dataset, read_description, trajectory_file
-from ups.data.pdebench import read_trajectories
+from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
 from ups.evaluation.baselines import persistence, spatial_mean, train_mean
 from ups.evaluation.score import Forecast, Scores, Setting, score
 from ups.inference.equivariance import equivariance_errors
@@ -106,22 +105,15 @@ def make_trial(
 def train_means(download: Path, maps: list[str]) -> dict[str, Tensor]:
     """Mean output of the train split per point, [*grid, C], of the named maps of a download artifact."""
     described = read_description(download)
-    return {name: _train_mean(trajectory_file(download, name), described[name]) for name in maps}
+    return {name: _mean(stored_trajectories(download, described[name], ("train",))) for name in maps}
 
 
-def _train_mean(path: Path, described: dict[str, Any]) -> Tensor:
+def _mean(stored: StoredTrajectories) -> Tensor:
     """Read in blocks: the train split may be larger than memory."""
-    rows = np.asarray(described["rows"]["train"], dtype=np.int64)
+    rows = np.arange(len(stored.about["rows"]))
     total: Any = 0.0
     for block in np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE)):
-        read = read_trajectories(
-            path,
-            block,
-            problem=described["problem"],
-            variables=described["variables"],
-            space_stride=described["space_stride"],
-        )
-        total = total + read.fields[:, -1].sum(axis=0, dtype=np.float64)
+        total = total + stored.read(block)[:, -1].sum(axis=0, dtype=np.float64)
     return torch.from_numpy((total / len(rows)).astype(np.float32))
 
 

@@ -182,6 +182,7 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
     sealed(
         store, "download", digest_of(derive("download", configuration, {}, store)),
         summary={"problems": {"burgers1d": {"frames": 6, "grid": [30]}}},
+        parts=sealed_parts(store, configuration),
     )  # fmt: skip
     with pytest.raises(
         ConfigurationError,

@@ -106,12 +106,13 @@ def write_run(
     for key, name in files.items():
         (run / f"{name}.json").write_text(json.dumps(contents[key]))
     evaluated = run / contents["artifacts"]["evaluate"]["path"]
-    (evaluated / "figures").mkdir(parents=True)
+    evaluated.mkdir(parents=True)
+    (run / "figures").mkdir()
     (evaluated / "curves.json").write_text(json.dumps(contents["curves"]))
-    (evaluated / "figures" / "training.svg").write_bytes(training)
+    (run / "figures" / "training.svg").write_bytes(training)
     for problem, drawn in figures.items():
-        (evaluated / "figures" / problem).mkdir()
+        (run / "figures" / problem).mkdir()
         for name, content in drawn.items():
             if name != "training.svg":
-                (evaluated / "figures" / problem / name).write_bytes(content)
+                (run / "figures" / problem / name).write_bytes(content)
     return run

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,7 +282,7 @@ def test_shows_environment_configuration_and_what_compression_costs(make_run: Ma
 )  # fmt: skip
 def test_a_missing_figure_is_an_error_that_names_it(make_run: MakeRun, name: str) -> None:
     run = make_run()
-    (file,) = run.parents[1].glob(f"artifacts/evaluate/*/figures/**/{name}")
+    (file,) = run.glob(f"figures/**/{name}")
     file.unlink()
     with pytest.raises(IntegrityError, match=re.escape(name)):
         page.html(run)
@@ -370,14 +371,23 @@ def test_markdown_is_a_table_of_the_same_numbers(make_run: MakeRun) -> None:
     assert text.startswith("# small\n")
 
 
-def test_the_command_writes_both_reports_and_then_its_outcome(make_run: MakeRun, tmp_path: Path) -> None:
-    run, work = make_run(), tmp_path / "work"
+def test_the_command_writes_both_reports_and_then_its_outcome(
+    finished_root: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The figures are drawn once for all runs with the same results, and otherwise nothing slow is imported."""
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    run, work = root / "runs" / finished_root[1].name, tmp_path / "work"
     code = (
         "import sys, runpy; sys.argv = ['ups.report', *sys.argv[1:]]\n"
         "try: runpy.run_module('ups.report', run_name='__main__')\n"
         "finally: print(sorted({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(run), "--work", str(work)]
+    figures = {path.relative_to(run): path.read_bytes() for path in (run / "figures").rglob("*.*")}
+    assert len(figures) == 6
+
+    shutil.rmtree(run / "figures")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
@@ -385,6 +395,11 @@ def test_the_command_writes_both_reports_and_then_its_outcome(make_run: MakeRun,
     assert (run / "report.html").read_text() == page.html(run)
     assert (run / "report.md").read_text() == page.markdown(run)
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
+
+    shutil.rmtree(root / "artifacts" / "figures")
+    drawn = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "matplotlib" in drawn.stdout, drawn.stderr
+    assert {path.relative_to(run): path.read_bytes() for path in (run / "figures").rglob("*.*")} == figures
 
     (run / "env.json").unlink()
     failed = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -30,7 +30,7 @@ _EXAMPLES = 3 * 4  # three trajectories: truth, two forecasts and a spread of ea
 _CRC_BYTES = 4
 _NUMBER_IN_TEXT = 21
 _LOG_BYTES = 100_000
-_FIGURES_BYTES = 2_000_000
+_RECORDS_BYTES = 300_000
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _attributes(configuration: Configuration, name: str, shape: KeptShape) -> in
 def _evaluated(trajectories: int, shape: KeptShape) -> int:
     numbers = 4 * shape.frames + shape.points + 2 * trajectories
     examples = 4 * _EXAMPLES * shape.frames * shape.points
-    return examples + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers + _FIGURES_BYTES
+    return examples + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers + _RECORDS_BYTES
 
 
 def _index_bytes(rows: int) -> int:

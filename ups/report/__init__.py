@@ -1,1 +1,1 @@
-"""The report of a run: figures drawn when it is evaluated, and one self-contained page."""
+"""The report of a run: figures, and one self-contained page."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ups.artifacts.files import write_json, write_text
+from ups.report.figure_cache import bring_figures
 from ups.report.page import html, markdown
 
 
@@ -15,6 +16,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where outcome.json goes")
     arguments = parser.parse_args()
     (arguments.work / "outcome.json").unlink(missing_ok=True)  # an earlier report's
+    bring_figures(arguments.run)
     write_text(arguments.run / "report.md", markdown(arguments.run))
     write_text(arguments.run / "report.html", html(arguments.run))
     write_json(arguments.work / "outcome.json", {"summary": {}})

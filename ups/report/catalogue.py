@@ -52,6 +52,8 @@ ERROR_HISTOGRAM = "error_histogram.svg"
 SPECTRUM = "spectrum.svg"
 CALIBRATION = "calibration.svg"
 # Of the run.
+FIGURES = "figures"
+"""Where they lie in a run's directory."""
 TRAINING = "training.svg"
 
 

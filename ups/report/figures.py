@@ -1,7 +1,4 @@
-"""All figures of an evaluation, as the bytes of SVG and PNG files.
-
-Drawn when a run is evaluated and sealed with its numbers, so that a cached run never imports matplotlib.
-"""
+"""All figures of an evaluation, as the bytes of SVG and PNG files."""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,6 @@
 """The page of a run: one self-contained file, from what the run's directory points to.
 
-Without torch and matplotlib: the figures were drawn and sealed when the run was evaluated, and a page takes
+Without torch and matplotlib: the figures are in the run's directory (see `ups.report.figure_cache`), and a page takes
 a fraction of a second.
 """
 

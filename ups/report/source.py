@@ -13,7 +13,7 @@ import yaml
 
 from ups.artifacts.files import read_json, storage_error
 from ups.errors import IntegrityError
-from ups.report.catalogue import entry, model_named
+from ups.report.catalogue import FIGURES, entry, model_named
 
 Record = Mapping[str, Any]
 
@@ -160,11 +160,11 @@ class RunDirectory:
                     curves_file=evaluated / "curves.json",
                     records=records,
                     curves=entry(curves, name, where=str(evaluated / "curves.json")),
-                    figures=evaluated / "figures" / name,
+                    figures=path / FIGURES / name,
                 )
                 for name, records in indexed.items()
             ],
-            figures=evaluated / "figures",
+            figures=path / FIGURES,
         )
 
     @property

@@ -10,15 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ups.config.data import FromSinusoids
-from ups.config.schema import TRAINING_STAGES
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
 from ups.evaluation.score import Scores, result_records
 from ups.inference.surrogate import Surrogate, load_surrogate
-from ups.report.catalogue import TRAINING
-from ups.report.figures import draw_problem, draw_training
 from ups.runtime.ranks import join_ranks
-from ups.runtime.records import read_records
 from ups.runtime.request import Request
 from ups.stages.outside import SPLIT, outside_dataset
 from ups.stages.scoring import Trial, make_trial, network_forecast, score_all, train_means
@@ -29,12 +25,10 @@ OUTSIDE = "outside.json"
 
 def run(request: Request) -> None:
     """Write metrics.json (records of all problems), outside.json (the same outside the training range), curves.json
-    (by problem: over time and wavenumber, errors by trajectory), examples/PROBLEM.safetensors (trajectories) and
-    figures/ (PROBLEM/*, and of the training)."""
+    (by problem: over time and wavenumber, errors by trajectory) and examples/PROBLEM.safetensors (trajectories)."""
     configuration = request.configuration
     settings = configuration.evaluation
-    for directory in ("examples", "figures"):
-        (request.output / directory).mkdir(parents=True, exist_ok=True)
+    (request.output / "examples").mkdir(parents=True, exist_ok=True)
     table: list[dict[str, Any]] = []
     outside: list[dict[str, Any]] = []
     curves: dict[str, dict[str, Any]] = {}
@@ -50,8 +44,6 @@ def run(request: Request) -> None:
             examples, chosen = _examples(surrogate, results, trial, seed=settings.seed)
             curves[name] = _curves(results, trial, dataset) | {"examples": chosen}
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
-            drawn = draw_problem(curves[name], {key: value.numpy() for key, value in examples.items()})
-            _write_figures(request, name, drawn)
             data = configuration.problems[name]
             if settings.outside is not None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
@@ -63,10 +55,6 @@ def run(request: Request) -> None:
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
-    training = {
-        stage: read_records(request.inputs[stage] / "logs" / "metrics.jsonl") for stage in TRAINING_STAGES
-    }
-    (request.output / "figures" / TRAINING).write_bytes(draw_training(training))
     request.finish(_summary(table, list(datasets)))
 
 
@@ -76,13 +64,6 @@ def _summary(table: list[dict[str, Any]], problems: list[str]) -> dict[str, floa
     if len(problems) == 1:
         return {record["model"]: record["value"] for record in headline}
     return {f"{record['problem']}/{record['model']}": record["value"] for record in headline}
-
-
-def _write_figures(request: Request, problem: str, drawn: dict[str, bytes]) -> None:
-    directory = request.output / "figures" / problem
-    directory.mkdir(exist_ok=True)
-    for name, content in drawn.items():
-        (directory / name).write_bytes(content)
 
 
 def _curves(results: list[Scores], trial: Trial, dataset: Dataset) -> dict[str, Any]:

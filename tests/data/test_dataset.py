@@ -169,7 +169,10 @@ def test_a_trajectory_is_a_function_of_its_seed_and_number(tmp_path, name):
     assert len(many.rows) == 14
     for place, row in enumerate(few.rows.tolist()):
         (same,) = np.flatnonzero(many.rows == row)
-        np.testing.assert_array_equal(many.fields[same], few.fields[place])
+        # A block of a relaxation makes as many steps as its slowest row.
+        np.testing.assert_allclose(
+            many.fields[same], few.fields[place], rtol=1e-5 if name == "darcy2d" else 0
+        )
         (changed,) = np.flatnonzero(other.rows == row)
         assert (other.fields[changed] != few.fields[place]).any()
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ups.data.splits import SPLITS, fitted_and_held_out, split_rows
+from ups.data.splits import SPLITS, fitted_and_held_out, generated_rows, split_rows
 from ups.errors import DataError
 
-PINNED = {"train": [11, 15, 18, 19], "validation": [12, 14, 17], "test": [0, 1]}
+PINNED = {"train": [10, 13, 16, 18], "validation": [12, 14, 17], "test": [0, 1]}
 
 
 @st.composite
@@ -66,6 +66,27 @@ def test_draws_cover_the_file_evenly():
     split = split_rows(10_000, {"train": 4500, "validation": 100, "test": 1000}, seed=3, test_first=1000)
     quarters = np.histogram(split["train"], bins=4, range=(1000, 10_000))[0]
     assert np.abs(quarters - 1125).max() < 100  # four standard deviations of the hypergeometric count
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_more_of_one_split_moves_no_other(split):
+    counts = {"train": 400, "validation": 50, "test": 100}
+    few = split_rows(10_000, counts, seed=7, test_first=1000)
+    more = split_rows(10_000, counts | {split: 3 * counts[split]}, seed=7, test_first=1000)
+    for name, rows in few.items():
+        if name == split:
+            assert set(rows) < set(more[name])
+        else:
+            np.testing.assert_array_equal(more[name], rows)
+
+
+def test_generated_rows_of_splits_never_meet():
+    rows = [
+        set(generated_rows(split, count).tolist()) for split, count in zip(SPLITS, (9, 400, 30), strict=True)
+    ]
+    assert [len(each) for each in rows] == [9, 400, 30]
+    assert len(set.union(*rows)) == 439
+    np.testing.assert_array_equal(generated_rows("test", 30)[:9], generated_rows("test", 9))
 
 
 def test_values_are_pinned():

@@ -55,22 +55,28 @@ def root(tmp_path_factory) -> Path:
 
 
 def test_the_operator_brings_its_codec_which_has_another_name(root):
-    before, described = load_codec(root / "cache_encode" / "output")
-    after, told = codec_of_operator({name: root / name / "output" for name in ("operator", "cache_encode")})
+    before, described = load_codec(root / "artifacts" / "cache_encode" / "output")
+    after, told = codec_of_operator(
+        {name: root / "artifacts" / name / "output" for name in ("operator", "cache_encode")}
+    )
     assert re.fullmatch(f"{described['codec']}-[0-9a-f]{{12}}", told["codec"]), "named by its weights"
     for name, weight in after.named_parameters():
         assert not torch.equal(weight, before.get_parameter(name)), name
     for name, value in after.named_buffers():
         assert torch.equal(value, before.get_buffer(name)), "statistics stay"
-    model, description = load_model(root / "operator" / "output" / MODEL_FILE)
+    model, description = load_model(root / "artifacts" / "operator" / "output" / MODEL_FILE)
     assert isinstance(model, LatentOperator), "and no more"
     assert description["codec"] == told["codec"]
 
 
 def test_the_codec_moves_in_the_second_half(root):
-    terms = [set(record) for record in read_records(root / "operator" / "output" / "logs" / "metrics.jsonl")]
+    terms = [
+        set(record)
+        for record in read_records(root / "artifacts" / "operator" / "output" / "logs" / "metrics.jsonl")
+    ]
     steps = [
-        record["step"] for record in read_records(root / "operator" / "output" / "logs" / "metrics.jsonl")
+        record["step"]
+        for record in read_records(root / "artifacts" / "operator" / "output" / "logs" / "metrics.jsonl")
     ]
     told = {step: "L_inv_enc" in names for step, names in zip(steps, terms, strict=True) if "loss" in names}
     assert told[1] is False
@@ -97,18 +103,18 @@ def test_later_stages_read_latents_of_this_codec_and_evaluation_uses_it(root):
     assert not torch.allclose(anew, of_the_cache, rtol=0, atol=1e-3)
     surrogate = load_surrogate(paths(root, "evaluate"), CONFIGURATION)
     assert surrogate.description["codec"] == load_codec(inputs["operator"])[1]["codec"]
-    table = json.loads((root / "evaluate" / "output" / "metrics.json").read_text())
+    table = json.loads((root / "artifacts" / "evaluate" / "output" / "metrics.json").read_text())
     assert {record["model"] for record in table} >= {"operator", "diffusion", "consistency_2"}
 
 
 def test_models_of_the_other_codec_are_refused(root, tmp_path):
     """An operator without its codec, as somebody might copy it."""
     mixed = paths(root, "evaluate")
-    (tmp_path / "operator").mkdir()
-    (tmp_path / "operator" / MODEL_FILE).symlink_to(mixed["operator"] / MODEL_FILE)
-    assert not (tmp_path / "operator" / CODEC_FILE).exists()
+    (tmp_path / "artifacts" / "operator").mkdir()
+    (tmp_path / "artifacts" / "operator" / MODEL_FILE).symlink_to(mixed["operator"] / MODEL_FILE)
+    assert not (tmp_path / "artifacts" / "operator" / CODEC_FILE).exists()
     with pytest.raises(IntegrityError, match="was trained on latents of another encoder"):
-        load_surrogate(mixed | {"operator": tmp_path / "operator"}, CONFIGURATION)
+        load_surrogate(mixed | {"operator": tmp_path / "artifacts" / "operator"}, CONFIGURATION)
 
 
 def test_conserved_means_need_a_codec_that_stays():

@@ -43,12 +43,14 @@ class Stage:
 
 def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
     return {
-        name: how_read(data)
-        | {
-            "source": _source(data, configuration, root),
-            "splits": {split: _split(data, split) for split in SPLITS},
+        "data": {
+            name: how_read(data)
+            | {
+                "source": _source(data, configuration, root),
+                "splits": {split: _split(data, split) for split in SPLITS},
+            }
+            for name, data in configuration.problems.items()
         }
-        for name, data in configuration.problems.items()
     }
 
 

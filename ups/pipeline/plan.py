@@ -119,7 +119,7 @@ def derive_parts(configuration: Configuration, store: Store) -> dict[str, dict[s
 
     They do not depend on the run's other problems: runs share them.
     """
-    settings = GRAPH["download"].settings(configuration, store.root)
+    settings = GRAPH["download"].settings(configuration, store.root)["data"]
     return {
         name: {
             split: {

@@ -1,6 +1,5 @@
 """Rows of remote files against a real server that errs: what is written equals slicing the whole file."""
 
-import gc
 import hashlib
 import signal
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,11 @@ import pytest
 from faulty_server import FaultyServer, Step, raw, redirects, says, serve
 
 from ups.data.pdebench import read_trajectories
-from ups.errors import ConfigurationError, DataError, IntegrityError, PreflightError, StorageError, UpsError
-from ups.transfer import remote_rows
-from ups.transfer.patience import Pace
-from ups.transfer.remote_file import open_remote
-from ups.transfer.remote_rows import FetchedRows, fetch_rows
+from ups.errors import DataError, IntegrityError, PreflightError, StorageError, UpsError
+from ups.transfer.remote_rows import fetch_rows
+from ups.transfer.retry import RetryPolicy
 
-QUICK: dict[str, Any] = {
-    "deadline_seconds": 20,
-    "attempts": 4,
-    "pace": Pace(inactivity_seconds=2, minimum_speed=1, window_seconds=5, backoff_seconds=0.01),
-}
+QUICK = RetryPolicy(deadline_seconds=20, attempts=4, inactivity_seconds=2, backoff_seconds=0.01)
 ROWS, FRAMES, POINTS = 50, 21, 256
 ROW = 4 * FRAMES * POINTS
 
@@ -73,16 +67,16 @@ def body(original) -> bytes:
 def header_requests(body, tmp_path_factory) -> int:
     """Requests until the header is read, after which come those for rows."""
     with FaultyServer(body) as server:
-        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path_factory.mktemp("x") / "x", **QUICK)
+        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path_factory.mktemp("x") / "x", policy=QUICK)
         return len(server.requests) - 1
 
 
-def check(done: FetchedRows, original: Path, rows: list[int], keys: tuple[str, ...] = ("tensor",)) -> None:
+def check(
+    done: dict[str, Any], path: Path, original: Path, rows: list[int], keys: tuple[str, ...] = ("tensor",)
+) -> None:
     """The new file equals the slices of the old one, and the record is true."""
     content = original.read_bytes()
-    assert done.rows.tolist() == rows
-    assert done.rows.dtype == np.int64
-    with h5py.File(original) as whole, h5py.File(done.path) as part:
+    with h5py.File(original) as whole, h5py.File(path) as part:
         for key in keys:
             np.testing.assert_array_equal(part[key][:], whole[key][:][rows])
             assert part[key].dtype == np.dtype("<f4")
@@ -106,36 +100,36 @@ def check(done: FetchedRows, original: Path, rows: list[int], keys: tuple[str, .
             assert part.attrs.get_id(name).dtype == whole.attrs.get_id(name).dtype
             if not isinstance(value, h5py.Empty):
                 np.testing.assert_array_equal(part.attrs[name], value)
-        assert done.total_rows == len(whole[keys[0]])
-    for piece in done.ranges:
+        assert (done["rows"], done["total_rows"]) == (len(rows), len(whole[keys[0]]))
+    for piece in done["ranges"]:
         stored = content[piece["offset"] : piece["offset"] + piece["bytes"]]
         assert hashlib.sha256(stored).hexdigest() == piece["sha256"]
-    assert sum(piece["rows"][1] - piece["rows"][0] for piece in done.ranges) == len(rows) * len(keys)
-    assert {path.name for path in done.path.parent.iterdir()} == {done.path.name, f".{done.path.name}.lock"}
+    assert sum(piece["rows"][1] - piece["rows"][0] for piece in done["ranges"]) == len(rows) * len(keys)
+    assert {name.name for name in path.parent.iterdir()} == {path.name, f".{path.name}.lock"}
 
 
 def test_rows_equal_the_slices_of_the_whole_file_and_nothing_else_is_fetched(tmp_path, original, body):
     told = []
     with FaultyServer(body) as server:
         done = fetch_rows(
-            server.address, ["tensor"], [(40, 45), (3, 4), (4, 6)], tmp_path / "x.hdf5",
-            progress=lambda *n: told.append(n), **QUICK,
+            server.address, ["tensor"], [(40, 45), (3, 4), (4, 6)], tmp_path / "x",
+            progress=lambda *n: told.append(n), policy=QUICK,
         )  # fmt: skip
         with h5py.File(original) as file:
             offset = file["tensor"].id.get_offset()
         asked = [(offset + a * ROW, offset + b * ROW - 1) for a, b in ((3, 4), (4, 6), (40, 45))]
         assert server.ranges[-3:] == [f"bytes={first}-{last}" for first, last in asked]
         assert all(request.range for request in server.requests)
-    check(done, original, [3, 4, 5, 40, 41, 42, 43, 44])
-    assert [piece["rows"] for piece in done.ranges] == [[3, 4], [4, 6], [40, 45]]
-    assert done.etag == '"v1"'
+    check(done, tmp_path / "x", original, [3, 4, 5, 40, 41, 42, 43, 44])
+    assert [piece["rows"] for piece in done["ranges"]] == [[3, 4], [4, 6], [40, 45]]
+    assert done["etag"] == '"v1"'
     assert told[-1] == (8 * ROW, 8 * ROW)
 
 
 def test_a_file_address_works_the_same(tmp_path, original):
-    done = fetch_rows(original.as_uri(), ["tensor"], [(49, 50), (0, 2)], tmp_path / "x.hdf5", **QUICK)
-    check(done, original, [0, 1, 49])
-    assert done.etag is None
+    done = fetch_rows(original.as_uri(), ["tensor"], [(49, 50), (0, 2)], tmp_path / "x", policy=QUICK)
+    check(done, tmp_path / "x", original, [0, 1, 49])
+    assert done["etag"] is None
 
 
 @pytest.mark.parametrize("keys", [("density", "Vx", "pressure"), ("pressure",)])
@@ -148,17 +142,17 @@ def test_several_arrays_keep_their_rows_together(tmp_path, keys):
             file[key] = generator.random((9, 5, 32), dtype=np.float32)
         file["x-coordinate"] = np.arange(32, dtype="f4")
     with FaultyServer(original.read_bytes()) as server:
-        done = fetch_rows(server.address, keys, [(1, 3), (8, 9)], tmp_path / "n" / "x", **QUICK)
-    check(done, original, [1, 2, 8], keys)
-    assert [piece["key"] for piece in done.ranges] == [key for key in keys for _ in range(2)]
+        done = fetch_rows(server.address, keys, [(1, 3), (8, 9)], tmp_path / "n" / "x", policy=QUICK)
+    check(done, tmp_path / "n" / "x", original, [1, 2, 8], keys)
+    assert [piece["key"] for piece in done["ranges"]] == [key for key in keys for _ in range(2)]
 
 
 def test_genuine_rows_are_read_by_the_reader_of_the_whole_file(tmp_path, genuine_data):
     original = genuine_data / "1D_Burgers_Sols_Nu0.01.rows4.hdf5"
     with FaultyServer(original.read_bytes()) as server:
-        done = fetch_rows(server.address, ["tensor"], [(1, 3)], tmp_path / "x.hdf5", **QUICK)
-    check(done, original, [1, 2])
-    part = read_trajectories(done.path, [0, 1], problem="burgers1d")
+        done = fetch_rows(server.address, ["tensor"], [(1, 3)], tmp_path / "x", policy=QUICK)
+    check(done, tmp_path / "x", original, [1, 2])
+    part = read_trajectories(tmp_path / "x", [0, 1], problem="burgers1d")
     whole = read_trajectories(original, [1, 2], problem="burgers1d")
     np.testing.assert_array_equal(part.fields, whole.fields)
     np.testing.assert_array_equal(part.times, whole.times)
@@ -167,8 +161,8 @@ def test_genuine_rows_are_read_by_the_reader_of_the_whole_file(tmp_path, genuine
 
 def test_genuine_darcy_rows(tmp_path, genuine_data):
     original = genuine_data / "2D_DarcyFlow_beta1.0_Train.rows2.hdf5"
-    done = fetch_rows(original.as_uri(), ["nu", "tensor"], [(1, 2)], tmp_path / "x.hdf5", **QUICK)
-    check(done, original, [1], ("nu", "tensor"))
+    done = fetch_rows(original.as_uri(), ["nu", "tensor"], [(1, 2)], tmp_path / "x", policy=QUICK)
+    check(done, tmp_path / "x", original, [1], ("nu", "tensor"))
 
 
 # By the steps of the requests that follow the header's.
@@ -182,27 +176,24 @@ FAULTS: dict[str, tuple[list[Step], tuple[type[UpsError], str] | None]] = {
     "503 once": ([says(503)], None),
     "429": ([says(429, Retry_After="0")], None),
     "500 for ever": ([says(500)] * 9, (StorageError, "failed 4 times in a row")),
-    "404 in the middle": ([serve(stop=9999), says(404)], (DataError, "no such file")),
+    "404 in the middle": ([serve(stop=9999), says(404)], (DataError, "HTTP 404")),
     "redirect on the same host": ([redirects("/elsewhere")], None),
     "redirect to a private net": ([redirects("http://10.0.0.1/")], (DataError, "not public")),
     "HTML": ([serve(status=200, ignore_range=True, body=b"<html>", headers={"Content-Type": "text/html"})],
              (DataError, "HTML page")),
     "HTML as 206": ([serve(headers={"Content-Type": "text/html"})], (DataError, "HTML page")),
     "Range ignored": ([serve(ignore_range=True)], (DataError, "does not serve parts")),
-    "ETag changed": ([serve(etag='"v2"')], (IntegrityError, "changed on the server")),
+    "ETag changed": ([serve(etag='"v2"')], (IntegrityError, "another version")),
     "ETag changed, If-Range ignored": (
-        [lambda e: serve(etag='"v2"')(_without_if_range(e))], (IntegrityError, "changed on the server")),
+        [lambda e: serve(etag='"v2"')(_without_if_range(e))], (IntegrityError, "another version")),
     "object grew": ([serve(headers={"Content-Range": "bytes 0-1/99999999", "Content-Length": "2"})],
-                    (IntegrityError, "changed on the server")),
-    "416": ([says(416)], (IntegrityError, "changed on the server")),
+                    (IntegrityError, "another version")),
+    "416": ([says(416)], (IntegrityError, "shorter than it was")),
     "another range": ([lambda e: serve(headers={"Content-Range": f"bytes 0-{3 * ROW - 1}/{len(e.server.body)}"})(e)],
-                      (DataError, "instead of")),
-    "another length": ([serve(headers={"Content-Length": "17"})], (DataError, "announces 17 bytes")),
-    "no total": ([serve(headers={"Content-Range": "bytes 0-9/*", "Content-Length": None})],
-                 (DataError, "how long the file is")),
+                      (DataError, "was asked for")),
+    "another length": ([serve(headers={"Content-Length": "17"})], (DataError, "in 17 bytes")),
     "no Content-Range": ([serve(headers={"Content-Range": None})], (DataError, "Content-Range ''")),
-    "no length": ([serve(headers={"Content-Length": None})], (DataError, "cannot be told from a cut")),
-    "too many bytes": ([lambda e: _chunks_beyond(e)], (DataError, "more bytes than it was asked for")),
+    "too many bytes": ([lambda e: _chunks_beyond(e)], (DataError, "more bytes than it announced")),
     "chunked": ([serve(chunked=True)], None),
     "chunked and cut": ([serve(chunked=True, stop=9999)], None),
     "gzip": ([serve(headers={"Content-Encoding": "gzip"})], (DataError, "encoded")),
@@ -229,17 +220,14 @@ def _chunks_beyond(exchange) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_ends_in_the_right_rows_or_in_a_typed_error(tmp_path, original, body, header_requests, fault):
     script, error = FAULTS[fault]
-    destination = tmp_path / "x.hdf5"
+    destination = tmp_path / "x"
     with FaultyServer(body, script=[serve()] * header_requests + script) as server:
         if error is None:
-            check(
-                fetch_rows(server.address, ["tensor"], [(10, 13)], destination, **QUICK),
-                original,
-                [10, 11, 12],
-            )
+            done = fetch_rows(server.address, ["tensor"], [(10, 13)], destination, policy=QUICK)
+            check(done, destination, original, [10, 11, 12])
             return
         with pytest.raises(error[0]) as caught:
-            fetch_rows(server.address, ["tensor"], [(10, 13)], destination, **QUICK)
+            fetch_rows(server.address, ["tensor"], [(10, 13)], destination, policy=QUICK)
         assert type(caught.value) is error[0]
         assert error[1] in str(caught.value)
         assert "fix: " in str(caught.value)
@@ -250,32 +238,32 @@ def test_faults_in_the_header_are_the_same_faults(tmp_path, original, body, head
     for number in range(header_requests):
         script = [serve()] * number
         with FaultyServer(body, script=[*script, serve(stop=0), says(503)]) as server:
-            done = fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x" / "x", **QUICK)
-            check(done, original, [0])
+            done = fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x" / "x", policy=QUICK)
+            check(done, tmp_path / "x" / "x", original, [0])
         for step, error in ((says(404), DataError), (serve(ignore_range=True), DataError)):
             with FaultyServer(body, script=[*script, step]) as server, pytest.raises(error):
-                fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "y" / "y", **QUICK)
+                fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "y" / "y", policy=QUICK)
     with FaultyServer(body, script=[serve(), serve(etag='"v2"')]) as server, pytest.raises(IntegrityError):
-        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "y" / "y", **QUICK)
+        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "y" / "y", policy=QUICK)
     assert not (tmp_path / "y" / "y").exists()
 
 
 def test_a_cut_range_goes_on_where_it_was(tmp_path, body, original, header_requests):
     with FaultyServer(body, script=[serve()] * (header_requests + 1) + [serve(stop=9999)]) as server:
-        done = fetch_rows(server.address, ["tensor"], [(0, 2), (10, 13)], tmp_path / "x", **QUICK)
-        first, second = done.ranges
+        done = fetch_rows(server.address, ["tensor"], [(0, 2), (10, 13)], tmp_path / "x", policy=QUICK)
+        first, second = done["ranges"]
         assert server.ranges[header_requests:] == [
             f"bytes={first['offset']}-{first['offset'] + 2 * ROW - 1}",
             f"bytes={second['offset']}-{second['offset'] + 3 * ROW - 1}",
             f"bytes={second['offset'] + 9999}-{second['offset'] + 3 * ROW - 1}",
         ]
-    check(done, original, [0, 1, 10, 11, 12])
+    check(done, tmp_path / "x", original, [0, 1, 10, 11, 12])
 
 
 def test_a_failed_call_is_taken_up_by_the_next_with_the_same_arguments(
     tmp_path, body, original, header_requests
 ):
-    script = [serve()] * (header_requests + 1) + [serve(stop=9999), *[raw()] * 3]
+    script = [serve()] * (header_requests + 1) + [serve(stop=9999), *[raw()] * 4]
     for rows, etag, first_request in (
         ([(0, 2), (10, 13)], '"v1"', 10 * ROW + 9999),
         ([(0, 2), (10, 14)], '"v1"', 0),
@@ -283,13 +271,13 @@ def test_a_failed_call_is_taken_up_by_the_next_with_the_same_arguments(
     ):
         with FaultyServer(body, script=list(script)) as server:
             with pytest.raises(StorageError):
-                fetch_rows(server.address, ["tensor"], [(0, 2), (10, 13)], tmp_path / "x", **QUICK)
+                fetch_rows(server.address, ["tensor"], [(0, 2), (10, 13)], tmp_path / "x", policy=QUICK)
             server.requests.clear()
             server.etag = etag
-            done = fetch_rows(server.address, ["tensor"], rows, tmp_path / "x", **QUICK)
+            done = fetch_rows(server.address, ["tensor"], rows, tmp_path / "x", policy=QUICK)
             start = int(server.ranges[header_requests].removeprefix("bytes=").partition("-")[0])
-        assert start == done.ranges[0]["offset"] + first_request
-        check(done, original, [row for a, b in rows for row in range(a, b)])
+        assert start == done["ranges"][0]["offset"] + first_request
+        check(done, tmp_path / "x", original, [row for a, b in rows for row in range(a, b)])
 
 
 def test_without_validators_nothing_is_taken_up(tmp_path, body, original, header_requests):
@@ -297,60 +285,49 @@ def test_without_validators_nothing_is_taken_up(tmp_path, body, original, header
         body, etag=None, script=[serve()] * header_requests + [serve(stop=9999), raw()]
     ) as server:
         with pytest.raises(StorageError):
-            fetch_rows(server.address, ["tensor"], [(0, 2)], tmp_path / "x", **(QUICK | {"attempts": 1}))
+            fetch_rows(
+                server.address, ["tensor"], [(0, 2)], tmp_path / "x", policy=replace(QUICK, attempts=1)
+            )
         server.script.clear()
-        done = fetch_rows(server.address, ["tensor"], [(0, 2)], tmp_path / "x", **QUICK)
+        done = fetch_rows(server.address, ["tensor"], [(0, 2)], tmp_path / "x", policy=QUICK)
         assert (
-            server.ranges[-1] == f"bytes={done.ranges[0]['offset']}-{done.ranges[0]['offset'] + 2 * ROW - 1}"
+            server.ranges[-1]
+            == f"bytes={done['ranges'][0]['offset']}-{done['ranges'][0]['offset'] + 2 * ROW - 1}"
         )
-    check(done, original, [0, 1])
+    check(done, tmp_path / "x", original, [0, 1])
 
 
 def test_a_killed_fetch_is_resumed_by_the_next_process(tmp_path, body, original, header_requests):
     program = """
         import sys
         from pathlib import Path
-        from ups.transfer import remote_rows
-        remote_rows._CHECKPOINT_BYTES = 50_000
-        remote_rows.fetch_rows(sys.argv[1], ["tensor"], [(0, 40)], Path(sys.argv[2]))
+        from ups.transfer.remote_rows import fetch_rows
+        fetch_rows(sys.argv[1], ["tensor"], [(0, 40)], Path(sys.argv[2]))
     """
     slow = serve(piece=20_000, seconds=0.03)
     with FaultyServer(body, script=[serve()] * header_requests + [slow]) as server:
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(program), server.address, tmp_path / "x"], cwd=Path.cwd()
         )
-        record = tmp_path / ".x.partial.json"
-        while not (record.exists() and '"done": 0' not in record.read_text()):
+        partial = tmp_path / ".x.partial"
+        while not (partial.exists() and partial.stat().st_size > 50_000):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        left = partial.stat().st_size
         server.requests.clear()
-        done = fetch_rows(server.address, ["tensor"], [(0, 40)], tmp_path / "x", **QUICK)
-        start = int(server.ranges[-1].removeprefix("bytes=").partition("-")[0]) - done.ranges[0]["offset"]
-        assert 50_000 <= start < 40 * ROW
-    check(done, original, list(range(40)))
-
-
-def test_the_record_is_never_ahead_of_the_bytes(tmp_path, body, original, monkeypatch):
-    monkeypatch.setattr(remote_rows, "_CHECKPOINT_BYTES", 70_000)
-    seen = []
-
-    def look(done: int, total: int | None) -> None:
-        seen.append(
-            (int((tmp_path / ".x.partial.json").read_text().split('"done": ')[1].split(",")[0]), done)
-        )
-
-    with FaultyServer(body) as server:
-        done = fetch_rows(server.address, ["tensor"], [(0, 20)], tmp_path / "x", progress=look, **QUICK)
-    check(done, original, list(range(20)))
-    assert all(recorded <= written < recorded + 70_000 + 65_536 for recorded, written in seen)
+        done = fetch_rows(server.address, ["tensor"], [(0, 40)], tmp_path / "x", policy=QUICK)
+        first = done["ranges"][0]["offset"]
+        assert server.ranges[-1] == f"bytes={first + left}-{first + 40 * ROW - 1}"
+    check(done, tmp_path / "x", original, list(range(40)))
 
 
 def test_a_file_at_the_destination_is_replaced(tmp_path, body, original):
     (tmp_path / "x").write_text("old")
     with FaultyServer(body) as server:
-        check(fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", **QUICK), original, [0])
+        done = fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", policy=QUICK)
+    check(done, tmp_path / "x", original, [0])
 
 
 def test_two_at_once_do_not_mix(tmp_path, body, original):
@@ -358,7 +335,8 @@ def test_two_at_once_do_not_mix(tmp_path, body, original):
         results = []
 
         def work(rows: tuple[int, int]) -> None:
-            results.append(fetch_rows(server.address, ["tensor"], [rows], tmp_path / "x", **QUICK))
+            done = fetch_rows(server.address, ["tensor"], [rows], tmp_path / "x", policy=QUICK)
+            results.append((done, list(range(*rows))))
 
         threads = [threading.Thread(target=work, args=(rows,)) for rows in ((0, 20), (20, 40))]
         for thread in threads:
@@ -368,67 +346,62 @@ def test_two_at_once_do_not_mix(tmp_path, body, original):
     assert len(results) == 2
     with h5py.File(tmp_path / "x") as file:
         last = file["original-rows"][:].tolist()
-    check(next(done for done in results if done.rows.tolist() == last), original, last)
+    check(next(done for done, rows in results if rows == last), tmp_path / "x", original, last)
 
 
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([], "no rows"),
-        ([(5, 5)], r"\[5, 5\) is no range"),
-        ([(7, 3)], r"\[7, 3\) is no range"),
-        ([(-1, 3)], r"\[-1, 3\) is no range"),
-        ([(0, 5), (4, 6)], r"rows \[0, 5\) and \[4, 6\) overlap"),
-        ([(4, 6), (4, 6)], "overlap"),
+        *(
+            (rows, "are no disjoint ranges of rows")
+            for rows in ([], [(5, 5)], [(7, 3)], [(-1, 3)], [(0, 5), (4, 6)], [(4, 6), (4, 6)])
+        ),
         ([(0, 1), (49, 51)], "has 50 rows, and rows up to 51 are asked for"),
     ],
 )
 def test_ranges_that_cannot_be_served_are_refused(tmp_path, body, rows, text):
     with FaultyServer(body) as server, pytest.raises(DataError, match=text):
-        fetch_rows(server.address, ["tensor"], rows, tmp_path / "x", **QUICK)
+        fetch_rows(server.address, ["tensor"], rows, tmp_path / "x", policy=QUICK)
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
-    ("create", "text"),
+    "create",
     [
-        ({"chunks": (1, FRAMES, POINTS)}, "stored in chunks"),
-        ({"chunks": True, "compression": "gzip"}, "stored in chunks"),
-        ({"dtype": "<f8"}, "holds <f8 instead of <f4"),
-        ({"dtype": ">f4"}, "holds >f4 instead of <f4"),
-        ({"external": [("outside.bin", 0, h5py.h5f.UNLIMITED)]}, "not stored as one piece"),
+        {"chunks": (1, FRAMES, POINTS)},
+        {"chunks": True, "compression": "gzip"},
+        {"dtype": "<f8"},
+        {"dtype": ">f4"},
+        {"external": [("outside.bin", 0, h5py.h5f.UNLIMITED)]},
     ],
 )
-def test_arrays_whose_rows_are_no_pieces_need_the_whole_file(tmp_path, create, text, monkeypatch):
+def test_arrays_whose_rows_are_no_pieces_need_the_whole_file(tmp_path, create, monkeypatch):
     monkeypatch.chdir(tmp_path)
     original = write_burgers(tmp_path / "original.hdf5", **create)
-    with FaultyServer(original.read_bytes()) as server, pytest.raises(DataError, match=text) as caught:
-        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", **QUICK)
+    with FaultyServer(original.read_bytes()) as server, pytest.raises(DataError, match="one piece") as caught:
+        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", policy=QUICK)
     assert "download the whole file" in str(caught.value)
-    assert "dataset tensor" in str(caught.value)
 
 
-def test_other_layouts_are_refused(tmp_path, body):
+def test_other_layouts_are_refused(tmp_path):
     path = tmp_path / "other.hdf5"
     with h5py.File(path, "w") as file:
-        file["a"], file["b"] = np.zeros((3, 4), "f4"), np.zeros((2, 4), "f4")
-        file["scalar"], file["original-rows"] = np.float32(1), np.arange(3)
+        file["a"], file["b"], file["scalar"] = np.zeros((3, 4), "f4"), np.zeros((2, 4), "f4"), np.float32(1)
         file["link"] = h5py.SoftLink("/nowhere")
         file.create_dataset("nothing", (3, 4), "f4")
     for keys, text in (
         (["a", "b"], "differ in their rows"),
-        (["a"], "holds some rows of another file already"),
-        (["c"], "is missing"),
-        (["link"], "is missing"),
-        (["scalar"], "not stored as one piece"),
-        (["nothing"], "not stored as one piece"),
+        (["c"], "there is no array c"),
+        (["link"], "there is no array"),
+        (["scalar"], "is not stored as one piece"),
+        (["nothing"], "is not stored as one piece"),
     ):
         with pytest.raises(DataError, match=text):
-            fetch_rows(path.as_uri(), keys, [(0, 1)], tmp_path / "x", **QUICK)
-    for keys in ([], ["a", "a"], ["group/a"]):
-        with pytest.raises(ValueError, match="distinct names"):
-            fetch_rows(path.as_uri(), keys, [(0, 1)], tmp_path / "x", **QUICK)
-    assert not (tmp_path / "x").exists()
+            fetch_rows(path.as_uri(), keys, [(0, 1)], tmp_path / "x", policy=QUICK)
+    fetch_rows(path.as_uri(), ["a"], [(0, 1)], tmp_path / "x", policy=QUICK)
+    with pytest.raises(DataError, match="holds some rows of another file already"):
+        fetch_rows((tmp_path / "x").as_uri(), ["a"], [(0, 1)], tmp_path / "y", policy=QUICK)
+    assert not (tmp_path / "y").exists()
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path, body, original):
@@ -439,10 +412,10 @@ def test_truncated_and_foreign_files_are_refused(tmp_path, body, original):
         (body[:600], "truncated file"),
         (b"<html>" * 1000, "cannot be read as HDF5"),
         (b"x", "cannot be read as HDF5"),
-        (b"", "the file is empty"),
+        (b"", "HTTP 416"),
     ):
         with FaultyServer(cut) as server, pytest.raises(DataError, match=text):
-            fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", **QUICK)
+            fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", policy=QUICK)
     assert not (tmp_path / "x").exists()
 
 
@@ -487,9 +460,9 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_row(tmp_path, body
     try:
         with (
             FaultyServer(body) as server,
-            pytest.raises(PreflightError, match=r"1\.1 MB are needed, 0\.3 MB"),
+            pytest.raises(PreflightError, match=r"2\.2 MB are needed, 0\.3 MB"),
         ):
-            fetch_rows(server.address, ["tensor"], [(0, 50)], place / "x", **QUICK)
+            fetch_rows(server.address, ["tensor"], [(0, 50)], place / "x", policy=QUICK)
         assert len(server.requests) == header_requests
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
@@ -519,46 +492,6 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     assert int(done.stdout) < 20
 
 
-# The file to read here and there
-
-
-def test_a_remote_file_reads_like_a_local_one(body, original):
-    generator = np.random.default_rng(3)
-    with (
-        FaultyServer(body) as server,
-        open_remote(server.address, **QUICK) as remote,
-        original.open("rb") as local,
-    ):
-        for _ in range(100):
-            position, count = int(generator.integers(0, len(body) + 9)), int(generator.integers(0, 300_000))
-            assert remote.seek(position) == local.seek(position)
-            assert remote.read(count) == local.read(count)
-            assert remote.tell() == local.tell()
-        assert remote.seek(0, 2) == len(body)
-        assert remote.seek(-10, 1) == len(body) - 10
-        assert remote.read() == body[-10:]
-        with pytest.raises(ValueError, match="before the file"):
-            remote.seek(-1)
-        assert not remote.writable()
-        assert len(server.requests) < 40  # the rest came from the cache
-
-
-def test_a_header_is_read_in_a_few_requests(body, original):
-    gc.disable()  # h5py holds its lock in here, and the server's threads must not collect its objects
-    try:
-        with FaultyServer(body) as server:
-            with open_remote(server.address, **QUICK) as remote, h5py.File(remote, "r") as file:
-                assert file["tensor"].shape == (ROWS, FRAMES, POINTS)
-                assert file["tensor"].id.get_offset() > 0
-                assert file["x-coordinate"][-1] == np.float32((POINTS - 0.5) / POINTS)
-                assert file.attrs["Nu"] == np.float32(0.01)
-            assert len(server.requests) < 8
-    finally:
-        gc.enable()
-    with h5py.File(open_remote(original.as_uri()), "r") as file:
-        assert file["tensor"].shape == (ROWS, FRAMES, POINTS)
-
-
 def test_the_network_is_not_awaited_while_h5py_holds_its_lock(tmp_path, body, original):
     """The server needs h5py for its answer: it would wait for us, and we for it."""
 
@@ -568,32 +501,19 @@ def test_the_network_is_not_awaited_while_h5py_holds_its_lock(tmp_path, body, or
         serve()(exchange)
 
     with FaultyServer(body, always=answers_with_h5py) as server:
-        check(fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", **QUICK), original, [0])
+        done = fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", policy=QUICK)
+    check(done, tmp_path / "x", original, [0])
 
 
-def test_an_object_that_changes_between_two_reads_is_an_error(body):
-    with FaultyServer(body) as server, open_remote(server.address, **QUICK) as remote:
-        assert remote.read(8) == body[:8]
-        server.etag = '"v2"'
-        assert remote.read(8) == body[8:16]  # out of the cache
-        remote.seek(500_000)
-        with pytest.raises(IntegrityError, match="changed on the server"):
-            remote.read(8)
-
-
-def test_a_file_that_changes_between_two_reads_is_an_error(tmp_path, body):
-    path = tmp_path / "x"
+def test_a_local_file_that_changes_while_it_is_read_is_an_error(tmp_path, body):
+    path = tmp_path / "original"
     path.write_bytes(body)
-    with open_remote(path.as_uri(), **QUICK) as remote:
-        assert remote.read(8) == body[:8]
+
+    def change(done: int, total: int | None) -> None:
         path.write_bytes(body + b"more")
-        remote.seek(500_000)
-        with pytest.raises(IntegrityError, match="changed while it was read"):
-            remote.read(8)
 
-
-def test_an_address_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConfigurationError):
-        open_remote("x/y")
-    with pytest.raises(DataError, match="no such file"):
-        open_remote((tmp_path / "absent").as_uri())
+    with pytest.raises(IntegrityError, match="another version"):
+        fetch_rows(
+            path.as_uri(), ["tensor"], [(0, 1), (10, 13)], tmp_path / "x", progress=change, policy=QUICK
+        )
+    assert not (tmp_path / "x").exists()

@@ -4,6 +4,11 @@ PyYAML follows YAML 1.1, where a float needs a dot and a signed exponent: it rea
 strings, `0100` as 64, `1:30` as 90 and `2024-01-01` as a date. Here the rules for numbers are those of YAML
 1.2's core schema. Duplicate keys, which YAML forbids and PyYAML accepts, are errors. Only plain data can
 come out: this is a `SafeLoader`.
+
+Rejected: ruamel.yaml 0.19 (tried: YAML 1.2, merge keys, duplicate keys with their lines). It would not take PyYAML's
+place but stand beside it: files are written with PyYAML, and ruamel.yaml's writer gives no text, only streams. Dates are
+still dates there, a malformed one and a number of too many digits raise a bare ValueError without a line, a list as a
+key becomes a tuple, and an anchor given twice is a warning: the loader below would stay, in another dialect.
 """
 
 import re

@@ -18,6 +18,7 @@ from ups.runtime.request import Request
 from ups.stages.copying import copy_splits
 from ups.transfer.download import HDF5_SIGNATURE, address_of, download
 from ups.transfer.remote_rows import fetch_rows
+from ups.transfer.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -94,17 +95,19 @@ def fetch(
     """
     address = address_of(template, file_id=published.file_id, name=published.file_name)
     progress = _Progress(published.file_name)
+    policy = RetryPolicy(deadline_seconds=deadline_seconds)
     if rows is None:
-        downloaded = download(
+        path = downloads / published.file_name
+        sha256 = download(
             address,
-            downloads / published.file_name,
+            path,
             md5=published.md5,
             size=published.bytes,
             signature=HDF5_SIGNATURE,
-            deadline_seconds=deadline_seconds,
+            policy=policy,
             progress=progress,
         )
-        return Fetched(downloaded.path, downloaded.sha256)
+        return Fetched(path, sha256)
     ranges = _merged(rows)
     label = "_".join(f"{start}-{stop}" for start, stop in ranges)
     path = downloads / f"{published.name}.rows-{label}.hdf5"
@@ -116,20 +119,9 @@ def fetch(
             return Fetched(path, known["sha256"])
         log.warning("%s: the rows that are here are damaged; fetching them again", published.name)
     keys = [array.key for array in published.problem.arrays]
-    fetched = fetch_rows(address, keys, ranges, path, deadline_seconds=deadline_seconds, progress=progress)
+    fetched = fetch_rows(address, keys, ranges, path, policy=policy, progress=progress)
     sha256 = file_sums(path).sha256
-    write_json(
-        record,
-        {
-            "dataset": published.name,
-            "file_id": published.file_id,
-            "sha256": sha256,
-            "rows": len(fetched.rows),
-            "total_rows": fetched.total_rows,
-            "etag": fetched.etag,
-            "ranges": fetched.ranges,
-        },
-    )
+    write_json(record, {"dataset": published.name, "file_id": published.file_id, "sha256": sha256} | fetched)
     return Fetched(path, sha256)
 
 

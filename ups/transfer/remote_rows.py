@@ -3,72 +3,55 @@
 PDEBench's arrays are contiguous and not compressed: row i of an array [n, ...] float32 is one piece of the
 file, and its place follows from the header. So h5py reads the header through Range requests, the rows are
 fetched by their byte ranges, and what is written is a small HDF5 file of the same layout, that every reader
-of the big one can read. There is no MD5 of a part; what stands for it is said in `ups.transfer.remote_file`, and
-the sha256 of each range is recorded.
+of the big one can read. There is no MD5 of a part: every answer must be exactly the range asked for, of an object
+whose length and ETag never change.
 
-The new file's arrays are allocated first and their bytes streamed into place: memory holds one block of 64 KiB,
-the disk no second copy. Every 32 MiB the bytes are flushed and counted in a JSON beside the partial file, from
-where a killed process goes on.
+Memory holds one row. The bytes are collected in a partial file, from where a killed process goes on, and then
+copied into arrays: the disk holds the rows twice for that moment.
 
-Rejected: reading the rows through h5py (one small read after the other, no resume, nothing to sum); kerchunk
-(an index of chunks, for files that have some).
+Rejected: reading the rows through h5py (one small read after the other, no resume); fsspec's HTTP files (an object
+that changes between two reads is not noticed); h5py's ros3 driver (S3 only); kerchunk (an index of chunks, for
+files that have some).
 """
 
 import hashlib
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.artifacts.files import read_json, sync_directory, sync_file, write_json
-from ups.errors import DataError, IntegrityError, StorageError
+from ups.errors import DataError, UpsError
 from ups.problems.problem import ORIGINAL_ROWS
-from ups.transfer.address import ANOTHER_MIRROR, parse_address
+from ups.transfer.address import parse_address
 from ups.transfer.download import Progress
-from ups.transfer.partial import alone, check_room, disk, write_all
-from ups.transfer.patience import PACE, Fault, Pace, Patience
-from ups.transfer.remote_file import WHOLE, Source, read_hdf5, source_of
+from ups.transfer.partial import PartialFile, publish, writing
+from ups.transfer.retry import DEFAULT, Deadline, RetryPolicy, retry
+from ups.transfer.source import Source
 
-_CHECKPOINT_BYTES = 32 << 20
+_WHOLE = "download the whole file"
 _LARGEST_COORDINATES = 1_000_000
-_REHASH_BLOCK = 1 << 20
+_HEADER_BLOCK = 1 << 20
+_LARGEST_HEADER = 256 << 20
 
 
-class Range(TypedDict):
-    """One fetched piece: rows [start, stop) of an array, its place in the original, and its sha256."""
+class _Array(NamedTuple):
+    """A contiguous array of the file: its shape, where its first row begins, and bytes per row."""
 
     key: str
-    rows: list[int]
+    shape: tuple[int, ...]
     offset: int
-    bytes: int
-    sha256: str
+    row_bytes: int
 
-
-@dataclass(frozen=True, eq=False)
-class FetchedRows:
-    """A file with some rows of another.
-
-    Attributes:
-        path: the new file.
-        rows: [n] numbers of its rows in the original, ascending.
-        ranges: what was fetched, by key in the order given, then ascending.
-        total_rows: of the original.
-        etag: of the original, if its server gave one.
-    """
-
-    path: Path
-    rows: NDArray[np.int64]
-    ranges: list[Range]
-    total_rows: int
-    etag: str | None
+    def range(self, start: int, stop: int) -> dict[str, Any]:
+        offset, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
+        return {"key": self.key, "rows": [start, stop], "offset": offset, "bytes": size}
 
 
 def fetch_rows(
@@ -77,11 +60,9 @@ def fetch_rows(
     rows: Sequence[tuple[int, int]],
     destination: Path,
     *,
-    deadline_seconds: float = 6 * 3600,
-    attempts: int = 8,
-    pace: Pace = PACE,
+    policy: RetryPolicy = DEFAULT,
     progress: Progress | None = None,
-) -> FetchedRows:
+) -> dict[str, Any]:
     """Write an HDF5 file with only some rows of a remote one.
 
     It holds the arrays `keys`, the root's other one-dimensional datasets of at most a million entries
@@ -94,302 +75,210 @@ def fetch_rows(
         keys: names of arrays [rows, ...] of equal length in the root: contiguous, little-endian float32.
         rows: ranges [start, stop), disjoint, in any order.
         destination: the file to make; its directory is made if need be.
-        deadline_seconds: for everything, waiting for another process included.
-        attempts: failures in a row, none of which got further than before.
-        pace: what is too slow, and how long to pause.
+        policy: deadline, attempts and pauses.
         progress: called with the bytes of rows so far and in all, after every block.
+
+    Returns:
+        What is known of it, as JSON: "rows" (their number), "total_rows" and "etag" of the original, and "ranges",
+        by key in the order given, then ascending: key, rows [start, stop), offset and bytes in the original, sha256.
 
     Raises:
         ConfigurationError: the address cannot be read.
-        DataError: the file is absent, is no HDF5 file, is truncated, lacks a key, stores it in chunks or
-            otherwise; or it has not the rows; or its server breaks the protocol or does not serve ranges.
+        DataError: the file is absent, is no HDF5 file, is truncated, has not the arrays or the rows; or its server
+            breaks the protocol or does not serve ranges.
         IntegrityError: the object changed while it was read.
         PreflightError: the disk has too little room; no row was fetched.
         StorageError: attempts or deadline are used up, or the disk failed.
     """
-    parsed = parse_address(address)
-    if not keys or len(set(keys)) != len(keys) or any("/" in key for key in keys):
-        raise ValueError(f"keys must be distinct names of the root, and at least one, got {list(keys)}")
-    wanted = _ordered(rows, str(parsed))
-    patience = Patience(deadline_seconds=deadline_seconds, attempts=attempts, pace=pace)
+    deadline = Deadline(policy)
+    source = Source(parse_address(address), deadline)
+    wanted = sorted(rows)
+    overlap = any(after[0] < before[1] for before, after in itertools.pairwise(wanted))
+    if not wanted or overlap or not all(0 <= start < stop for start, stop in wanted):
+        raise _unfit(source, f"{wanted} are no disjoint ranges of rows [start, stop) with 0 <= start < stop")
     destination = destination.absolute()
-    with alone(destination, patience):
-        source = source_of(parsed, patience)
-        with _read_header(source, keys) as header:
-            header.check_rows(wanted, str(source))
-            pieces = [array.piece(start, stop) for array in header.arrays for start, stop in wanted]
+    unfinished = destination.with_name(f".{destination.name}.unfinished")
+    with writing(destination, deadline):
+        try:
+            arrays = _read_header(source, keys, unfinished)
+            total_rows = arrays[0].shape[0]
+            if wanted[-1][1] > total_rows:
+                raise _unfit(source, f"has {total_rows} rows, and rows up to {wanted[-1][1]} are asked for")
+            ranges = [array.range(start, stop) for array in arrays for start, stop in wanted]
+            partial = PartialFile(destination)
+            _fetch(source, ranges, partial, progress)
             numbers = np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in wanted])
-            plan = {
-                "address": str(parsed),  # for people; what counts is the sum, which holds no secret
-                "address_sha256": parsed.digest,
-                "version": list(source.validators),
-                "length": source.length,
-                "pieces": [[piece.key, piece.start, piece.stop, piece.offset] for piece in pieces],
-            }
-            partial = _PartialRows(destination, plan)
-            # Without any validator nothing would tell that the parts are of one object.
-            taken_up = any(source.validators) and partial.take_up()
-            check_room(destination.parent, sum(piece.bytes for piece in pieces) - partial.done)
-            if not taken_up:
-                partial.begin(header, numbers)
-        sums = partial.fill(source, pieces, progress)
-        partial.publish()
-    return FetchedRows(
-        path=destination,
-        rows=numbers,
-        ranges=[
-            Range(key=p.key, rows=[p.start, p.stop], offset=p.offset, bytes=p.bytes, sha256=sha256)
-            for p, sha256 in zip(pieces, sums, strict=True)
-        ],
-        total_rows=header.total_rows,
-        etag=source.validators.etag,
-    )
+            _write_rows(unfinished, arrays, numbers, ranges, partial.path)
+            publish(unfinished, destination)
+            partial.discard()
+        finally:
+            unfinished.unlink(missing_ok=True)
+    etag = source.version.etag
+    return {"rows": len(numbers), "total_rows": total_rows, "etag": etag, "ranges": ranges}
 
 
-def _ordered(rows: Sequence[tuple[int, int]], where: str) -> list[tuple[int, int]]:
-    """Ranges ascending; raises DataError where one is empty, reversed or negative, or two overlap."""
-    if not rows:
-        raise DataError("no rows are asked for", where=where, fix="ask for at least one range of rows")
-    ordered = sorted((int(start), int(stop)) for start, stop in rows)
-    fix = "give disjoint ranges [start, stop) with 0 <= start < stop"
-    for start, stop in ordered:
-        if not 0 <= start < stop:
-            raise DataError(f"[{start}, {stop}) is no range of rows", where=where, fix=fix)
-    for (start, stop), (after, end) in itertools.pairwise(ordered):
-        if after < stop:
-            raise DataError(f"rows [{start}, {stop}) and [{after}, {end}) overlap", where=where, fix=fix)
-    return ordered
+def _read(source: Source, first: int, stop: int, take: Callable[[bytes], object]) -> None:
+    """Bytes [first, stop), tried again where it may help."""
+    position = first
+
+    def count(block: bytes) -> None:
+        nonlocal position
+        take(block)
+        position += len(block)
+
+    def attempt() -> None:
+        source.receive(position, stop, count, lambda: None)
+
+    retry(attempt, lambda: position, source.deadline, str(source))
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Rows [start, stop) of an array: `bytes` bytes of the file from `offset` on."""
+def _fetch(
+    source: Source, ranges: list[dict[str, Any]], partial: PartialFile, progress: Progress | None
+) -> None:
+    """Append the bytes of the ranges, one after the other, to what is here of them."""
+    version = source.version
+    plan = {
+        "address": str(source),  # for people; what counts is the sum, which holds no secret
+        "address_sha256": source.address.digest,
+        "version": list(version),
+        "ranges": ranges,
+    }
+    # Without any validator nothing would tell that the parts are of one object.
+    provable = version.etag is not None or version.last_modified is not None
+    total = sum(piece["bytes"] for piece in ranges)
+    partial.resume(lambda known: provable and known == plan)
+    partial.check_room(2 * total - partial.size)
+    if not partial.size:
+        partial.begin(plan)
 
-    key: str
-    start: int
-    stop: int
-    offset: int
-    bytes: int
+    def take(block: bytes) -> None:
+        partial.append(block)
+        if progress is not None:
+            progress(partial.size, total)
+
+    end = 0  # of a range, in the partial file
+    for piece in ranges:
+        end += piece["bytes"]
+        missing, stop = end - partial.size, piece["offset"] + piece["bytes"]
+        if missing > 0:
+            _read(source, stop - missing, stop, take)
 
 
-@dataclass(frozen=True)
-class _Array:
-    """A contiguous array of the file: its shape, and where its first row begins."""
+def _write_rows(
+    path: Path, arrays: list[_Array], numbers: NDArray[np.int64], ranges: list[dict[str, Any]], rows: Path
+) -> None:
+    """Add the arrays, whose bytes follow each other in the file `rows`, to the HDF5 file `path`; take their sums."""
+    with rows.open("rb") as file, h5py.File(path, "r+") as new:
+        new[ORIGINAL_ROWS] = numbers
+        for array in arrays:
+            dataset, row = new.create_dataset(array.key, (len(numbers), *array.shape[1:]), "<f4"), 0
+            for piece in (piece for piece in ranges if piece["key"] == array.key):
+                sha256 = hashlib.sha256()
+                for _ in range(*piece["rows"]):
+                    block = file.read(array.row_bytes)
+                    sha256.update(block)
+                    dataset[row] = np.frombuffer(block, "<f4").reshape(array.shape[1:])
+                    row += 1
+                piece["sha256"] = sha256.hexdigest()
 
-    key: str
-    shape: tuple[int, ...]
-    offset: int
 
-    def piece(self, start: int, stop: int) -> _Piece:
-        row = 4 * math.prod(self.shape[1:])
-        return _Piece(self.key, start, stop, self.offset + start * row, (stop - start) * row)
+class _Header(io.FileIO):
+    """As long as the remote file, in memory, with those of its blocks that were asked for so far.
 
-
-@dataclass(frozen=True)
-class _Header:
-    """All of the remote file but its rows.
-
-    Attributes:
-        arrays: places of the arrays.
-        rest: an HDF5 file in memory with the coordinates and the attributes.
+    h5py holds a lock of its process while it reads, and every other thread that opens or drops an h5py object
+    waits for that lock, be it in the garbage collector. So nothing is asked of the network in there: a read
+    of what is not here fails, `supply` fetches it outside, and the reader starts anew. Three or four times are
+    enough for PDEBench's files.
     """
 
-    arrays: list[_Array]
-    rest: h5py.File
+    def __init__(self, source: Source, length: int) -> None:
+        super().__init__(os.memfd_create("header"), "r+")
+        self.truncate(length)
+        self._source, self._length = source, length
+        self._here: set[int] = set()
+        self._missing: set[int] = set()
 
-    @property
-    def total_rows(self) -> int:
-        return self.arrays[0].shape[0]
+    def readinto(self, buffer: Any, /) -> int:
+        first, stop = self.tell(), min(self.tell() + len(buffer), self._length)
+        self._missing = set(range(first // _HEADER_BLOCK, -(-stop // _HEADER_BLOCK))) - self._here
+        if self._missing:
+            raise OSError("not here yet")
+        return super().readinto(buffer)
 
-    def check_rows(self, wanted: Sequence[tuple[int, int]], where: str) -> None:
-        """Raises DataError where a range is beyond the end; `wanted` ascends."""
-        if wanted[-1][1] > self.total_rows:
-            raise DataError(
-                f"has {self.total_rows} rows, and rows up to {wanted[-1][1]} are asked for",
-                where=where,
-                fix="ask for rows that it has",
-            )
-
-
-@contextmanager
-def _read_header(source: Source, keys: Sequence[str]) -> Iterator[_Header]:
-    """Raises DataError where the file is no HDF5 file, or has not the layout."""
-
-    def read(file: h5py.File) -> _Header:
-        arrays = [_array(file, key, source) for key in keys]
-        rest = h5py.File(io.BytesIO(), "w")
-        try:
-            _copy_rest(file, rest, keys)
-        except BaseException:
-            rest.close()
-            raise
-        return _Header(arrays, rest)
-
-    header = read_hdf5(source, read)
-    with header.rest as rest:
-        lengths = {array.key: array.shape[0] for array in header.arrays}
-        if len(set(lengths.values())) != 1:
-            raise DataError(f"the arrays differ in their rows: {lengths}", where=str(source), fix=WHOLE)
-        if ORIGINAL_ROWS in rest or ORIGINAL_ROWS in keys:
-            raise DataError(
-                f"has a dataset {ORIGINAL_ROWS}: it holds some rows of another file already",
-                where=str(source),
-                fix="use the original file",
-            )
-        yield header
+    def supply(self) -> bool:
+        """Fetch what the last read lacked, if anything."""
+        missing, self._missing = self._missing, set()
+        self._here |= missing
+        if len(self._here) * _HEADER_BLOCK > _LARGEST_HEADER:
+            raise _unfit(self._source, "its header is too large")
+        for block in sorted(missing):
+            first = self.seek(block * _HEADER_BLOCK)
+            _read(self._source, first, min(first + _HEADER_BLOCK, self._length), self.write)
+        return bool(missing)
 
 
-def _array(file: h5py.File, key: str, source: Source) -> _Array:
+def _read_header(source: Source, keys: Sequence[str], path: Path) -> list[_Array]:
+    """The arrays' places; writes all of the file but its arrays to `path`."""
+    _read(source, 0, 1, lambda block: None)  # learns the version, and that ranges are served
+    length = source.version.length
+    if length is None:
+        raise _unfit(source, "its server does not say how long it is")
+    with _Header(source, length) as header:
+        while True:
+            failure, arrays, rest = None, [], io.BytesIO()
+            try:
+                with h5py.File(header, "r") as file, h5py.File(rest, "w") as new:
+                    arrays = [_array(file, key, source, length) for key in keys]
+                    _copy_rest(file, new, keys, source)
+            except Exception as error:
+                failure = error
+            # What h5py makes of a failed read depends on where it happens, so any outcome may be due to one.
+            if header.supply():
+                continue
+            if failure is None:
+                path.write_bytes(rest.getvalue())
+                break
+            if isinstance(failure, UpsError):
+                raise failure
+            raise _unfit(source, f"cannot be read as HDF5: {failure}") from failure
+    if len({array.shape[0] for array in arrays}) != 1:
+        raise _unfit(source, "the arrays differ in their rows")
+    return arrays
+
+
+def _array(file: h5py.File, key: str, source: Source, length: int) -> _Array:
     """Check that an array's rows are pieces of the file."""
-    where = f"{source}, dataset {key}"
     dataset = file.get(key)
     if not isinstance(dataset, h5py.Dataset):
-        raise DataError("is missing", where=where, fix=f"the file has: {', '.join(sorted(file))}")
-    if dataset.chunks is not None:
-        raise DataError("is stored in chunks: its rows are no pieces of the file", where=where, fix=WHOLE)
-    offset = dataset.id.get_offset()
-    if offset is None or dataset.external or dataset.is_virtual or not dataset.ndim:
-        raise DataError("is not stored as one piece of the file", where=where, fix=WHOLE)
-    if dataset.dtype != np.dtype("<f4"):
-        raise DataError(f"holds {dataset.dtype.str} instead of <f4 (float32)", where=where, fix=WHOLE)
-    if offset + dataset.nbytes > source.length:
-        raise DataError(
-            f"ends at byte {offset + dataset.nbytes}, and the file has {source.length}: it is truncated",
-            where=where,
-            fix=ANOTHER_MIRROR,
+        raise _unfit(source, f"there is no array {key}; it has: {', '.join(sorted(file))}")
+    offset = None if dataset.chunks or dataset.external or dataset.is_virtual else dataset.id.get_offset()
+    if offset is None or not dataset.ndim or dataset.dtype != np.dtype("<f4"):
+        raise _unfit(
+            source,
+            f"{key} is not stored as one piece of little-endian float32 (its type is {dataset.dtype}, its chunks are "
+            f"{dataset.chunks}): its rows are no pieces of the file",
         )
-    return _Array(key, dataset.shape, offset)
+    if offset + dataset.nbytes > length:
+        raise _unfit(
+            source, f"{key} ends at byte {offset + dataset.nbytes} of {length}: the file is truncated"
+        )
+    return _Array(key, dataset.shape, offset, 4 * math.prod(dataset.shape[1:]))
 
 
-def _copy_rest(file: h5py.File, rest: h5py.File, keys: Sequence[str]) -> None:
+def _unfit(source: Source, what: str) -> DataError:
+    return DataError(what, where=str(source), fix=f"check the address; or {_WHOLE}")
+
+
+def _copy_rest(file: h5py.File, new: h5py.File, keys: Sequence[str], source: Source) -> None:
+    """Coordinates and attributes. Raises DataError where these are rows of another file already."""
+    if ORIGINAL_ROWS in file:
+        raise _unfit(source, f"has a dataset {ORIGINAL_ROWS}: it holds some rows of another file already")
     for name in file:
         # A link to another file would lead to one on this machine.
         if name in keys or not isinstance(file.get(name, getlink=True), h5py.HardLink):
             continue
         dataset = file[name]
-        if (
-            isinstance(dataset, h5py.Dataset)
-            and dataset.ndim == 1
-            and dataset.shape[0] <= _LARGEST_COORDINATES
-        ):
-            file.copy(dataset, rest, name)
-    _copy_attributes(file, rest)
-
-
-def _copy_attributes(source: h5py.File, target: h5py.File) -> None:
-    for name, value in source.attrs.items():
-        target.attrs.create(name, value, dtype=source.attrs.get_id(name).dtype)
-
-
-class _PartialRows:
-    """The unfinished file: its arrays are allocated, and filled piece after piece.
-
-    `done` bytes of the pieces, in their order, are in place; the record has no more than are on the disk.
-    """
-
-    def __init__(self, destination: Path, plan: dict[str, Any]) -> None:
-        self.destination = destination
-        self.path = destination.with_name(f".{destination.name}.partial")
-        self.record = self.path.with_name(f"{self.path.name}.json")
-        self.done = 0
-        self._recorded = 0
-        self._plan = plan
-
-    def take_up(self) -> bool:
-        """Whether an earlier process began this very file; what it fetched counts then."""
-        try:
-            known = read_json(self.record)
-        except (FileNotFoundError, IntegrityError):
-            return False
-        if not isinstance(known, dict) or known.get("plan") != self._plan or not self.path.exists():
-            return False
-        self.done = self._recorded = int(known["done"])
-        return True
-
-    def begin(self, header: _Header, numbers: NDArray[np.int64]) -> None:
-        """Make the file with everything but the rows, whose places are allocated."""
-        with disk(self.path):
-            self.record.unlink(missing_ok=True)
-            self.path.unlink(missing_ok=True)
-            with h5py.File(self.path, "x") as new:
-                for array in header.arrays:
-                    _allocate(new, array.key, (len(numbers), *array.shape[1:]))
-                for name in header.rest:
-                    header.rest.copy(name, new)
-                _copy_attributes(header.rest, new)
-                new[ORIGINAL_ROWS] = numbers
-            sync_file(self.path)
-        self._write_record()
-
-    def fill(self, source: Source, pieces: Sequence[_Piece], progress: Progress | None) -> list[str]:
-        """Fetch the pieces into their places; the sha256 of each."""
-        with disk(self.path), h5py.File(self.path, "r") as new:
-            places = {key: new[key].id.get_offset() for key in {piece.key for piece in pieces}}
-        total, before = sum(piece.bytes for piece in pieces), 0
-        sums = []
-        try:
-            for piece in pieces:
-                sums.append(self._fill_piece(source, piece, places[piece.key], before, total, progress))
-                places[piece.key] += piece.bytes
-                before += piece.bytes
-        except BaseException:
-            with suppress(StorageError):  # what happened is the news
-                self._write_record()
-            raise
-        return sums
-
-    def _fill_piece(
-        self, source: Source, piece: _Piece, place: int, before: int, total: int, progress: Progress | None
-    ) -> str:
-        """`place`: where the piece begins in this file; `before`: bytes of the pieces before it."""
-        sha256 = hashlib.sha256()
-        with disk(self.path):
-            file = self.path.open("r+b", buffering=0)
-        with file:
-            filled = min(max(self.done - before, 0), piece.bytes)
-            with disk(self.path):
-                file.seek(place)
-                for start in range(0, filled, _REHASH_BLOCK):
-                    sha256.update(file.read(min(_REHASH_BLOCK, filled - start)))
-            while filled < piece.bytes:
-                attempted = filled
-                try:
-                    for block in source.stream(piece.offset + filled, piece.offset + piece.bytes - 1):
-                        with disk(self.path):
-                            write_all(file, block)
-                        sha256.update(block)
-                        filled += len(block)
-                        self.done = before + filled
-                        if self.done - self._recorded >= _CHECKPOINT_BYTES:
-                            self._write_record()
-                        if progress is not None:
-                            progress(self.done, total)
-                    source.patience.progressed()
-                except Fault as fault:
-                    if filled > attempted:
-                        source.patience.progressed()
-                    source.patience.wait(fault, str(source))
-        return sha256.hexdigest()
-
-    def publish(self) -> None:
-        """Make the filled file the destination."""
-        with disk(self.path):
-            sync_file(self.path)
-            self.path.replace(self.destination)
-            self.record.unlink(missing_ok=True)
-            sync_directory(self.destination.parent)
-
-    def _write_record(self) -> None:
-        with disk(self.path):
-            sync_file(self.path)
-        write_json(self.record, {"plan": self._plan, "done": self.done})
-        self._recorded = self.done
-
-
-def _allocate(file: h5py.File, key: str, shape: tuple[int, ...]) -> None:
-    """A contiguous little-endian float32 array whose bytes have their place and no value yet."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, key.encode(), h5py.h5t.IEEE_F32LE, space, properties)
+        if isinstance(dataset, h5py.Dataset) and dataset.ndim == 1 and len(dataset) <= _LARGEST_COORDINATES:
+            file.copy(dataset, new, name)
+    for name, value in file.attrs.items():
+        new.attrs.create(name, value, dtype=file.attrs.get_id(name).dtype)

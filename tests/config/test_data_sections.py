@@ -14,10 +14,6 @@ from ups.config.data import (
     TAGGED,
     DataFile,
     EvolutionFile,
-    GeneratedAdvection,
-    GeneratedBurgers,
-    GeneratedCompressible,
-    GeneratedDarcy,
     MapFile,
     Mix,
     PublishedData,
@@ -26,6 +22,10 @@ from ups.config.data import (
 from ups.config.load import validate
 from ups.config.numbers import parse_yaml
 from ups.errors import ConfigurationError
+from ups.problems.equations.advection1d import GeneratedAdvection
+from ups.problems.equations.burgers1d import GeneratedBurgers
+from ups.problems.equations.compressible1d import GeneratedCompressible
+from ups.problems.equations.darcy2d import GeneratedDarcy
 from ups.problems.published import PUBLISHED
 
 TINY_VALUES = parse_yaml(TINY.read_text())
@@ -125,9 +125,9 @@ def test_every_section_behind_a_tag_is_one_that_these_tests_read():
         ({"source": "generate"}, "data.source: must be one of generated, file, pdebench, mix (got 'generate')"),
         (
             GENERATED | {"equation": "burgers"},
-            "data.equation: must be one of burgers1d, advection1d, darcy2d, compressible1d (got 'burgers')",
+            "data.equation: must be one of advection1d, burgers1d, compressible1d, darcy2d (got 'burgers')",
         ),
-        (BURGERS | {"equation": None}, "data.equation: must be one of burgers1d, "),
+        (BURGERS | {"equation": None}, "data.equation: must be one of advection1d, "),
         (FILE | {"equation": "heat1d"}, "data.equation: must be "),
         ([BURGERS], "data: must be a section with keys (got [{"),
         # Keys of another section.
@@ -224,7 +224,7 @@ def test_every_section_behind_a_tag_is_one_that_these_tests_read():
         (mix(a=BURGERS, b=DARCY | {"beta": 0}), "data.problems.b.beta: must be greater than 0 (got 0)"),
         (mix(a=5), "data.problems.a: must be a section with keys (got 5)"),
         (mix(a={"source": "web"}), "data.problems.a.source: must be one of "),
-        (mix(a=GENERATED | {"equation": "x"}), "data.problems.a.equation: must be one of burgers1d, advection1d"),
+        (mix(a=GENERATED | {"equation": "x"}), "data.problems.a.equation: must be one of advection1d, burgers1d"),
         (mix(a=PUBLISHED_ROWS | {"rows": ROWS | {"test": [4, 4]}}), "data.problems.a.rows: test [4, 4] is no"),
         (mix(a=BURGERS | {"solver_resolution": 48}), "data.problems.a: solver_resolution 48 must be a"),
         ({"source": "mix", "problems": {"a b": BURGERS}}, "data.problems.a b: must be 1 to 64 letters"),

@@ -190,7 +190,7 @@ SMALL: dict[str, dict[str, Any]] = {
     [
         (
             {"kind": "fourier"},
-            "model.operator.kind: must be one of transformer, convolution, pdet_unet, hybrid",
+            "model.operator.kind: must be one of convolution, ffno, fno, hybrid",
         ),
         ({"kind": "hybrid", "depht": 3}, "model.operator.depht: unknown key;"),
         (

@@ -19,7 +19,7 @@ from ups.models.shape import ProblemShape
 from ups.objectives.evolution import Evolution, rollout
 from ups.objectives.operator import RolloutError
 from ups.optim.build import build_optimizer
-from ups.optim.muon import hidden_matrices
+from ups.optim.optimizers.muon import hidden_matrices
 
 POINTS = replace(LINE, tokens=LINE.grid)
 PLANE = replace(SQUARE, tokens=SQUARE.grid, boundary="periodic")
@@ -191,7 +191,11 @@ def test_the_fourier_operator_is_that_of_neuraloperator(shape):
     torch.testing.assert_close(through(ours, x, shape), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"matrix_learning_rate": 0.02}], ids=["adamw", "muon"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"kind": "adamw"}, {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.95}],
+    ids=["adamw", "muon"],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_learns_a_batch_by_heart(name, optimizer):
     """Eight trajectories through the objective of the race, by the optimisers of the race."""

@@ -8,10 +8,10 @@ from tiny import LINE, SQUARE, fresh
 from torch import Tensor, nn
 
 from ups.optim.build import build_optimizer
-from ups.optim.muon import MuonAdamW, hidden_matrices, orthogonalised
+from ups.optim.optimizers.muon import MuonAdamW, hidden_matrices, orthogonalised
 
-RATES = {"learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1}
-MUON = RATES | {"matrix_learning_rate": 0.05, "momentum": 0.9}
+RATES = {"kind": "adamw", "learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1}
+MUON = RATES | {"kind": "muon", "matrix_learning_rate": 0.05, "momentum": 0.9}
 
 
 class Network(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 from ups.optim.build import build_optimizer
 
-SETTINGS = {"learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.5}
+SETTINGS = {"kind": "adamw", "learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.5}
 
 
 @pytest.mark.parametrize("kind", ["autoencoder", "operator", "diffusion", "consistency"])

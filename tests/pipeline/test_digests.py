@@ -16,20 +16,20 @@ from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
+from ups.config.networks import Correction, OperatorSettings, Transformer
 from ups.config.schema import (
+    LOSS_TERMS,
     OPERATORS,
     OPTIMIZERS,
+    SCHEDULES,
     SYMMETRIES,
     Configuration,
-    Correction,
-    OperatorSettings,
+    LossTerms,
     SymmetryUses,
-    Training,
-    Transformer,
 )
-from ups.config.section import Section
 from ups.pipeline.graph import GRAPH, chain_to
 from ups.pipeline.plan import derive_parts
+from ups.section import Section
 
 EVALUATE = {"evaluate"}
 CONSISTENCY = {"consistency", *EVALUATE}
@@ -76,6 +76,7 @@ def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:
         "ema_decay": 0.9,
     }
     learning["optimizer"] = {"kind": "muon"}
+    learning["schedule"] = {"kind": "linear"}
     reporting = {"checkpoint_every": 7, "log_every": 7, "validate_every": 7}
     rows = {f"training.{name}.{key}": (value, stages) for key, value in learning.items()}
     return rows | {f"training.{name}.{key}": (value, NONE) for key, value in reporting.items()}
@@ -108,6 +109,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "training.operator.state_noise": (0.01, OPERATOR),
     "training.operator.time_steps": ([1, 2], OPERATOR),
     "training.operator.norm": ("frame", OPERATOR),
+    "training.operator.loss_terms.gradient": ({"weight": 0.5}, OPERATOR),
     "training.operator.joint": ({"begin": 0.5}, OPERATOR),
     "training.operator.residual_fraction": (0.25, OPERATOR),
     **of_training("diffusion", DIFFUSION),
@@ -206,7 +208,7 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, set[str]]]]] = {
             "data.variables": ("conserved", ALL),
         },
     ),
-    "file darcy2d": (READ | {"equation": "darcy2d"}, FILE),
+    "file of a map": (READ | {"equation": "darcy2d"}, FILE),
     "pdebench": (
         {"source": "pdebench", "dataset": CFD, "trajectories": COUNTS},
         PUBLISHED | SPLITS | {"data.dataset": (CFD.replace("0.1", "0.01"), ALL)},
@@ -224,7 +226,7 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, tuple[Any, set[str]]]]] = {
 }
 """For each section of data: a base, and what a change of each of its keys changes."""
 
-PROBLEMS = {"flow": BASES["generated burgers1d"][0], "map": BASES["file darcy2d"][0]}
+PROBLEMS = {"flow": BASES["generated burgers1d"][0], "map": BASES["file of a map"][0]}
 CHOICES = {"data.source", "data.equation"}
 
 
@@ -252,7 +254,7 @@ def base(tag: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", SHARED)
-@pytest.mark.parametrize("data", [{}, base("file darcy2d")], ids=["generated", "file"])
+@pytest.mark.parametrize("data", [{}, base("file of a map")], ids=["generated", "file"])
 def test_a_setting_that_all_runs_have_changes_exactly_these_stages(folder, key, data):
     value, expected = SHARED[key]
     assert changes(folder, data, key, value) == expected
@@ -275,7 +277,7 @@ def test_a_setting_of_an_operator_counts_for_it_alone(folder, kind, key):
     """Of a map, which may be told to conserve whatever its codec is: it conserves nothing."""
     chosen = {"kind": kind} | ({"dilations": [1, 2]} if "dilations" in OPERATORS[kind].model_fields else {})
     another = "linear" if kind != "linear" else "hybrid"
-    before = base("file darcy2d") | {"model.operator": chosen}
+    before = base("file of a map") | {"model.operator": chosen}
     if key == "kind":
         assert changes(folder, before, "model.operator", {"kind": another}) == OPERATOR
     else:
@@ -335,7 +337,7 @@ def test_without_reserved_rows_the_validation_rows_come_behind_those_for_testing
     assert {split for split in before if before[split] != after[split]} == {"validation", "test"}
 
 
-@pytest.mark.parametrize("tag", ["file", "file darcy2d"])
+@pytest.mark.parametrize("tag", ["file", "file of a map"])
 def test_other_bytes_in_the_file_change_all_stages(folder, tag):
     before = digests(folder, base(tag))
     (folder / "data.hdf5").write_bytes(b"other bytes!!!")
@@ -486,7 +488,7 @@ def names_read() -> set[str]:
     read = set()
     package = Path(ups.__file__).parent
     for path in package.rglob("*.py"):
-        if path.parent.name == "config":
+        if path.relative_to(package).parts[0] == "config":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -500,15 +502,14 @@ def names_read() -> set[str]:
 
 def test_no_key_is_dead():
     """Each is read by name, but for those of sections that a constructor takes whole: they are its arguments."""
+    from ups.kinds import module_of
     from ups.models.decoder import AnyPointDecoder
     from ups.models.encoder import GridEncoder
-    from ups.models.operators import _ON_GRID, _WITH_ATTENTION
-    from ups.optim.build import build_optimizer
 
     assert set(TAGGED.values()) < sections()
     assert len(sections()) > 24
     read = names_read()
-    handed_on = {Transformer, Correction, SymmetryUses, *OPERATORS.values(), *OPTIMIZERS.values()}
+    handed_on = {Transformer, Correction, SymmetryUses, *OPERATORS.values(), *OPTIMIZERS.values(), LossTerms}
     dead = {
         f"{section.__name__}.{name}"
         for section in sections() - handed_on
@@ -519,30 +520,31 @@ def test_no_key_is_dead():
     around = set(OperatorSettings.model_fields)
     assert around <= read
     assert set(SymmetryUses.model_fields) == set(SYMMETRIES)
-    for network in (GridEncoder, AnyPointDecoder, _WITH_ATTENTION["transformer"]):
+    for network in (GridEncoder, AnyPointDecoder):
         assert set(Transformer.model_fields) <= set(inspect.signature(network).parameters)
-    for kind, section in OPERATORS.items():
-        network = (_WITH_ATTENTION | _ON_GRID).get(kind)
-        taken = set(inspect.signature(network).parameters) if network else set()
-        assert set(section.model_fields) - around - {"kind"} <= taken, kind
-    for section in OPTIMIZERS.values():
-        assert set(section.model_fields) - {"kind"} <= set(inspect.signature(build_optimizer).parameters)
+    for package, function, chosen, own in (
+        ("ups.optim.optimizers", "optimizer", OPTIMIZERS, {"kind"}),
+        ("ups.optim.schedules", "shape", SCHEDULES, {"kind"}),
+        ("ups.losses.terms", "term", LOSS_TERMS, {"weight"}),
+    ):
+        for kind, section in chosen.items():
+            taken = inspect.signature(getattr(module_of(package, kind), function)).parameters
+            assert set(section.model_fields) - own <= set(taken), kind
 
 
-def test_what_the_loop_is_given_it_reads():
-    """The sections of trainings are handed on whole too, as `LoopSettings`."""
-    from ups.training import loop
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_network_takes_all_sizes_of_its_section(kind):
+    """It is built of them, and refuses one more."""
+    from tiny import LINE, PROBLEM
 
-    tree = ast.parse(Path(loop.__file__).read_text())
-    read = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "settings"
-    }
-    assert set(loop.LoopSettings.__dataclass_fields__) <= read
-    assert set(Training.model_fields) - {"batch_size"} <= set(loop.LoopSettings.__dataclass_fields__)
+    from ups.models.operators import network_of
+
+    section = OPERATORS[kind](kind=kind, **({"width": 16} if "width" in OPERATORS[kind].model_fields else {}))
+    sizes = section.model_dump(exclude=set(OperatorSettings.model_fields))
+    ends = {"inputs": 4, "outputs": 4, "extra_scalars": 0}
+    network_of(sizes, {PROBLEM: LINE}, **ends)
+    with pytest.raises(TypeError, match="unknown"):
+        network_of(sizes | {"unknown": 1}, {PROBLEM: LINE}, **ends)
 
 
 def test_a_chain_holds_what_a_stage_needs_in_order():

@@ -5,11 +5,11 @@ import torch
 from command_line import TINY
 
 from ups.config import load_configuration
-from ups.config.data import GeneratedBurgers
 from ups.config.schema import Outside
 from ups.data.dataset import Dataset
 from ups.physics.generators import generator_of
 from ups.problems import PROBLEMS
+from ups.problems.equations.burgers1d import GeneratedBurgers
 from ups.stages.outside import SPLIT, outside_dataset
 
 CPU = torch.device("cpu")

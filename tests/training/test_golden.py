@@ -51,7 +51,7 @@ def stage(name: str) -> tuple[nn.Module, Objective]:
 
 def losses(name: str) -> list[float]:
     model, objective = stage(name)
-    optimizer = build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
+    optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), FixedBatches(8, 3))
     trace = []
     for step in range(STEPS):
@@ -61,7 +61,9 @@ def losses(name: str) -> list[float]:
             state.source.batch(step),
             torch_generator(0, name, "noise", step, 0),
             alone(),
-            learning_rate=learning_rate(step, steps=STEPS, warmup=3, peak=1e-3, final=1e-5),
+            learning_rate=learning_rate(
+                step, steps=STEPS, warmup=3, peak=1e-3, final=1e-5, schedule={"kind": "cosine"}
+            ),
             gradient_clip=1.0,
             autocast=False,
         )

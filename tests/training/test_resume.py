@@ -32,6 +32,8 @@ from tiny import (
 )
 from torch import Tensor, nn
 
+from ups.config.optimizers.muon import Muon
+from ups.config.schema import Training
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
 from ups.errors import IntegrityError, Interrupted, NotFiniteError, PreflightError, ProcessKilled
@@ -40,33 +42,30 @@ from ups.objectives import Objective
 from ups.objectives.autoencoder import Reconstruction, reconstruction_errors
 from ups.objectives.diffusion import ResidualDenoising
 from ups.objectives.operator import RolloutError
-from ups.optim.muon import hidden_matrices
+from ups.optim.optimizers.muon import hidden_matrices
 from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import read_records
-from ups.training.loop import LoopSettings, Validation, train
+from ups.training.loop import Validation, train
 from ups.training.step import BatchSource, TrainingState
 
 STEPS = 8
-SETTINGS = LoopSettings(
-    stage="autoencoder",
-    seed=5,
+SETTINGS = Training(
+    batch_size=8,
     steps=STEPS,
     learning_rate=1e-2,
     final_learning_rate=1e-4,
     warmup_steps=2,
     weight_decay=1e-2,
     betas=(0.9, 0.95),
-    optimizer={},
     gradient_clip=1.0,
     ema_decay=0.99,
     checkpoint_every=3,
     log_every=2,
     validate_every=4,
-    threads=1,
-    bf16=False,
 )
+RUN = {"stage": "autoencoder", "seed": 5, "threads": 1, "bf16": False}
 HYBRID = {"kind": "hybrid", "width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2}
 TIMINGS = {"seconds_per_step", "data_wait_fraction"}
 
@@ -160,8 +159,9 @@ def run_training(
     ranks: Ranks,
     *,
     kind: str = "autoencoder",
-    settings: LoopSettings = SETTINGS,
+    settings: Training = SETTINGS,
     seed: int = 5,
+    threads: int = 1,
     **fate: int,
 ) -> tuple[dict[str, Tensor], Source]:
     """Train in `work`; all tensors of the final state, and the source with the steps that were taken."""
@@ -183,11 +183,12 @@ def run_training(
                 pushforward_steps=1,
                 state_noise=0.1,
             )
-            settings = replace(settings, optimizer={"matrix_learning_rate": 0.02, "momentum": 0.9})
+            settings = settings.model_copy(update={"optimizer": Muon(kind="muon", momentum=0.9)})
         case _:
             model = fresh("autoencoder", shapes=shapes)
     source = Source(kind, ranks, seed, **fate)
-    state = train(model, objective, source, validation_of(kind, ranks, objective), settings, ranks, work)
+    validation = validation_of(kind, ranks, objective)
+    state = train(model, objective, source, validation, settings, ranks, work, **(RUN | {"threads": threads}))
     return everything(state), source
 
 
@@ -233,7 +234,7 @@ def test_killed_at_any_step_it_ends_the_same(tmp_path, kind):
 
 
 def test_killed_at_every_step_it_ends_the_same(tmp_path):
-    settings = replace(SETTINGS, checkpoint_every=1)
+    settings = SETTINGS.model_copy(update={"checkpoint_every": 1})
     reference, _ = run_training(tmp_path / "reference", alone(), settings=settings)
     for step in range(1, STEPS):
         with pytest.raises(Killed):
@@ -302,7 +303,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, how, c
 
 
 def test_damaged_checkpoints_never_push_out_the_intact_one(tmp_path):
-    settings = replace(SETTINGS, checkpoint_every=2)
+    settings = SETTINGS.model_copy(update={"checkpoint_every": 2})
     with pytest.raises(Killed):
         run_training(tmp_path, alone(), settings=settings, die_at=3)
     kept = checkpoints(tmp_path)[0].read_bytes(), checkpoints(tmp_path)[0]
@@ -342,7 +343,7 @@ def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
     with pytest.raises(Killed):
         run_training(tmp_path, alone(), die_at=4)
     with pytest.raises(PreflightError, match=r"(?s)threads 1, this run has 2.*fix: run with threads 1"):
-        run_training(tmp_path, alone(), settings=replace(SETTINGS, threads=2))
+        run_training(tmp_path, alone(), threads=2)
     with pytest.raises(PreflightError, match=r"(?s)world 1, this run has 3.*fix: run with world 1"):
         run_training(tmp_path, replace(alone(), world=3))
 
@@ -364,7 +365,7 @@ def test_a_checkpoint_of_other_problems_is_refused(tmp_path):
 # --- several problems -----------------------------------------------------------------------------
 
 # No two of these fall on the same steps: what a record or a validation sums up began before the checkpoint.
-LONGER = replace(SETTINGS, steps=22, validate_every=5, checkpoint_every=4, log_every=3)
+LONGER = SETTINGS.model_copy(update={"steps": 22, "validate_every": 5, "checkpoint_every": 4, "log_every": 3})
 
 
 @pytest.mark.parametrize("step", [4, 6, 8, 9, 13, 17, 20, 21])
@@ -439,7 +440,7 @@ def test_an_error_that_is_not_finite_stops_a_training_whose_weights_follow_it(tm
     objective = Reconstruction(normalisations(MIX))
     model, checked = fresh("autoencoder", shapes=MIX), validation_of("mix", alone(), objective)
     with pytest.raises(NotFiniteError, match="validation error of square is nan at step 4"):
-        train(model, objective, source, checked, SETTINGS, alone(), tmp_path)
+        train(model, objective, source, checked, SETTINGS, alone(), tmp_path, **RUN)
     assert [path.name[:13] for path in checkpoints(tmp_path)] == ["step-00000003"]
 
 
@@ -493,9 +494,12 @@ def validated_with_peers(ranks: Ranks) -> list[dict[str, Any]]:
             objective,
             Telling("mix", ranks, 5),
             validation_of("mix", ranks, objective),
-            replace(SETTINGS, steps=1, warmup_steps=0, learning_rate=1e-30, final_learning_rate=0.0),
+            SETTINGS.model_copy(
+                update={"steps": 1, "warmup_steps": 0, "learning_rate": 1e-30, "final_learning_rate": 0.0}
+            ),
             ranks,
             Path(work),
+            **RUN,
         )
     return told
 

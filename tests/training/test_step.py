@@ -129,7 +129,7 @@ def test_what_is_not_finite_stops_before_any_weight_has_changed(kind):
     model = build("operator")
     state = TrainingState(
         model,
-        build_optimizer(model, learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
+        build_optimizer(model, kind="adamw", learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
         ExponentialMovingAverage(model, 0.9),
         FixedBatches(2),
         step=7,
@@ -182,7 +182,9 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
             "operator": RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=2),
             "diffusion": ResidualDenoising(centre=1.0, std_log_sigma=1.2),
         }[kind]
-        optimizer = build_optimizer(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+        optimizer = build_optimizer(
+            model, kind="adamw", learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0
+        )
         state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
         traces[autocast] = torch.stack(
             [

@@ -5,8 +5,8 @@ sums of its inputs
 
 Code is taken over the abstract syntax trees, without docstrings and comments, of the `ups` modules in the static
 import closure of the stage, and the versions of the libraries that they import and that make the numbers. Left out of
-the closure are `ups.config`, `ups.artifacts` and `ups.errors`: they decide how a run is asked for and where bytes lie,
-not what they are; the values of all settings are in the derivation anyway.
+the closure are `_OUTSIDE`: they decide how a run is asked for and where bytes lie, not what they are; the values of
+all settings are in the derivation anyway.
 """
 
 import ast
@@ -25,7 +25,14 @@ Code = dict[str, dict[str, str]]
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARIES = {"torch": 3, "numpy": 3, "zarr": 2}
 """Parts of their versions that count: a patch release of zarr writes the same arrays."""
-_OUTSIDE = ("ups.config", "ups.artifacts", "ups.errors")
+_OUTSIDE = (
+    "ups.config",
+    "ups.artifacts",
+    "ups.errors",
+    "ups.kinds",
+    "ups.section",
+    "ups.problems.generated",
+)
 _SUM = 16  # hexadecimal digits: enough to tell versions of a module apart
 
 

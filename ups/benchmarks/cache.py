@@ -303,7 +303,7 @@ def _waiting(
         "average": {},
     }
     model = build_model(description)
-    optimizer = build_optimizer(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
+    optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), source)
     objective = RolloutError(codec, {_PROBLEM: problem.evolution()}, rollout_steps=2)
     waited, taken = [], []

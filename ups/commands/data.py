@@ -178,7 +178,8 @@ def _generate(options: argparse.Namespace) -> None:
         # Splits belong to a run, not to a file; the section has them, and this command has no use for them.
         "trajectories": {"train": options.rows, "validation": 1, "test": 1},
     }
-    settings |= _DEFAULTS[options.equation]
+    # As PDEBench's files, so that only the parameter is asked for.
+    settings |= PROBLEMS[options.equation].file_sizes
     for assignment in options.assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
@@ -303,7 +304,7 @@ def _readable(record: dict[str, Any]) -> str:
 
 
 def _problem_record(name: str) -> dict[str, Any]:
-    problem = PROBLEMS[name]  # pyright: ignore[reportArgumentType]  its keys are checked above
+    problem = PROBLEMS[name]
     fields = {"fields": problem.fields, "conserved_fields": problem.conserved_fields}
     return {
         "problem": problem.name,
@@ -372,12 +373,3 @@ def _range(text: str) -> tuple[int, int]:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-# As PDEBench's files, so that `ups data generate EQUATION FILE` needs the parameter only.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "burgers1d": {"resolution": 1024, "frames": 201, "frame_interval": 0.01},
-    "advection1d": {"resolution": 1024, "frames": 201, "frame_interval": 0.01},
-    "darcy2d": {"resolution": 128},
-    "compressible1d": {"resolution": 1024, "frames": 101, "frame_interval": 0.01},
-}

@@ -2,17 +2,17 @@
 
 import difflib
 import math
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from ups.config.section import Count, Integer, Name, Positive, Real, Section, Seed
-from ups.problems import PROBLEMS, Boundary, Problem, ProblemName, Variables
+from ups.kinds import sections_of
+from ups.problems import PROBLEMS, Boundary, Problem, Variables
+from ups.problems.generated import MAP_FRAMES, EquationData, ProblemData, Splits
 from ups.problems.published import DARUS, PUBLISHED, TEST_ROWS, PublishedFile
+from ups.section import Count, Integer, Name, Positive, Section, Seed
 
 Sampling = Literal["balanced", "proportional", "difficulty_weighted"]
-
-_MAP_FRAMES = 2  # a map goes through the chain as two frames: the given fields, and all of them
 
 
 def _no_nul(value: str) -> str:
@@ -21,176 +21,14 @@ def _no_nul(value: str) -> str:
     return value
 
 
+GENERATED = sections_of("ups.problems.equations")
+if TYPE_CHECKING:
+    EvolutionName = MapName = str
+else:
+    EvolutionName = Literal[tuple(name for name, problem in PROBLEMS.items() if not problem.is_map)]
+    MapName = Literal[tuple(name for name, problem in PROBLEMS.items() if problem.is_map)]
+
 Path = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
-
-
-class Splits(Section):
-    """Number of trajectories per split. Splits are by trajectory and disjoint."""
-
-    train: Count
-    validation: Count
-    test: Count
-
-    @property
-    def total(self) -> int:
-        return self.train + self.validation + self.test
-
-
-class ProblemData(Section):
-    """Base of the data of one problem: what every source knows, or does not know before it is read."""
-
-    @property
-    def problem(self) -> Problem:
-        """The declaration of its equation."""
-        raise NotImplementedError
-
-    @property
-    def counts(self) -> Splits:
-        """Trajectories per split."""
-        raise NotImplementedError
-
-    @property
-    def kept_grid(self) -> tuple[int, ...] | None:
-        """Grid points kept per space axis; None where only a file knows."""
-        raise NotImplementedError
-
-    @property
-    def stored_grid(self) -> tuple[int, ...] | None:
-        """Grid points per space axis in the artifact, whose readers stride."""
-        raise NotImplementedError
-
-    @property
-    def stride(self) -> int:
-        """Of the stored points, every which one is kept, per space axis."""
-        return getattr(self, "space_stride")  # noqa: B009  every source from a file declares it
-
-    @property
-    def kept_frames(self) -> int | None:
-        """Frames kept per trajectory; None where only a file knows."""
-        raise NotImplementedError
-
-    @property
-    def source_modules(self) -> tuple[str, ...]:
-        """Modules that make the trajectories: the one with `make`, and those that it finds by name."""
-        raise NotImplementedError
-
-    @property
-    def channels(self) -> int:
-        """Fields of the state."""
-        return len(self.problem.fields)
-
-    @property
-    def usual_boundary(self) -> Boundary:
-        """The boundary as far as the configuration knows it: a file may say another."""
-        return getattr(self, "boundary", None) or self.problem.boundaries[0]
-
-    def used_variables(self) -> Variables:
-        """Which variables the models see."""
-        return getattr(self, "variables", "primitive")
-
-
-class EquationData(ProblemData):
-    """Base of the sources that name their equation and the number of trajectories."""
-
-    trajectories: Splits
-
-    @property
-    def problem(self) -> Problem:
-        return PROBLEMS[getattr(self, "equation")]  # noqa: B009  every subclass declares it
-
-    @property
-    def counts(self) -> Splits:
-        return self.trajectories
-
-
-class Generated(EquationData):
-    """Solve on this machine. A trajectory is a function of `seed` and its number."""
-
-    source: Literal["generated"]
-    resolution: Count = Field(ge=8, description="grid points kept per space axis")
-    solver_resolution: Count = Field(ge=8, description="grid cells of the solver per space axis")
-    seed: Seed = Field(default=0, description="seed of the initial states")
-
-    @model_validator(mode="after")
-    def _solver_grid_is_a_multiple(self) -> Self:
-        if self.solver_resolution % self.resolution:
-            raise ValueError(
-                f"solver_resolution {self.solver_resolution} must be a multiple of resolution "
-                f"{self.resolution}: the fields are the solver's, strided"
-            )
-        return self
-
-    @property
-    def source_modules(self) -> tuple[str, ...]:
-        return "ups.stages.generation", self.generator
-
-    @property
-    def generator(self) -> str:
-        """Module that solves these trajectories, see `ups.physics.generators`."""
-        return f"ups.physics.generators.{self.problem.name}"
-
-    @property
-    def kept_grid(self) -> tuple[int, ...]:
-        return (self.resolution,) * len(self.problem.axes)
-
-    @property
-    def stored_grid(self) -> tuple[int, ...]:
-        return (self.solver_resolution,) * len(self.problem.axes)
-
-    @property
-    def stride(self) -> int:
-        return self.solver_resolution // self.resolution
-
-    @property
-    def kept_frames(self) -> int:
-        return getattr(self, "frames", _MAP_FRAMES)
-
-
-class FromSinusoids(Generated):
-    """Base of the problems that begin with PDEBench's sums of sines."""
-
-    amplitude: Positive = Field(default=1.0, description="factor on PDEBench's initial states")
-    offset: Real = Field(default=0.0, ge=-1e6, le=1e6, description="added to them")
-
-
-class GeneratedBurgers(FromSinusoids):
-    """1D Burgers: PDEBench's equation, scheme and distribution of initial states."""
-
-    equation: Literal["burgers1d"] = "burgers1d"
-    nu: Positive = Field(description="PDEBench's nu; the viscosity is nu / pi")
-    frames: Count = Field(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
-
-
-class GeneratedAdvection(FromSinusoids):
-    """1D advection: PDEBench's distribution of initial states."""
-
-    equation: Literal["advection1d"]
-    beta: Positive = Field(description="speed")
-    scheme: Literal["exact", "pdebench"] = Field(
-        default="exact",
-        description="exact: the initial state, shifted; pdebench: its upwind scheme, numerical diffusion included",
-    )
-    frames: Count = Field(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
-
-
-class GeneratedDarcy(Generated):
-    """2D Darcy flow: PDEBench's distribution of coefficients, its stored frame of the relaxation."""
-
-    equation: Literal["darcy2d"]
-    beta: Positive = Field(description="constant force")
-
-
-class GeneratedCompressible(Generated):
-    """1D compressible flow. The distribution of initial states is our own: PDEBench's is not documented."""
-
-    equation: Literal["compressible1d"]
-    eta: Positive = Field(description="shear and bulk viscosity over density (zeta = eta, as in PDEBench)")
-    boundary: Literal["periodic", "outflow"] = "periodic"
-    frames: Count = Field(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
-    variables: Variables = Field(default="primitive", description="what the models see")
 
 
 class DataFile(EquationData):
@@ -228,13 +66,13 @@ class DataFile(EquationData):
 
     @property
     def kept_frames(self) -> int | None:
-        return _MAP_FRAMES if self.problem.is_map else getattr(self, "frames")  # noqa: B009
+        return MAP_FRAMES if self.problem.is_map else getattr(self, "frames")  # noqa: B009
 
 
 class EvolutionFile(DataFile):
     """A file of trajectories."""
 
-    equation: Literal["burgers1d", "advection1d", "compressible1d"] = "burgers1d"
+    equation: EvolutionName = "burgers1d"
     time_stride: Count = Field(default=5, description="keep every n-th frame")
     frames: Count | None = Field(default=None, ge=2, description="frames kept after striding; null: all")
     boundary: Boundary | None = Field(
@@ -256,7 +94,7 @@ class EvolutionFile(DataFile):
 class MapFile(DataFile):
     """A file of a map's inputs and outputs."""
 
-    equation: Literal["darcy2d"]
+    equation: MapName
 
 
 class Rows(Section):
@@ -407,7 +245,7 @@ class PublishedData(ProblemData):
     @property
     def kept_frames(self) -> int:
         if self.problem.is_map:
-            return _MAP_FRAMES
+            return MAP_FRAMES
         return self.frames or (self.published.frames - 1) // self.time_stride + 1
 
 
@@ -419,12 +257,12 @@ def _require_variables(problem: Problem, variables: Variables) -> None:
 def _tag(value: Any) -> str | None:
     """`source` and `equation` together name the section; an absent equation is Burgers."""
     read = value.get if isinstance(value, dict) else lambda key, default=None: getattr(value, key, default)
-    source, equation = read("source"), read("equation", "burgers1d")
+    source, equation = read("source"), str(read("equation", "burgers1d"))
     match source:
-        case "generated" if equation in _GENERATED:
+        case "generated" if equation in GENERATED:
             return f"generated {equation}"
         case "file":
-            return "file darcy2d" if equation == "darcy2d" else "file"
+            return "file of a map" if equation in PROBLEMS and PROBLEMS[equation].is_map else "file"
         case "pdebench":
             return "pdebench"
         case _:
@@ -436,18 +274,19 @@ def _one_or_mix(value: Any) -> str:
     return "mix" if source == "mix" else "one"
 
 
-_GENERATED = get_args(ProblemName)
-
-OneProblem = Annotated[
-    Annotated[GeneratedBurgers, Tag("generated burgers1d")]
-    | Annotated[GeneratedAdvection, Tag("generated advection1d")]
-    | Annotated[GeneratedDarcy, Tag("generated darcy2d")]
-    | Annotated[GeneratedCompressible, Tag("generated compressible1d")]
-    | Annotated[EvolutionFile, Tag("file")]
-    | Annotated[MapFile, Tag("file darcy2d")]
-    | Annotated[PublishedData, Tag("pdebench")],
-    Discriminator(_tag),
-]
+_OF_ONE: dict[str, type[Section]] = {
+    **{f"generated {equation}": section for equation, section in GENERATED.items()},
+    "file": EvolutionFile,
+    "file of a map": MapFile,
+    "pdebench": PublishedData,
+}
+if TYPE_CHECKING:
+    OneProblem = ProblemData  # a union of what is found has no type that a checker knows
+else:
+    OneProblem = Annotated[
+        Union[tuple(Annotated[section, Tag(tag)] for tag, section in _OF_ONE.items())],  # noqa: UP007  as many as there are
+        Discriminator(_tag),
+    ]
 
 
 class Mix(Section):
@@ -466,14 +305,5 @@ class Mix(Section):
 
 Data = Annotated[Annotated[OneProblem, Tag("one")] | Annotated[Mix, Tag("mix")], Discriminator(_one_or_mix)]
 
-TAGGED: dict[str, type[Section]] = {
-    "generated burgers1d": GeneratedBurgers,
-    "generated advection1d": GeneratedAdvection,
-    "generated darcy2d": GeneratedDarcy,
-    "generated compressible1d": GeneratedCompressible,
-    "file": EvolutionFile,
-    "file darcy2d": MapFile,
-    "pdebench": PublishedData,
-    "mix": Mix,
-}
+TAGGED = _OF_ONE | {"mix": Mix}
 """The section behind each tag, for messages: validation errors name the tags that they passed."""

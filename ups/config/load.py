@@ -10,17 +10,19 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ups.config.data import TAGGED, DataFile, Mix, ProblemData
+from ups.config.data import TAGGED, DataFile, Mix
 from ups.config.numbers import parse_yaml
 from ups.config.schema import (
     ONE_FOR_ALL,
     OPERATORS,
     OPTIMIZERS,
     PER_PROBLEM,
+    SCHEDULES,
     Configuration,
 )
 from ups.errors import ConfigurationError
 from ups.problems import PROBLEMS
+from ups.problems.generated import ProblemData
 
 _START = "start from a file in configs/"
 _SOURCES = ("generated", "file", "pdebench", "mix")
@@ -243,7 +245,7 @@ def _kinds(location: list[str]) -> Mapping[str, type[BaseModel]]:
     """The sections that a key chooses from by its `kind`; none if it does not."""
     if location == ["model", "operator"]:
         return OPERATORS
-    return OPTIMIZERS if location[-1] == "optimizer" else {}
+    return {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}.get(location[-1], {})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -4,12 +4,26 @@ All models are frozen and forbid unknown keys. Which keys count for the digest o
 here but written down once, in `ups.pipeline.graph`.
 """
 
-from typing import Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ups.config.data import Data, FromSinusoids, Mix, ProblemData, Sampling
-from ups.config.section import (
+from ups.config.data import Data, Mix, Sampling
+from ups.config.networks import (
+    ONE_FOR_ALL,
+    PER_PROBLEM,
+    Correction,
+    LinearPath,
+    OperatorSettings,
+    one_or_several,
+)
+from ups.config.operators.convolution import ConvolutionOperator
+from ups.config.optimizers.adamw import AdamW
+from ups.config.schedules.cosine import Cosine
+from ups.kinds import choice_of, kind_of, sections_of, some_of
+from ups.problems import Symmetry
+from ups.problems.generated import FromSinusoids, ProblemData
+from ups.section import (
     Count,
     Decay,
     Integer,
@@ -22,7 +36,6 @@ from ups.config.section import (
     Seed,
     Share,
 )
-from ups.problems import Symmetry
 
 STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
 StageName = Literal[
@@ -33,189 +46,11 @@ DATA = "data"
 TRAINING_STAGES = ("autoencoder", "operator", "diffusion", "consistency")
 
 
-class Transformer(Section):
-    """Size of one transformer."""
-
-    width: Count = 64
-    depth: Count = 2
-    heads: Count = 4
-    ratio: Count = Field(default=2, description="hidden width of the MLP over `width`")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        require_heads(self.width, self.heads)
-        return self
-
-
-def require_heads(width: int, heads: int) -> None:
-    """Attention heads share the width evenly, in pairs of channels."""
-    if width % heads:
-        raise ValueError(f"heads {heads} do not divide width {width}: choose width = heads * an even number")
-    if (width // heads) % 2:
-        raise ValueError(
-            f"width / heads = {width // heads} is odd, and rotary positions turn pairs of "
-            "channels: choose width = heads * an even number"
-        )
-
-
-class Correction(Transformer):
-    """The transformer's part of the encoder or decoder, added to its linear map; zero at first."""
-
-    depth: Integer = Field(default=0, ge=0, le=1000, description="blocks; 0: the linear map alone")
-
-
-ONE_FOR_ALL, PER_PROBLEM = "one for all", "one per problem"
-"""Tags of the ways to write what may differ between problems; validation errors name the tags they passed."""
-
-
-def _one_or_several(value: object) -> str:
-    return PER_PROBLEM if isinstance(value, dict) else ONE_FOR_ALL
-
-
-LinearPath = Literal["none", "trained", "frozen", "alone"]
-
-
-class OperatorSettings(Section):
-    """What every operator has beside its network."""
-
-    linear_path: Annotated[
-        Annotated[LinearPath, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, LinearPath], Tag(PER_PROBLEM)],
-        Discriminator(_one_or_several),
-    ] = Field(
-        default="none",
-        description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
-        "trained on with it, or frozen; alone: without the network. One word, or one per problem of a mix",
-    )
-    conserve: bool | Literal["fluxes"] = Field(
-        default=True,
-        description="increments leave the mean of conserved fields as it is, or are differences of fluxes between "
-        "neighbouring points; both need a linear decoder",
-    )
-
-
-class TransformerOperator(Transformer, OperatorSettings):
-    """Transformer blocks on all tokens."""
-
-    kind: Literal["transformer"]
-    depth: Count = 4
-
-
-class ConvolutionOperator(OperatorSettings):
-    """Dilated residual convolution."""
-
-    kind: Literal["convolution"] = "convolution"
-    width: Count = 96
-    dilations: tuple[Count, ...] = Field(
-        default=(1, 2, 4, 2, 1, 1, 2, 4, 2, 1),
-        min_length=1,
-        description="of each residual convolution, in tokens",
-    )
-    modulated: bool = Field(
-        default=False,
-        description="every convolution is told the dimensionless numbers, and not the first alone: what lets one model "
-        "tell several viscosities apart",
-    )
-
-
-class UNetOperator(Transformer, OperatorSettings):
-    """Transformer blocks on tokens that are halved and doubled again."""
-
-    kind: Literal["pdet_unet"]
-    depth: Count = Field(default=1, description="blocks per level, on the way down and on the way up")
-    levels: Count = Field(default=2, le=16, description="how often tokens are halved")
-
-
-class HybridOperator(OperatorSettings):
-    """A convolution and a transformer block in turn."""
-
-    kind: Literal["hybrid"]
-    width: Count = 64
-    dilations: tuple[Count, ...] = Field(
-        default=(1, 2, 4, 1), min_length=1, description="of the convolution of each block, in tokens"
-    )
-    heads: Count = 4
-    ratio: Count = Field(default=2, description="hidden width of the MLP over `width`")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        require_heads(self.width, self.heads)
-        return self
-
-
-class FourierOperator(OperatorSettings):
-    """Fourier neural operator."""
-
-    kind: Literal["fno"]
-    width: Count = 64
-    depth: Count = Field(default=4, description="layers")
-    modes: Count = Field(
-        default=32,
-        multiple_of=2,
-        description="wave numbers per axis that are mixed, the negative ones counted",
-    )
-    padding: Integer = Field(
-        default=8, ge=0, le=1024, description="tokens of zeros beyond the end of an axis with walls"
-    )
-
-
-class FactorizedFourierOperator(OperatorSettings):
-    """Fourier operator along each axis by itself."""
-
-    kind: Literal["ffno"]
-    width: Count = 64
-    depth: Count = Field(default=4, description="layers")
-    modes: Count = Field(
-        default=16,
-        multiple_of=2,
-        description="per axis: wave numbers that are mixed, the negative ones counted; between walls half waves",
-    )
-
-
-class ConvolutionalUNetOperator(OperatorSettings):
-    """Residual convolutions on tokens that are halved and doubled again."""
-
-    kind: Literal["unet"]
-    width: Count = Field(default=32, description="on the finest level; twice as wide on every coarser one")
-    depth: Count = Field(
-        default=1, description="residual blocks per level, on the way down and on the way up"
-    )
-    levels: Count = Field(default=3, le=16, description="how often tokens are halved")
-
-
-class LinearOperator(OperatorSettings):
-    """The linear path alone: nothing is trained unless the path is."""
-
-    kind: Literal["linear"]
-    linear_path: Literal["frozen", "trained"] = "frozen"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-
-def _operator_kind(value: object) -> str:
-    read = value.get if isinstance(value, dict) else lambda key, default: getattr(value, key, default)
-    return str(read("kind", "convolution"))
-
-
-Operator = Annotated[
-    Annotated[TransformerOperator, Tag("transformer")]
-    | Annotated[ConvolutionOperator, Tag("convolution")]
-    | Annotated[UNetOperator, Tag("pdet_unet")]
-    | Annotated[HybridOperator, Tag("hybrid")]
-    | Annotated[FourierOperator, Tag("fno")]
-    | Annotated[FactorizedFourierOperator, Tag("ffno")]
-    | Annotated[ConvolutionalUNetOperator, Tag("unet")]
-    | Annotated[LinearOperator, Tag("linear")],
-    Discriminator(_operator_kind),
-]
-
-OPERATORS: dict[str, type[OperatorSettings]] = {
-    "transformer": TransformerOperator,
-    "convolution": ConvolutionOperator,
-    "pdet_unet": UNetOperator,
-    "hybrid": HybridOperator,
-    "fno": FourierOperator,
-    "ffno": FactorizedFourierOperator,
-    "unet": ConvolutionalUNetOperator,
-    "linear": LinearOperator,
-}
+OPERATORS = sections_of("ups.config.operators")
+if TYPE_CHECKING:
+    Operator = OperatorSettings  # a union of what is found has no type that a checker knows
+else:
+    Operator = choice_of(OPERATORS, default="convolution")
 
 LARGEST_MATRIX = 4096
 """Rows that the linear path of a problem with walls may have: 64 MiB."""
@@ -282,7 +117,7 @@ class Latent(Section):
 
     tokens: Annotated[
         Annotated[Count, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, Count], Tag(PER_PROBLEM)],
-        Discriminator(_one_or_several),
+        Discriminator(one_or_several),
     ] = Field(
         description="tokens per space axis; must divide the resolution. One number, or one per problem of a mix"
     )
@@ -321,21 +156,15 @@ class Execution(Section):
     )
 
 
-class AdamW(Section):
-    """AdamW for all parameters."""
-
-    kind: Literal["adamw"] = "adamw"
-
-
-class Muon(Section):
-    """Muon for hidden matrices, AdamW for the rest."""
-
-    kind: Literal["muon"]
-    matrix_learning_rate: Positive = Field(default=0.02, description="peak rate of hidden matrices")
-    momentum: Decay = 0.95
-
-
-OPTIMIZERS: dict[str, type[Section]] = {"adamw": AdamW, "muon": Muon}
+OPTIMIZERS = sections_of("ups.config.optimizers")
+SCHEDULES = sections_of("ups.config.schedules")
+LOSS_TERMS = sections_of("ups.config.loss_terms")
+if TYPE_CHECKING:
+    Optimizer = Schedule = Section
+    LossTerms = Section
+else:
+    Optimizer, Schedule = choice_of(OPTIMIZERS), choice_of(SCHEDULES)
+    LossTerms = some_of("LossTerms", LOSS_TERMS)
 
 
 class Training(Section):
@@ -343,9 +172,10 @@ class Training(Section):
 
     steps: Count
     batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
-    optimizer: Annotated[AdamW | Muon, Discriminator("kind")] = AdamW()
+    optimizer: Optimizer = AdamW()
     learning_rate: Positive = 1e-3
-    final_learning_rate: NonNegative = Field(default=1e-5, description="end of the cosine schedule")
+    schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")
+    final_learning_rate: NonNegative = Field(default=1e-5, description="end of the schedule")
     warmup_steps: Integer = Field(default=50, ge=0, description="linear warm-up of the learning rate")
     weight_decay: NonNegative = 1e-4
     betas: tuple[Decay, Decay] = (0.9, 0.95)
@@ -431,6 +261,10 @@ class OperatorTraining(Training):
         default="physical",
         description="errors are relative to the norm of the physical field, mean included, or of the field in the "
         "models' frame",
+    )
+    loss_terms: LossTerms = Field(
+        default=LossTerms(),
+        description="what is added to the loss, each with its weight; none of them by default",
     )
     joint: JointTraining | None = Field(
         default=None, description="train encoder and decoder too, at the end; null: the codec stays as it is"
@@ -692,7 +526,7 @@ class Configuration(Section):
         halvings = getattr(self.model.operator, "levels", 0)
         if uses.shift == "average" and halvings:
             return (
-                f"model.symmetries.shift: average is over shifts within a token, and {self.model.operator.kind} commutes with "
+                f"model.symmetries.shift: average is over shifts within a token, and {kind_of(self.model.operator)} commutes with "
                 f"those by {2**halvings} tokens: write augment or off"
             )
         if uses.scaling == "exact" and equation.symmetries.scaled_by is None and corrected:

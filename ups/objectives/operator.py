@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
+from ups.losses.terms import loss_term
 from ups.models.codec import Codec
 from ups.models.frame import Frame
 from ups.objectives.evolution import Evolution, rollout
@@ -20,7 +21,7 @@ class RolloutError:
 
     The error is that of the decoded fields, and its norm the physical field's, mean included, whatever the frame
     of reference; `norm` "frame" takes that of the field in the frame, whose mean may be zero and which decays.
-    Targets are decoded too, unless `of_fields`: an operator is not asked for what its codec cannot say.
+    Further terms are of the same errors, each with its weight. Targets are decoded too, unless `of_fields`: an operator is not asked for what its codec cannot say.
 
     Windows are cached latents, or, where symmetries are drawn at random, fields that are turned and encoded here.
     Gradients flow through all counted steps.
@@ -36,9 +37,10 @@ class RolloutError:
         pushforward_steps: int = 0,
         state_noise: float = 0.0,
         norm: Literal["physical", "frame"] = "physical",
+        terms: Mapping[str, Mapping[str, Any]] | None = None,
         of_fields: bool = False,
     ) -> None:
-        """Arguments as in the configuration's training.operator.
+        """Arguments as in the configuration's training.operator; terms are its `loss_terms`.
 
         rollout_start: training step from which all rollout_steps are counted; before, one more at a time.
         of_fields: errors are to the fields themselves, and not to their decoded encoding.
@@ -46,7 +48,7 @@ class RolloutError:
         self.codec, self.problems = codec, dict(problems)
         self.rollout_steps, self.rollout_start = rollout_steps, rollout_start
         self.pushforward_steps, self.state_noise, self.norm = pushforward_steps, state_noise, norm
-        self.of_fields = of_fields
+        self.terms, self.of_fields = dict(terms or {}), of_fields
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if batch.fields is None:
@@ -72,13 +74,17 @@ class RolloutError:
             target = window.inside[:, counted]
         error = codec.inside(predicted.float()) - target
         scored = list(codec.shape.scored)
-        errors = relative_l2_by_frame(
-            (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
-        )
+        error, fields = (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
+        errors = relative_l2_by_frame(error, fields)
         terms = {"L_forward": errors[:, 0].mean()}
         if steps > 1:
             terms["L_rollout"] = errors[:, 1:].mean()
-        return Loss(errors.mean(), terms)
+        total = errors.mean()
+        for kind, settings in self.terms.items():
+            own = {key: value for key, value in settings.items() if key != "weight"}
+            terms[f"L_{kind}"] = loss_term(kind, error, fields, own)
+            total = total + settings["weight"] * terms[f"L_{kind}"]
+        return Loss(total, terms)
 
     def window(self, batch: Batch, generator: torch.Generator) -> "Window":
         """The batch in the models' frame; turned at random first, where symmetries augment."""

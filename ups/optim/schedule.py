@@ -1,14 +1,23 @@
 """Learning rate as a pure function of the step: nothing to save, nothing to restore."""
 
-import math
+from collections.abc import Mapping
+from typing import Any
+
+from ups.kinds import module_of
 
 
-def learning_rate(step: int, *, steps: int, warmup: int, peak: float, final: float) -> float:
-    """Linear warm-up to `peak`, then a half cosine to `final` (Loshchilov and Hutter 2017, eq. 5).
+def learning_rate(
+    step: int, *, steps: int, warmup: int, peak: float, final: float, schedule: Mapping[str, Any]
+) -> float:
+    """Linear warm-up to `peak`, then down to `final` in the shape of a schedule.
 
-    `step` counts from 0; the first step already moves (peak / warmup), the last is at `final`.
+    Args:
+        step: counts from 0; the first step already moves (peak / warmup), the last is at `final`.
+        schedule: {"kind": ..., and its settings}, see `ups.optim.schedules`.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - 1 - warmup)
-    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    settings = dict(schedule)
+    shape = module_of("ups.optim.schedules", settings.pop("kind")).shape
+    return final + (peak - final) * shape(progress, **settings)

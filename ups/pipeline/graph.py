@@ -7,8 +7,10 @@ from typing import Any
 
 from ups.artifacts.sums import content_of_file
 from ups.config import Configuration
-from ups.config.data import DataFile, FromSinusoids, Generated, ProblemData, PublishedData
+from ups.config.data import DataFile, PublishedData
 from ups.config.schema import StageName, SymmetryUse
+from ups.kinds import kind_of
+from ups.problems.generated import FromSinusoids, Generated, ProblemData
 
 SPLITS = ("train", "validation", "test")
 _LEARNT = ("train", "validation")
@@ -26,7 +28,7 @@ class Stage:
         splits: those that it reads of the trajectories.
         settings: the part of a configuration that counts, as plain data.
         parallel: whether it runs under torchrun.
-        found_by_name: modules that it imports by names that the configuration gives.
+        found_by_name: modules that it imports by names that the configuration gives, beside the equations.
     """
 
     name: StageName
@@ -38,7 +40,8 @@ class Stage:
 
     def modules(self, configuration: Configuration) -> tuple[str, ...]:
         """Whose code, with all that it imports, the result is a function of."""
-        return f"ups.stages.{self.name}", *sorted(set(self.found_by_name(configuration)))
+        equations = (data.declaration for data in configuration.problems.values())
+        return f"ups.stages.{self.name}", *sorted({*equations, *self.found_by_name(configuration)})
 
 
 def _download(configuration: Configuration, root: Path) -> dict[str, Any]:
@@ -69,6 +72,27 @@ def _generators_outside(configuration: Configuration) -> list[str]:
         return []
     data = configuration.problems.values()
     return [each.generator for each in data if isinstance(each, FromSinusoids)]
+
+
+def _operator(configuration: Configuration) -> list[str]:
+    """Of the network that a training trains, or loads."""
+    return [f"ups.models.operators.{kind_of(configuration.model.operator)}"]
+
+
+def _learning(stage: str) -> Callable[[Configuration], list[str]]:
+    """What one training learns by, in what network."""
+
+    def found(configuration: Configuration) -> list[str]:
+        training = getattr(configuration.training, stage)
+        terms = getattr(training, "loss_terms", None)
+        return [
+            f"ups.optim.optimizers.{kind_of(training.optimizer)}",
+            f"ups.optim.schedules.{kind_of(training.schedule)}",
+            *(f"ups.losses.terms.{kind}" for kind, chosen in terms or () if chosen is not None),
+            *(_operator(configuration) if stage != "autoencoder" else ()),
+        ]
+
+    return found
 
 
 def _source(data: ProblemData, configuration: Configuration, root: Path) -> dict[str, Any]:
@@ -106,6 +130,10 @@ def _machine(configuration: Configuration) -> dict[str, Any]:
 
 def _training(configuration: Configuration, stage: str, *networks: str) -> dict[str, Any]:
     training = getattr(configuration.training, stage).model_dump()
+    if "loss_terms" in training:  # those that are not chosen do not count: one more kind is no other training
+        training["loss_terms"] = {
+            kind: own for kind, own in training["loss_terms"].items() if own is not None
+        }
     not_learnt = _NOT_LEARNT
     if configuration.sampling == "difficulty_weighted":
         not_learnt = _NOT_LEARNT - {"validate_every"}  # the weights of the problems change at validations
@@ -151,6 +179,7 @@ GRAPH: dict[StageName, Stage] = {
             ("download",),
             lambda c, _: _codec(c),
             _LEARNT,
+            found_by_name=_learning("autoencoder"),
         ),
         Stage(
             "cache_encode",
@@ -175,18 +204,21 @@ GRAPH: dict[StageName, Stage] = {
                 }
             ),
             _LEARNT,
+            found_by_name=_learning("operator"),
         ),
         Stage(
             "diffusion",
             ("download", "cache_encode", "operator"),
             lambda c, _: _on_latents(c, "diffusion", "denoiser"),
             _LEARNT,
+            found_by_name=_learning("diffusion"),
         ),
         Stage(
             "consistency",
             ("download", "cache_encode", "operator", "diffusion"),
             lambda c, _: _on_latents(c, "consistency") | {"noise": c.training.diffusion.noise.model_dump()},
             _LEARNT,
+            found_by_name=_learning("consistency"),
         ),
         Stage(
             "evaluate",
@@ -194,7 +226,7 @@ GRAPH: dict[StageName, Stage] = {
             lambda c, _: {"evaluation": c.evaluation.model_dump()} | _machine(c),
             ("train", "test"),  # the train split's mean is a map's trivial forecast
             parallel=False,
-            found_by_name=_generators_outside,
+            found_by_name=lambda c: [*_operator(c), *_generators_outside(c)],
         ),
     )
 }

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
-from ups.config.data import ProblemData
 from ups.config.schema import DATA, StageName
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import GRAPH, SPLITS, chain_to, how_read
 from ups.pipeline.prediction import KeptShape, predicted_bytes
+from ups.problems.generated import ProblemData
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def derive_parts(configuration: Configuration, store: Store) -> dict[str, dict[s
             split: {
                 "stage": DATA,
                 "settings": settings[name]["source"] | settings[name]["splits"][split] | {"split": split},
-                "code": code_identity(*data.source_modules),
+                "code": code_identity(data.declaration, *data.source_modules),
                 "inputs": {},
             }
             for split in SPLITS

@@ -5,19 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ups.config import Configuration
-from ups.config.data import Generated, ProblemData, PublishedData
-from ups.config.schema import (
-    LARGEST_MATRIX,
-    ConvolutionalUNetOperator,
-    ConvolutionOperator,
-    FactorizedFourierOperator,
-    FourierOperator,
-    HybridOperator,
-    Operator,
-    StageName,
-    Transformer,
-    UNetOperator,
-)
+from ups.config.data import PublishedData
+from ups.config.networks import Body, OperatorSettings, block_weights
+from ups.config.schema import LARGEST_MATRIX, StageName
+from ups.problems.generated import Generated, ProblemData
 
 _CHECKPOINTS = 3  # two are kept, and the next is written before the oldest goes
 _COPIES = 4  # in a checkpoint: weights, their average, and Adam's two moments
@@ -154,54 +145,19 @@ def _autoencoder(configuration: Configuration, shapes: Mapping[str, KeptShape]) 
         total += 2 * patch * dim
         # Maps from and to the patch; what is known, and where the walls are, add a few rows.
         total += sum((patch + 8) * part.width for part in corrections if part.depth)
-    return total + sum(_blocks(part) + dim * part.width for part in corrections if part.depth)
+    return total + sum(block_weights(part) + dim * part.width for part in corrections if part.depth)
 
 
-def _network(configuration: Configuration, network: Operator) -> int:
+def _network(configuration: Configuration, network: OperatorSettings) -> int:
     """Weights of a network on latents, at most a third above their number: matrices between hidden channels, maps
     in and out, and an embedding of scalars per equation."""
-    axes = {len(data.problem.axes) for data in configuration.problems.values()}
+    bodies = {
+        Body(len(data.problem.axes), data.usual_boundary == "periodic")
+        for data in configuration.problems.values()
+    }
     dim, width = configuration.model.latent.dim, getattr(network, "width", 0)
-    match network:
-        case ConvolutionOperator():
-            hidden = len(network.dilations) * sum(3**n + 2 * network.modulated for n in axes) * width**2
-        case HybridOperator():
-            blocks = len(network.dilations)
-            hidden = blocks * sum(3**n for n in axes) * width**2
-            hidden += _blocks(
-                Transformer(width=width, depth=blocks, heads=network.heads, ratio=network.ratio)
-            )
-            hidden += blocks * 6 * width**2
-        case FourierOperator():
-            kept = sum(network.modes ** (n - 1) * (network.modes // 2 + 1) for n in axes)
-            hidden = len(axes) * 2 * network.depth * width**2 + 2 * kept * network.depth * width**2
-            hidden += 4 * width**2 + 2 * dim * width  # maps in and out have a hidden layer of 2 * width
-        case FactorizedFourierOperator():
-            bodies = {
-                (len(data.problem.axes), data.usual_boundary == "periodic")
-                for data in configuration.problems.values()
-            }
-            matrices = sum(2 + n * (network.modes + 2 * periodic) for n, periodic in bodies)
-            hidden = network.depth * matrices * width**2
-            hidden += 4 * width**2 + 2 * dim * width  # as above
-        case ConvolutionalUNetOperator():
-            hidden = 0
-            for level in range(network.levels + 1):
-                wide = (width * 2**level) ** 2
-                times = 1 if level == network.levels else 2
-                hidden += sum(2 * 3**n * network.depth * times * wide for n in axes)
-                if level < network.levels:
-                    hidden += sum((4 * 2**n + 2) * wide for n in axes)
-        case UNetOperator():
-            levels = 2 * network.levels + 1
-            hidden = levels * (_blocks(network) + network.depth * 6 * width**2)
-            hidden += 2 * network.levels * sum(2**n for n in axes) * width**2
-        case Transformer():
-            hidden = _blocks(network) + network.depth * 6 * width**2
-        case _:
-            hidden = 0
     embeddings = len(configuration.problems) * (width**2 + 40 * width)
-    return hidden + 2 * dim * width + embeddings
+    return network.hidden_weights(bodies, dim) + 2 * dim * width + embeddings
 
 
 def _denoiser(configuration: Configuration, shapes: Mapping[str, KeptShape]) -> int:
@@ -242,8 +198,3 @@ def _linear_paths(configuration: Configuration, shapes: Mapping[str, KeptShape])
         copies = 2 if configuration.linear_path(name) == "trained" else 1
         total += copies * ((count * dim) ** 2 if walled else count * dim**2)
     return total
-
-
-def _blocks(size: Transformer) -> int:
-    """Four projections of attention, two of the MLP, norms and biases."""
-    return size.depth * (size.width**2 * (4 + 2 * size.ratio) + size.width * (12 + size.ratio))

@@ -4,12 +4,13 @@ The lowest room of the library: the configuration checks against these facts, re
 write by them, `ups data` shows them.
 """
 
+from ups.kinds import kinds_of, module_of
 from ups.problems.problem import (
     AMPLITUDE,
     LENGTH,
-    PROBLEMS,
     TIME_STEP,
     Boundary,
+    ExpectedDistance,
     Field,
     Parameter,
     Problem,
@@ -26,6 +27,7 @@ __all__ = [
     "PROBLEMS",
     "TIME_STEP",
     "Boundary",
+    "ExpectedDistance",
     "Field",
     "Parameter",
     "Problem",
@@ -35,3 +37,8 @@ __all__ = [
     "Symmetry",
     "Variables",
 ]
+
+PROBLEMS: dict[ProblemName, Problem] = {
+    name: module_of("ups.problems.equations", name).PROBLEM for name in kinds_of("ups.problems.equations")
+}
+"""All equations, in alphabetical order."""

@@ -10,7 +10,7 @@ files whose headers have been seen, and None else.
 
 from dataclasses import dataclass
 
-from ups.problems.problem import PROBLEMS, Boundary, Problem, ProblemName
+from ups.problems import PROBLEMS, Boundary, Problem, ProblemName
 
 TEST_ROWS = 1000
 """PDEBench's test set: the first rows of every file. They never train."""

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ups.config.data import FromSinusoids
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
 from ups.evaluation.score import Scores, result_records
 from ups.inference.surrogate import Surrogate, load_surrogate
+from ups.problems.generated import FromSinusoids
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.stages.outside import SPLIT, outside_dataset

@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from ups.artifacts.files import canonical_json, file_sums
-from ups.config.data import Generated, OneProblem
+from ups.config.data import OneProblem
 from ups.errors import DataError
+from ups.problems.generated import Generated
 from ups.runtime.tool import serve
 from ups.stages.generation import generate_file
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from ups.artifacts.files import sync_file
-from ups.config.data import Generated
 from ups.data.layout import cell_centres
 from ups.data.pdebench_writer import TrajectoryWriter
 from ups.data.splits import TRAJECTORIES, generated_rows
 from ups.physics.generators import Generator, Rows, Solve, generator_of
+from ups.problems.generated import Generated
 from ups.runtime.request import Request
 
 log = logging.getLogger(__name__)

@@ -135,6 +135,7 @@ def rollout_error(
         pushforward_steps=settings.pushforward_steps,
         state_noise=settings.state_noise,
         norm=settings.norm,
+        terms=settings.loss_terms.model_dump(exclude_none=True),
         of_fields=of_fields,
     )
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from ups.config.data import FromSinusoids
 from ups.config.schema import Outside
 from ups.data.dataset import Dataset
 from ups.physics.generators import generator_of
+from ups.problems.generated import FromSinusoids
 
 SPLIT = "outside"
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ups.config.schema import Configuration, Training
+from ups.config.schema import Training
 from ups.models.build import MODEL_FILE, Description, build_model, save_model
 from ups.objectives import Objective
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import read_records
 from ups.runtime.request import Request
-from ups.training.loop import LoopSettings, Validation, train, validate_untrained
+from ups.training.loop import Validation, train, validate_untrained
 from ups.training.step import BatchSource
 
 log = logging.getLogger(__name__)
@@ -63,9 +63,13 @@ def train_and_publish(
             objective,
             source,
             validation,
-            loop_settings(settings, configuration, request.stage),
+            settings,
             ranks,
             request.work,
+            stage=request.stage,
+            seed=configuration.seed,
+            threads=configuration.execution.threads,
+            bf16=configuration.execution.precision == "bf16",
         )
         averaged = state.ema.applied_to(model)
     else:
@@ -85,19 +89,6 @@ def train_and_publish(
 def latent_description(kind: str, codec: Description) -> Description:
     """The part of a description that every model on the latents of a codec shares."""
     return {"kind": kind, **{name: codec[name] for name in ("problems", "latent_dim", "codec")}}
-
-
-def loop_settings(training: Training, configuration: Configuration, stage: str) -> LoopSettings:
-    """The loop's plain settings."""
-    shared = Training.model_fields.keys() - {"batch_size", "optimizer"}
-    return LoopSettings(
-        stage=stage,
-        seed=configuration.seed,
-        threads=configuration.execution.threads,
-        optimizer=training.optimizer.model_dump(exclude={"kind"}),
-        bf16=configuration.execution.precision == "bf16",
-        **{name: getattr(training, name) for name in shared},
-    )
 
 
 def _summary(model: nn.Module, request: Request) -> dict[str, Any]:

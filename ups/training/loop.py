@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ups.config.schema import Training
 from ups.errors import Interrupted
 from ups.objectives import Objective
 from ups.optim.build import build_optimizer
@@ -42,47 +43,30 @@ class Validation:
     errors: Callable[[nn.Module], Errors]
 
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """Plain settings of one training; units are steps unless said otherwise.
-
-    Attributes:
-        optimizer: further arguments of `build_optimizer`.
-    """
-
-    stage: str
-    seed: int
-    steps: int
-    learning_rate: float
-    final_learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    betas: tuple[float, float]
-    optimizer: dict[str, float]
-    gradient_clip: float
-    ema_decay: float
-    checkpoint_every: int
-    log_every: int
-    validate_every: int
-    threads: int
-    bf16: bool
-
-
 def train(
     model: nn.Module,
     objective: Objective,
     source: BatchSource,
     validation: Validation,
-    settings: LoopSettings,
+    settings: Training,
     ranks: Ranks,
     work: Path,
+    *,
+    stage: str,
+    seed: int,
+    threads: int,
+    bf16: bool,
 ) -> TrainingState:
     """Train to the last step, resuming from whatever `work/checkpoints` holds.
 
     Args:
         model: initialised by the caller from the seed, equal on all ranks.
         source: its mixture of problems follows the validation errors, which are the same on all ranks.
+        settings: of this training; its batch size is the source's business.
         work: directory of this training; records go to `work/output/logs/metrics.jsonl`.
+        seed: with the stage and the step, of the noise.
+        threads: of this process, by which a checkpoint may be resumed.
+        bf16: the forward pass computes in bfloat16 where that is enough.
 
     Returns:
         The final state; its `ema` holds the weights to publish.
@@ -96,16 +80,16 @@ def train(
         learning_rate=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
-        **settings.optimizer,
+        **settings.optimizer.model_dump(),
     )
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
-    layout = {"world": ranks.world, "threads": settings.threads}
+    layout = {"world": ranks.world, "threads": threads}
     load_checkpoint(work / "checkpoints", state, layout=layout)
     records = None
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)
         if state.step:
-            log.info("%s resumes at step %d of %d", settings.stage, state.step, settings.steps)
+            log.info("%s resumes at step %d of %d", stage, state.step, settings.steps)
     model.train()
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0
     while state.step < settings.steps:
@@ -113,15 +97,14 @@ def train(
         fetch_start = time.perf_counter()
         batch = source.batch(step).to(ranks.device)
         waited += time.perf_counter() - fetch_start
-        generator = torch_generator(
-            settings.seed, settings.stage, "noise", step, ranks.rank, device=ranks.device
-        )
+        generator = torch_generator(seed, stage, "noise", step, ranks.rank, device=ranks.device)
         rate = learning_rate(
             step,
             steps=settings.steps,
             warmup=settings.warmup_steps,
             peak=settings.learning_rate,
             final=settings.final_learning_rate,
+            schedule=settings.schedule.model_dump(),
         )
         logged = training_step(
             state,
@@ -131,7 +114,7 @@ def train(
             ranks,
             learning_rate=rate,
             gradient_clip=settings.gradient_clip,
-            autocast=settings.bf16,
+            autocast=bf16,
         )
         state.latest[batch.problem] = logged
         last = state.step == settings.steps
@@ -147,7 +130,7 @@ def train(
             records.append(record)
             log.info(
                 "%s %d/%d  loss %.4g  %.3f s/step  data wait %.1f %%",
-                settings.stage, state.step, settings.steps,
+                stage, state.step, settings.steps,
                 record["loss"], record["seconds_per_step"], 100 * record["data_wait_fraction"],
             )  # fmt: skip
             window_start, window_step, waited = time.perf_counter(), state.step, 0.0
@@ -158,7 +141,7 @@ def train(
                 errors = _validate(model, validation, ranks)
             source.reweigh(state.step, errors)
             if records:
-                _record(records, settings.stage, state.step, settings.steps, validation.metric, errors)
+                _record(records, stage, state.step, settings.steps, validation.metric, errors)
             window_start += time.perf_counter() - started
         stop = ranks.should_stop()
         if ranks.is_first and (last or stop or state.step % settings.checkpoint_every == 0):
@@ -169,7 +152,7 @@ def train(
             ranks.barrier()  # a rank that left would have the launcher end the others, and the first still writes
             raise Interrupted(
                 f"stopped by a signal at step {state.step} of {settings.steps}; a checkpoint is written",
-                where=settings.stage,
+                where=stage,
                 fix="the same command resumes at this step",
             )
     if records:

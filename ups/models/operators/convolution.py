@@ -10,12 +10,15 @@ with circular padding (forward and backward, 64 x 32 tokens of width 96), and it
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ups.models.operators.grid_network import GridNetwork
+from ups.models.shape import ProblemShape
 from ups.problems import Boundary
 
 
@@ -89,3 +92,23 @@ def _pad(x: Tensor, axis: int, width: int, boundary: Boundary) -> Tensor:
         case "dirichlet":
             before, after = torch.zeros_like(first), torch.zeros_like(last)
     return torch.cat([before, x, after], dim=axis)
+
+
+def network(
+    shapes: Mapping[str, ProblemShape],
+    *,
+    inputs: int,
+    outputs: int,
+    extra_scalars: int,
+    width: int,
+    **sizes: Any,
+) -> nn.Module:
+    """See `ups.models.operators`."""
+    return GridNetwork(
+        shapes,
+        lambda shape: ResidualConvolutions(len(shape.grid), width=width, **sizes),
+        inputs=inputs,
+        outputs=outputs,
+        extra_scalars=extra_scalars,
+        width=width,
+    )

@@ -9,12 +9,15 @@ that goes on evenly beyond a wall, or oddly, as its gradient does. (Zeros beyond
 16 x 16 tokens half as large again.)
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ups.models.operators.grid_network import GridNetwork
 from ups.models.shape import ProblemShape
 from ups.problems import Boundary
 
@@ -98,3 +101,27 @@ def _half_waves(points: int, modes: int, device: torch.device) -> tuple[Tensor, 
     number = torch.arange(modes, device=device)[:, None]
     cosines, sines = (torch.pi * number * place).cos(), (torch.pi * (number + 1) * place).sin()
     return F.normalize(cosines, dim=1), F.normalize(sines, dim=1)
+
+
+def network(
+    shapes: Mapping[str, ProblemShape],
+    *,
+    inputs: int,
+    outputs: int,
+    extra_scalars: int,
+    width: int,
+    **sizes: Any,
+) -> nn.Module:
+    """See `ups.models.operators`."""
+    return GridNetwork(
+        shapes,
+        lambda shape: FactorizedFourierLayers(
+            len(shape.grid), periodic=shape.boundary == "periodic", width=width, **sizes
+        ),
+        inputs=inputs,
+        outputs=outputs,
+        extra_scalars=extra_scalars,
+        width=width,
+        perceptrons=True,
+        shared=by_walls,
+    )

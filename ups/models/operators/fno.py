@@ -5,10 +5,15 @@ symmetry (tested equal to it, weight by weight). The package itself is no depend
 scipy to be imported, and its complex weights fit neither fused AdamW nor mixed precision. Here they are real pairs.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ups.models.operators.grid_network import GridNetwork
+from ups.models.shape import ProblemShape
 from ups.problems import Boundary
 
 
@@ -76,3 +81,24 @@ class FourierLayers(nn.Module):
         for block in self.blocks:
             y = block(y, last=block is self.blocks[-1])
         return y[(slice(None), *(slice(n) for n in tokens))].movedim(0, -2)
+
+
+def network(
+    shapes: Mapping[str, ProblemShape],
+    *,
+    inputs: int,
+    outputs: int,
+    extra_scalars: int,
+    width: int,
+    **sizes: Any,
+) -> nn.Module:
+    """See `ups.models.operators`."""
+    return GridNetwork(
+        shapes,
+        lambda shape: FourierLayers(len(shape.grid), width=width, **sizes),
+        inputs=inputs,
+        outputs=outputs,
+        extra_scalars=extra_scalars,
+        width=width,
+        perceptrons=True,
+    )

@@ -64,3 +64,6 @@ class HybridNetwork(nn.Module):
             x = x + F.gelu(y.flatten(0, len(shape.tokens) - 1).transpose(0, 1), approximate="tanh")
             x = block(x, position.table, condition)
         return self.output(x)
+
+
+network = HybridNetwork

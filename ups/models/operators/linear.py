@@ -5,11 +5,13 @@ token grid; with walls it is a plain matrix.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ups.config.schema import LARGEST_MATRIX
+from ups.models.shape import ProblemShape
 from ups.models.token_grid import TokenGrid
 
 
@@ -92,3 +94,18 @@ class LeastSquares:
 def fits(layout: TokenGrid, latent_dim: int) -> bool:
     """Whether a linear path of this size is possible."""
     return all(layout.periodic) or math.prod((layout.token_count, latent_dim)) <= LARGEST_MATRIX
+
+
+class NoNetwork(nn.Module):
+    """The network of an operator that is its linear path alone: zero."""
+
+    def __init__(
+        self, shapes: Mapping[str, ProblemShape], *, inputs: int, outputs: int, extra_scalars: int
+    ) -> None:
+        super().__init__()
+
+    def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        return torch.zeros_like(tokens)
+
+
+network = NoNetwork

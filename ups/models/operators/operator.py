@@ -197,10 +197,3 @@ def _root_mean_square(latents: Tensor) -> Tensor:
     """[B, K, d] to [B, 1, 1]."""
     # Not clamped: the root's gradient at a field of nothing would be infinite.
     return (latents.square().mean(dim=(1, 2), keepdim=True) + _TINY**2).sqrt()
-
-
-class NoNetwork(nn.Module):
-    """The network of an operator that is its linear path alone: zero."""
-
-    def forward(self, tokens: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        return torch.zeros_like(tokens)

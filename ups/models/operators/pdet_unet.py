@@ -87,6 +87,9 @@ class UNetNetwork(nn.Module):
         return self.output(x)
 
 
+network = UNetNetwork
+
+
 def _blocks(width: int, depth: int, heads: int, ratio: int) -> nn.ModuleList:
     return nn.ModuleList(Block(width, heads, ratio, conditioning=width) for _ in range(depth))
 

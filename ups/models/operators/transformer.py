@@ -51,3 +51,6 @@ class TransformerNetwork(nn.Module):
         for block in self.blocks:
             x = block(x, position.table, condition)
         return self.output(x)
+
+
+network = TransformerNetwork

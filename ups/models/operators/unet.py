@@ -6,12 +6,16 @@ that the speed of a wave depends on. All kernels are matrices, as Muon wants the
 """
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ups.models.operators.convolution import TokenConvolution
+from ups.models.operators.grid_network import GridNetwork
+from ups.models.shape import ProblemShape
 from ups.problems import Boundary
 
 
@@ -95,3 +99,23 @@ class UNet(nn.Module):
         for up in self.up:
             x = up(x, kept.pop(), boundary)
         return x
+
+
+def network(
+    shapes: Mapping[str, ProblemShape],
+    *,
+    inputs: int,
+    outputs: int,
+    extra_scalars: int,
+    width: int,
+    **sizes: Any,
+) -> nn.Module:
+    """See `ups.models.operators`."""
+    return GridNetwork(
+        shapes,
+        lambda shape: UNet(len(shape.grid), width=width, **sizes),
+        inputs=inputs,
+        outputs=outputs,
+        extra_scalars=extra_scalars,
+        width=width,
+    )

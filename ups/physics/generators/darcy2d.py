@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ups.config.data import GeneratedDarcy
-from ups.physics.darcy import relax_darcy
+from ups.physics.darcy import relax_darcy, solve_darcy_steady
 from ups.physics.darcy_samples import darcy_coefficients, darcy_initial_states
-from ups.physics.generators import Generator, Rows
+from ups.physics.generators import Comparison, Generator, GivenRows, Rows
+from ups.problems.equations.darcy2d import GeneratedDarcy
 
 
 def generator(data: GeneratedDarcy) -> Generator:
@@ -20,3 +20,14 @@ def generator(data: GeneratedDarcy) -> Generator:
         return torch.stack([coefficient.float(), solution], dim=-1).unsqueeze(1)
 
     return Generator(solve, {"beta": data.beta}, "dirichlet")
+
+
+def _steady(given: GivenRows) -> Tensor:
+    """The stored solution is that at t = 1.75 of a relaxation; this is its end."""
+    coefficient = torch.from_numpy(given.fields[:, 1, ..., 0])
+    solved = torch.from_numpy(given.fields.copy())
+    solved[:, 1, ..., 1] = solve_darcy_steady(coefficient, forcing=given.parameters["beta"])
+    return solved
+
+
+COMPARISON = Comparison({"steady state": _steady}, steps=lambda given: 0.0)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ups.config.data import FromSinusoids
 from ups.physics.generators import Rows, Solve
 from ups.physics.initial_conditions import sinusoidal_initial_conditions
+from ups.problems.generated import FromSinusoids
 
 
 def from_sinusoids(data: FromSinusoids, solver: Callable[..., Tensor]) -> Solve:

@@ -14,10 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ups.optim.groups import decayed_and_others
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _HIDDEN = {"blocks", "convolutions", "down", "middle", "up"}
 """Parts of networks that map hidden channels to hidden channels."""
+
+
+def optimizer(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    matrix_learning_rate: float,
+    momentum: float,
+) -> torch.optim.Optimizer:
+    """See `ups.optim.build`. matrix_learning_rate: peak rate for hidden matrices."""
+    hidden = hidden_matrices(model)
+    claimed = {id(parameter) for parameter in hidden}
+    groups = decayed_and_others((p for p in model.parameters() if id(p) not in claimed), weight_decay)
+    if hidden:
+        rate = matrix_learning_rate / learning_rate
+        groups.append({"params": hidden, "weight_decay": weight_decay, "rate": rate, "muon": True})
+    return MuonAdamW(groups, lr=learning_rate, betas=betas, momentum=momentum)
 
 
 class MuonAdamW(torch.optim.AdamW):

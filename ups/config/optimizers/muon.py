@@ -1,0 +1,15 @@
+"""Settings of the optimiser `muon`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ups.section import Decay, Positive, Section
+
+
+class Muon(Section):
+    """Muon for hidden matrices, AdamW for the rest."""
+
+    kind: Literal["muon"]
+    matrix_learning_rate: Positive = Field(default=0.02, description="peak rate of hidden matrices")
+    momentum: Decay = 0.95

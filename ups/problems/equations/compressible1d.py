@@ -1,0 +1,66 @@
+"""1D compressible Navier-Stokes: what it is, and the settings of its generator."""
+
+from typing import Literal
+
+from pydantic import Field as Setting
+
+from ups.problems.generated import Generated
+from ups.problems.problem import (
+    LENGTH,
+    TIME_STEP,
+    TRAJECTORY,
+    Field,
+    Parameter,
+    Problem,
+    StoredArray,
+    Symmetries,
+    Variables,
+)
+from ups.section import Count, Positive
+
+PROBLEM = Problem(
+    name="compressible1d",
+    title="1D compressible Navier-Stokes",
+    equation="rho_t + (rho v)_x = 0;  (rho v)_t + (rho v^2 + p)_x = viscous;  "
+    "e_t + (v (e + p))_x = viscous;  e = p/(gamma - 1) + rho v^2/2, gamma = 5/3",
+    axes=("x",),
+    domain=((-1.0, 1.0),),
+    boundaries=("periodic", "outflow"),
+    parameters=(
+        Parameter("eta", "eta", "shear viscosity over density, length^2/time"),
+        Parameter("zeta", "zeta", "bulk viscosity over density, length^2/time"),
+    ),
+    fields=(
+        Field("density", "mass/length", positive=True, conserved=True),
+        Field("velocity", "length/time"),
+        Field("pressure", "mass length/time^2", positive=True),
+    ),
+    conserved_fields=(
+        Field("density", "mass/length", positive=True, conserved=True),
+        Field("momentum", "mass/time", conserved=True),
+        Field("energy", "mass length/time^2", positive=True, conserved=True),
+    ),
+    arrays=(
+        StoredArray("density", TRAJECTORY),
+        StoredArray("Vx", TRAJECTORY),
+        StoredArray("pressure", TRAJECTORY),
+    ),
+    symmetries=Symmetries(odd=("velocity", "momentum"), galilean="velocity"),
+    numbers=(
+        {TIME_STEP: 1, LENGTH: -1},
+        {"eta": 1, LENGTH: -1},
+        {"zeta": 1, LENGTH: -1},
+    ),
+    file_sizes={"resolution": 1024, "frames": 101, "frame_interval": 0.01},
+)
+
+
+class GeneratedCompressible(Generated):
+    """1D compressible flow. The distribution of initial states is our own: PDEBench's is not documented."""
+
+    equation: Literal["compressible1d"]
+    eta: Positive = Setting(description="shear and bulk viscosity over density (zeta = eta, as in PDEBench)")
+    boundary: Literal["periodic", "outflow"] = "periodic"
+    frames: Count = Setting(ge=2, description="frames per trajectory, the initial state included")
+    frame_interval: Positive = Setting(ge=1e-6, le=100, description="time between frames")
+    variables: Variables = Setting(default="primitive", description="what the models see")

@@ -10,7 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from tasks.progress import series_key
 from tasks.stage import RETRY_DELAYS_SECONDS, RETRY_JITTER, Pointer, worth_a_retry
 from ups.artifacts.files import read_json
-from ups.commands.tables import METRICS, result_tables, seed_tables
+from ups.commands.tables import result_tables, seed_tables
+from ups.metrics import HEADINGS
 from ups.pipeline.run import Run
 
 
@@ -80,11 +81,11 @@ def result_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     over_fields = [record for record in records if record["field"] is None]
     values = {(r["problem"], r["model"], r["metric"]): r["value"] for r in over_fields}
-    measured = [metric for metric in METRICS if any(metric == known for _, _, known in values)]
+    measured = [metric for metric in HEADINGS if any(metric == known for _, _, known in values)]
     several = len({record["problem"] for record in records}) > 1
     rows = []
     for problem, model in dict.fromkeys((record["problem"], record["model"]) for record in over_fields):
         cells = {metric: values.get((problem, model, metric)) for metric in measured}
-        row = {METRICS[metric]: None if v is None else float(f"{v:.4g}") for metric, v in cells.items()}
+        row = {HEADINGS[metric]: None if v is None else float(f"{v:.4g}") for metric, v in cells.items()}
         rows.append(({"problem": problem} if several else {}) | {"model": model} | row)
     return rows

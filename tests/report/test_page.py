@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from ups.errors import IntegrityError
+from ups.metrics import METRICS
 from ups.report import page
-from ups.report.results import METRICS, write_value
+from ups.report.results import write_value
 from ups.report.source import RunDirectory
 from ups.report.verdict import verdict
 from ups.report.writing import duration, number, percent

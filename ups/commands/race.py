@@ -13,13 +13,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.commands.arguments import add_configuration, add_root, count, read_configuration
-from ups.commands.tables import METRICS, show
+from ups.commands.tables import show
 from ups.config import Configuration
 from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
 from ups.config.schema import StageName
 from ups.errors import ConfigurationError
+from ups.metrics import HEADINGS
 from ups.pipeline.device import resolve
 from ups.pipeline.execute import Built
 from ups.pipeline.run import Run, find_root, run_all
@@ -229,7 +230,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
     )
     table = Table(
         Column("model", no_wrap=True),
-        *(Column(METRICS[name], no_wrap=True, justify="right") for name in _METRICS),
+        *(Column(HEADINGS[name], no_wrap=True, justify="right") for name in _METRICS),
         Column("error / operator's", no_wrap=True, justify="right"),
         *(Column(name, no_wrap=True) for name in _STEPS_AND_SECONDS),
         title=Text(title),

@@ -10,21 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from ups.metrics import HEADINGS
 from ups.pipeline.plan import PlannedStage
-
-METRICS = {
-    "trajectory_relative_l2": "trajectory rel. L2",
-    "trajectory_relative_l2_median": "median",
-    "pdebench_nrmse": "PDEBench nRMSE",
-    "final_relative_l2": "final rel. L2",
-    "mass_drift": "mass drift",
-    "crps": "CRPS",
-    "spread_skill": "spread / skill",
-    "coverage_90": "coverage 90 %",
-    "error_over_operator": "error / operator's",
-    "crps_over_dressed": "CRPS / dressed",
-    "seconds_per_trajectory": "s / trajectory",
-}
 
 _WIDTH_OF_FILES = 200  # where there is no terminal whose width could be asked
 _NARROWEST_TEXT = 24
@@ -91,12 +78,12 @@ def result_table(records: list[dict[str, Any]]) -> Table:
     measured = {(metric, field) for _, metric, field in values}
     columns = [
         (metric, field)
-        for metric in METRICS
+        for metric in HEADINGS
         for field in (None, *first["fields_scored"])
         if (metric, field) in measured
     ]
     headers = [
-        METRICS[metric] if field is None else f"{METRICS[metric].removeprefix('trajectory ')} {field}"
+        HEADINGS[metric] if field is None else f"{HEADINGS[metric].removeprefix('trajectory ')} {field}"
         for metric, field in columns
     ]
     table = _table(_narrow("model"), *(_narrow(name, "right") for name in headers), title=Text(title))
@@ -115,12 +102,14 @@ def seed_tables(runs: list[list[dict[str, Any]]]) -> dict[str, Table]:
     for problem in dict.fromkeys(record["problem"] for record in runs[0]):
         values: dict[tuple[str, str], list[float]] = {}
         for record in (record for run in runs for record in run if record["problem"] == problem):
-            if record["field"] is None and record["value"] is not None and record["metric"] in METRICS:
+            if record["field"] is None and record["value"] is not None and record["metric"] in HEADINGS:
                 values.setdefault((record["model"], record["metric"]), []).append(record["value"])
-        measured = [metric for metric in METRICS if any(metric == known for _, known in values)]
+        measured = [metric for metric in HEADINGS if any(metric == known for _, known in values)]
         seeds = sorted({record["seed"] for run in runs for record in run})
         title = Text(f"{problem}: mean over seeds {', '.join(map(str, seeds))} [lowest, highest]")
-        table = _table(_narrow("model"), *(_narrow(METRICS[name], "right") for name in measured), title=title)
+        table = _table(
+            _narrow("model"), *(_narrow(HEADINGS[name], "right") for name in measured), title=title
+        )
         for model in dict.fromkeys(model for model, _ in values):
             table.add_row(model, *(_range(values.get((model, metric), [])) for metric in measured))
         tables[problem] = table

@@ -6,6 +6,8 @@ The grid is flattened; `grid` says its shape where the metric needs it. Formulas
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -151,3 +153,22 @@ def paired_ratio(values: Tensor, reference: Tensor) -> tuple[float, float, float
 def standard_error(values: Tensor) -> float:
     """Standard error of the mean over trajectories."""
     return (values.double().std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+class PerTrajectory(NamedTuple):
+    """A metric whose value is a mean over trajectories.
+
+    Attributes:
+        formula: members [n, M, t, x, C] and truth [n, t, x, C] of the scored fields to a number of each trajectory, [n], or
+            of each of its fields, [n, C].
+        relative: the number has no unit; else it has the field's.
+    """
+
+    formula: Callable[[Tensor, Tensor], Tensor]
+    relative: bool = True
+
+
+PER_TRAJECTORY: dict[str, PerTrajectory] = {
+    "crps": PerTrajectory(crps, relative=False),
+}
+"""By their names in the records; how they are told is in `ups.metrics`."""

@@ -79,11 +79,11 @@ class Scores:
         drift: of the mass, [n]; empty where nothing is conserved.
         spectral: squared spectral error [n, t, bins, C].
         spectrum: energy of the prediction at the last frame by wavenumber, [n, bins, C].
-        crps: [n, C]; of a deterministic model the mean absolute error, which is the CRPS of one certain value.
         variance, square_error: of the ensemble and of its mean, over the square norm of the truth, [n, C], for
             ensembles.
         coverage: [n, t], for ensembles.
         ranks: [M + 1], for ensembles.
+        per_trajectory: of each metric of `metrics.PER_TRAJECTORY`, [n] or [n, C].
         equivariance: relative L2 between forecasts with and without a symmetry, by symmetry, where measured.
     """
 
@@ -99,16 +99,16 @@ class Scores:
     drift: list[Tensor] = field(default_factory=list)
     spectral: list[Tensor] = field(default_factory=list)
     spectrum: list[Tensor] = field(default_factory=list)
-    crps: list[Tensor] = field(default_factory=list)
     variance: list[Tensor] = field(default_factory=list)
     square_error: list[Tensor] = field(default_factory=list)
     coverage: list[Tensor] = field(default_factory=list)
     ranks: list[Tensor] = field(default_factory=list)
+    per_trajectory: dict[str, list[Tensor]] = field(default_factory=dict)
     equivariance: dict[str, float] = field(default_factory=dict)
 
     def get(self, name: str) -> Tensor:
         """All trajectories of one kept quantity."""
-        return torch.cat(getattr(self, name))
+        return torch.cat(self.per_trajectory[name] if name in self.per_trajectory else getattr(self, name))
 
 
 def score(
@@ -149,7 +149,8 @@ def score(
         scores.frame.append(metrics.pdebench_nrmse(prediction, target).mean(dim=-1).cpu())
         scores.spectral.append(metrics.power(prediction - target, grid).cpu())
         scores.spectrum.append(metrics.power(ensemble[:, 0, -1:], grid)[:, 0].cpu())
-        scores.crps.append(metrics.crps(ensemble, target).cpu())
+        for metric, (formula, _) in metrics.PER_TRAJECTORY.items():
+            scores.per_trajectory.setdefault(metric, []).append(formula(ensemble, target).cpu())
         if members > 1:
             norm = target.square().mean(dim=(1, 2))
             scores.variance.append((ensemble.var(dim=1).mean(dim=(1, 2)) / norm).cpu())
@@ -261,6 +262,8 @@ def _over_fields(scores: Scores, setting: Setting) -> list[_Number]:
         ratio = metrics.spread_skill(scores.get("variance"), scores.get("square_error"), scores.members)
         numbers.append(_Number("spread_skill", ratio))
         numbers.append(_mean("coverage_90", scores.get("coverage").mean(dim=1)))
+    each = {metric: scores.get(metric) for metric in metrics.PER_TRAJECTORY}
+    numbers += [_mean(metric, values) for metric, values in each.items() if values.ndim == 1]
     numbers += [_Number(f"equivariance_{name}", value) for name, value in scores.equivariance.items()]
     seconds = scores.seconds / len(trajectory)
     return [*numbers, _Number("seconds_per_trajectory", seconds, "s")]
@@ -281,7 +284,11 @@ def _by_field(scores: Scores, setting: Setting) -> list[_Number]:
             _Number(f"spectral_rmse_{band}", value, declared.unit, field=name)
             for band, value in bands.items()
         ]
-        numbers.append(_mean("crps", scores.get("crps")[:, place], unit=declared.unit, field=name))
+        for metric, (_, relative) in metrics.PER_TRAJECTORY.items():
+            values = scores.get(metric)
+            if values.ndim == 2:
+                unit = "1" if relative else declared.unit
+                numbers.append(_mean(metric, values[:, place], unit=unit, field=name))
     return numbers
 
 

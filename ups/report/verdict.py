@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ups.errors import IntegrityError
+from ups.metrics import COVERAGE, HEADLINE, NOMINAL, OVER_DRESSED, OVER_OPERATOR
 from ups.report.catalogue import model_named
-from ups.report.results import COVERAGE, HEADLINE, NOMINAL, OVER_DRESSED, OVER_OPERATOR
 from ups.report.source import ProblemResults
 from ups.report.writing import SPACE, number, percent
 

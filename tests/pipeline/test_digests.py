@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import ups
 from ups.artifacts import Store
-from ups.artifacts.identity import digest_of
+from ups.artifacts.identity import code_identity, digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
 from ups.config.networks import Correction, OperatorSettings, Transformer
@@ -553,3 +553,35 @@ def test_a_chain_holds_what_a_stage_needs_in_order():
     assert chain_to("evaluate") == list(GRAPH)
     for name, stage in GRAPH.items():
         assert set(stage.inputs) < set(chain_to(name))
+
+
+def test_a_stage_depends_on_the_kinds_that_it_uses():
+    """What is found by its name is no import that could be followed."""
+    chosen = {
+        "training.operator.optimizer": {"kind": "muon"},
+        "training.operator.loss_terms.gradient": {"weight": 0.5},
+        "training.diffusion.schedule": {"kind": "linear"},
+    }
+    configuration = load_configuration(TINY, chosen)
+    network, equation = {"ups.models.operators.transformer"}, {"ups.problems.equations.burgers1d"}
+    adamw, cosine = "ups.optim.optimizers.adamw", "ups.optim.schedules.cosine"
+    expected = {
+        "download": {"ups.stages.generation", "ups.physics.generators.burgers1d"},
+        "autoencoder": {adamw, cosine},
+        "cache_encode": set(),
+        "operator": network | {"ups.optim.optimizers.muon", cosine, "ups.losses.terms.gradient"},
+        "diffusion": network | {adamw, "ups.optim.schedules.linear"},
+        "consistency": network | {adamw, cosine},
+        "evaluate": network,
+    }
+    assert {name: set(stage.modules(configuration)) for name, stage in GRAPH.items()} == {
+        name: modules | equation | {f"ups.stages.{name}"} for name, modules in expected.items()
+    }
+    # The linear path is part of every operator, and the denoiser convolves as `convolution` does.
+    others = {
+        f"ups.models.operators.{kind}" for kind in OPERATORS.keys() - {"linear", "convolution"}
+    } - network
+    for stage in GRAPH.values():
+        modules = code_identity(*stage.modules(configuration))["modules"].keys()
+        assert not modules & others, stage.name
+        assert {name for name in modules if name.startswith("ups.problems.equations.")} == equation

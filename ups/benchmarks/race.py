@@ -38,6 +38,7 @@ from ups.evaluation.metrics import paired_ratio
 from ups.evaluation.score import Scores, score
 from ups.evaluation.score import records as score_records
 from ups.inference.forecaster import OperatorForecasts, operator_forecaster
+from ups.kinds import kind_of, kinds_of
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import join_ranks
@@ -50,6 +51,15 @@ log = logging.getLogger(__name__)
 
 OPERATOR = "operator"
 LOCK = "race.lock"  # held, it keeps `ups cache gc` away too
+_FOUND_BY_NAME = (
+    "ups.models.operators",
+    "ups.optim.optimizers",
+    "ups.optim.schedules",
+    "ups.losses.terms",
+    "ups.problems.equations",
+)
+"""Packages of what entrants may choose."""
+
 METRICS = (
     "trajectory_relative_l2",
     "trajectory_relative_l2_median",
@@ -145,7 +155,9 @@ class Race:
             "configuration": configuration.model_dump(mode="json"),
             "changed": {name: other.model_dump(mode="json") for name, other in self.changed.items()},
             "download": download.name,
-            "code": code_identity(__name__),
+            "code": code_identity(
+                __name__, *(f"{package}.{kind}" for package in _FOUND_BY_NAME for kind in kinds_of(package))
+            ),
         }
         self.directory = directory / "peers" / digest_of(derivation)
         self.tuning: list[Record] = []
@@ -235,7 +247,7 @@ class Race:
         ]
         if not paces:
             raise ConfigurationError(
-                f"{configuration.model.operator.kind} has nothing to train, and no use for seconds",
+                f"{kind_of(configuration.model.operator)} has nothing to train, and no use for seconds",
                 where="model.operator",
                 fix="race with another kind",
             )

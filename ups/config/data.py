@@ -23,7 +23,8 @@ def _no_nul(value: str) -> str:
 
 GENERATED = sections_of("ups.problems.equations")
 if TYPE_CHECKING:
-    EvolutionName = MapName = str
+    EvolutionName = str
+    MapName = str
 else:
     EvolutionName = Literal[tuple(name for name, problem in PROBLEMS.items() if not problem.is_map)]
     MapName = Literal[tuple(name for name, problem in PROBLEMS.items() if problem.is_map)]

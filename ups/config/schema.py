@@ -1,7 +1,8 @@
 """The schema of a run: every key, its unit, its default and its limits.
 
 All models are frozen and forbid unknown keys. Which keys count for the digest of which stage is not said
-here but written down once, in `ups.pipeline.graph`.
+here but written down once, in `ups.pipeline.graph`. What is chosen by a word (an operator, an optimiser, ...) has its own
+settings in a file of that name, see `ups.kinds`.
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
@@ -160,7 +161,8 @@ OPTIMIZERS = sections_of("ups.config.optimizers")
 SCHEDULES = sections_of("ups.config.schedules")
 LOSS_TERMS = sections_of("ups.config.loss_terms")
 if TYPE_CHECKING:
-    Optimizer = Schedule = Section
+    Optimizer = Section
+    Schedule = Section
     LossTerms = Section
 else:
     Optimizer, Schedule = choice_of(OPTIMIZERS), choice_of(SCHEDULES)

@@ -1,0 +1,174 @@
+"""The examples of CONTRIBUTING.md, added to a copy of the library and used as a user would."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command_line import TINY, ups
+
+import ups as package
+
+TEXT = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text()
+CHAPTER = TEXT.partition("\n## Adding things\n")[2].partition("\n## ")[0]
+TITLES = {
+    "an operator": "An operator",
+    "an optimiser": "An optimiser",
+    "a schedule of the learning rate": "A schedule of the learning rate",
+    "a term of the operator's loss": "A term of the operator's loss",
+    "a metric": "A metric",
+    "an equation": "An equation",
+}
+BLOCK = re.compile(r"^`([\w/]+\.py)`:\n\n```(python|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A new file, or lines for one that is there: a difference whose first line is in the file, and stays."""
+
+    file: str
+    kind: str
+    text: str
+
+    def add(self, sources: Path) -> None:
+        path = sources / self.file
+        if self.kind == "python":
+            assert not path.exists(), f"{self.file} is there already"
+            path.write_text(self.text)
+            return
+        first, *added = self.text.splitlines(keepends=True)
+        assert all(line.startswith("+") for line in added)
+        before, place = path.read_text(), first[1:]
+        assert before.count(place) == 1, f"{self.file} does not have {place!r} once"
+        path.write_text(before.replace(place, place + "".join(line[1:] for line in added)))
+
+
+def example(title: str) -> str:
+    found = CHAPTER.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
+    assert found, f"CONTRIBUTING.md has no example {title!r}"
+    return found
+
+
+def blocks(title: str) -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(example(title))]
+
+
+def assignment(title: str) -> str:
+    """`section.key: value`, as the example says that it is used, for `--set`."""
+    (key, value) = re.findall(r"^Used by `([\w.]+): (.*)`\.$", example(title), re.MULTILINE)[0]
+    return f"{key}={value}"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """The library with all examples added."""
+    folder = tmp_path_factory.mktemp("sources")
+    shutil.copytree(
+        Path(package.__file__).parent, folder / "ups", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for title in TITLES.values():
+        for block in blocks(title):
+            block.add(folder)
+    return folder
+
+
+def extended(sources: Path, *arguments: str | Path) -> str:
+    done = ups(*arguments, PYTHONPATH=str(sources), PYTHONSAFEPATH="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_table_counts_the_files_of_the_examples():
+    rows = dict(re.findall(r"^\| (an? [^|]+?) \| (\d+) \(\d+\) \|", CHAPTER, re.MULTILINE))
+    assert {thing: int(count) for thing, count in rows.items()} == {
+        thing: len({block.file for block in blocks(title)}) for thing, title in TITLES.items()
+    }
+    assert all(count == "2" for count in rows.values())
+
+
+def test_no_block_of_the_chapter_is_left_out():
+    assert CHAPTER.count("\n```python\n") + CHAPTER.count("\n```diff\n") == sum(
+        len(blocks(title)) for title in TITLES.values()
+    )
+
+
+@pytest.mark.slow
+def test_what_was_added_and_is_not_used_builds_nothing_again_but_the_evaluation(sources, finished_root):
+    """A metric is one more number for every model."""
+    plan = extended(sources, "plan", TINY, "--root", finished_root[0])
+    verdicts = dict(re.findall(r"^(\w+) +(HIT|MISS)", plan, re.MULTILINE))
+    assert {stage for stage, verdict in verdicts.items() if verdict == "MISS"} == {"evaluate"}
+    assert len(verdicts) == 7
+
+
+@pytest.mark.slow
+def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    chosen = [assignment(title) for title in list(TITLES.values())[:4]]
+    chosen.append("model.operator.conserve=false")  # the codec of this configuration is not linear
+    chosen += [f"training.{stage}.steps=2" for stage in ("operator", "diffusion", "consistency")]
+    chosen += [f"training.{stage}.warmup_steps=0" for stage in ("operator", "diffusion", "consistency")]
+    chosen += ["training.operator.log_every=1", "tracking.wandb=disabled"]
+    options = [part for each in chosen for part in ("--set", each)]
+    told = extended(sources, "run", TINY, "--root", root, *options)
+    directory = max((root / "runs").iterdir())
+    pointers = json.loads((directory / "artifacts.json").read_text())
+    kept = {stage for stage, pointer in pointers.items() if pointer["hit"]}
+    assert kept == {"download", "autoencoder", "cache_encode"}
+    # The loss has its term, and the learning rate stays level before it falls.
+    log = next((root / "artifacts" / "operator").glob("*/logs/metrics.jsonl"))
+    newest = max(log.parents[2].glob("*/logs/metrics.jsonl"), key=lambda path: path.stat().st_mtime)
+    records = [json.loads(line) for line in newest.read_text().splitlines()]
+    trained = [record for record in records if "loss" in record]
+    assert len(trained) == 2
+    for record in trained:
+        expected = (record["L_forward"] + record["L_rollout"]) / 2 + 0.05 * record["L_largest"]
+        assert record["loss"] == pytest.approx(expected, rel=1e-5)
+    assert [record["learning_rate"] for record in trained] == pytest.approx([1e-3, 1e-5])
+    # The network is the small one, trained by the optimiser that was added.
+    manifest = json.loads((newest.parents[1] / "manifest.json").read_text())
+    modules = manifest["derivation"]["code"]["modules"]
+    assert {
+        "ups.models.operators.perceptron",
+        "ups.optim.optimizers.nadam",
+        "ups.optim.schedules.plateau",
+        "ups.losses.terms.largest",
+    } <= modules.keys()
+    assert "ups.models.operators.transformer" not in modules
+    # The metric is a number of every model, a column on the terminal and a row of the report.
+    numbers = [
+        r for r in json.loads((directory / "metrics.json").read_text()) if r["metric"] == "largest_error"
+    ]
+    assert {"persistence", "operator", "diffusion"} <= {record["model"] for record in numbers}
+    assert all(record["value"] > 0 and record["unit"] == "length/time" for record in numbers)
+    assert "largest error" in " ".join(told.split())
+    assert "Largest absolute error over all frames" in (directory / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_equation_is_generated_checked_and_trained_on(sources, tmp_path):
+    file = tmp_path / "heat.hdf5"
+    sizes = ["kappa=0.01", "resolution=64", "frames=9"]
+    options = [part for each in sizes for part in ("--set", each)]
+    extended(sources, "data", "generate", "heat1d", file, "--rows", "4", *options)
+    (record,) = json.loads(extended(sources, "data", "check", file, "--json", "--root", tmp_path))
+    assert (record["problem"], record["parameters"]) == ("heat1d", {"kappa": 0.01})
+    assert record["solver_distance"]["solver"] == "exact"
+    assert record["solver_distance"]["largest"] < 1e-5
+    assert record["conservation"]["u"]["largest"] < 1e-5
+    data = (
+        "data={source: generated, equation: heat1d, kappa: 0.01, resolution: 32, solver_resolution: 32, frames: 9, "
+        "frame_interval: 0.05, trajectories: {train: 16, validation: 4, test: 4}}"
+    )
+    short = [f"training.{stage}.steps=2" for stage in ("autoencoder", "operator")]
+    short += [f"training.{stage}.warmup_steps=0" for stage in ("autoencoder", "operator")]
+    symmetries = "model.symmetries={reflection: augment, scaling: augment}"
+    options = [part for each in (data, symmetries, *short) for part in ("--set", each)]
+    extended(sources, "stage", "operator", TINY, "--root", tmp_path / "root", *options)
+    (manifest,) = (tmp_path / "root" / "artifacts" / "operator").glob("*/manifest.json")
+    modules = json.loads(manifest.read_text())["derivation"]["code"]["modules"]
+    equations = {name for name in modules if name.startswith("ups.problems.equations.")}
+    assert equations == {"ups.problems.equations.heat1d"}

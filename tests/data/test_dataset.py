@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,7 @@ from ups.problems.problem import ORIGINAL_ROWS
 from ups.problems.published import PUBLISHED, PublishedFile
 from ups.stages import copying, generation
 from ups.stages.generation import _solved, generate_file
+from ups.transfer import remote_rows
 
 COUNTS = {"train": 4, "validation": 2, "test": 3}
 GENERATED = {"source": "generated", "trajectories": COUNTS, "resolution": 8, "solver_resolution": 16}
@@ -512,12 +514,14 @@ def test_validation_rows_may_be_chosen_too_and_neighbours_are_fetched_together(t
 
 def test_rows_over_http_cost_their_bytes_and_not_the_files(tmp_path, monkeypatch, server):
     path = published(monkeypatch, tmp_path / "served")
+    monkeypatch.setattr(remote_rows, "_HEADER_BLOCK", 4096)  # the header of a small file
     address = f"http://127.0.0.1:{server.server_port}/{{name}}"
     (data,) = run(tmp_path, asked(address, rows=CHOSEN)).values()
     np.testing.assert_array_equal(data.fields, fields_of(path, data))
     assert sum(server.asked) < path.stat().st_size
     path.unlink()
     before = len(server.asked)
+    shutil.rmtree(tmp_path / "root" / "artifacts")
     (again,) = run(tmp_path, asked(address, rows=CHOSEN)).values()
     np.testing.assert_array_equal(again.fields, data.fields)
     assert len(server.asked) == before, "what is here is not fetched again"
@@ -531,6 +535,7 @@ def test_rows_that_were_damaged_on_the_disk_are_fetched_again(tmp_path, monkeypa
     content = bytearray(kept.read_bytes())
     content[-100] ^= 1
     kept.write_bytes(content)
+    shutil.rmtree(tmp_path / "root" / "artifacts")
     (data,) = run(tmp_path, asked(address, rows=CHOSEN)).values()
     np.testing.assert_array_equal(data.fields, fields_of(path, data))
 

@@ -110,7 +110,7 @@ def test_later_stages_read_latents_of_this_codec_and_evaluation_uses_it(root):
 def test_models_of_the_other_codec_are_refused(root, tmp_path):
     """An operator without its codec, as somebody might copy it."""
     mixed = paths(root, "evaluate")
-    (tmp_path / "artifacts" / "operator").mkdir()
+    (tmp_path / "artifacts" / "operator").mkdir(parents=True)
     (tmp_path / "artifacts" / "operator" / MODEL_FILE).symlink_to(mixed["operator"] / MODEL_FILE)
     assert not (tmp_path / "artifacts" / "operator" / CODEC_FILE).exists()
     with pytest.raises(IntegrityError, match="was trained on latents of another encoder"):

@@ -275,7 +275,7 @@ def test_the_parameter_comes_from_the_attribute_or_the_caller_never_from_the_nam
         describe(renamed, parameters={"nu": 0.5})
     with h5py.File(renamed, "a") as file:
         del file.attrs["Nu"]
-    with pytest.raises(DataError, match="no attribute Nu"):
+    with pytest.raises(DataError, match=r'no attribute Nu(.|\n)*attrs\["Nu"\] = value'):
         describe(renamed)
     assert describe(renamed, parameters={"nu": 0.25}).parameters == {"nu": 0.25}
     assert read(renamed, [0], parameters={"nu": 0.25}).parameters == {"nu": 0.25}
@@ -315,7 +315,7 @@ def test_the_boundary_comes_from_the_attribute_the_caller_or_the_problem(case):
         assert inspect(path, problem=name).boundary == written.boundary
     else:
         with pytest.raises(
-            DataError, match=r'has no attribute boundary(.|\n)*pass boundary="periodic" or "outflow"'
+            DataError, match=r'has no attribute boundary(.|\n)*attrs\["boundary"\] = "periodic"'
         ):
             inspect(path, problem=name)
     for boundary in written.problem.boundaries:
@@ -388,7 +388,9 @@ def test_a_header_that_leads_back_to_itself_is_refused():
 
 
 def test_a_file_of_another_problem_is_refused(path):
-    with pytest.raises(DataError, match="is a file of burgers1d, not of advection1d"):
+    with pytest.raises(
+        DataError, match=r"is a file of burgers1d, not of advection1d(.|\n)*--problem of `ups data"
+    ):
         inspect(path, problem="advection1d")
     with h5py.File(path, "a") as file:
         del file.attrs["problem"]

@@ -119,8 +119,10 @@ def test_generate_never_overwrites(tmp_path):
 def test_wrong_settings_name_the_key(tmp_path):
     done = ups("data", "generate", "burgers1d", tmp_path / "x.hdf5", "--set", "viscosity=0.1")
     assert done.returncode == 2
-    assert "nu: required key is missing" in done.stderr
-    assert "viscosity: unknown key" in done.stderr
+    assert "\n  nu: required key is missing" in done.stderr
+    assert "\n  viscosity: unknown key; known keys here: amplitude, equation," in done.stderr
+    done = ups("data", "generate", "burgers1d", tmp_path / "x.hdf5", "--set", "nu=1", "--set", "source=mix")
+    assert "\n  source: must be 'generated' (got 'mix')" in done.stderr
 
 
 def test_a_malformed_file_is_told_apart_from_good_ones(tmp_path):

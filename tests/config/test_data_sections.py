@@ -136,7 +136,7 @@ def test_every_section_behind_a_tag_is_one_that_these_tests_read():
         (DARCY | {"frames": 2}, "data.frames: unknown key; "),
         (COMPRESSIBLE | {"zeta": 0.1}, "data.zeta: unknown key; did you mean 'eta'?"),
         (COMPRESSIBLE | {"boundry": "outflow"}, "data.boundry: unknown key; did you mean 'boundary'?"),
-        (MAP_FILE | {"time_stride": 2}, "data.time_stride: unknown key; did you mean 'space_stride'?"),
+        (MAP_FILE | {"time_stride": 2}, "data.time_stride: unknown key; known keys here: equation, path, seed,"),
         (PUBLISHED_FILE | {"test_first": 10}, "data.test_first: unknown key; "),
         (PUBLISHED_FILE | {"adress": "x"}, "data.adress: unknown key; did you mean 'address'?"),
         # Values.

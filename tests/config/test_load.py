@@ -80,6 +80,7 @@ def test_every_file_of_the_project_is_valid(path):
         ),
         # Unknown keys, at every depth.
         ("trainning", "1", "trainning: unknown key; did you mean 'training'?"),
+        ("beta", "1", "beta: unknown key; known keys here: cache_encode, data,"),
         ("data.reslution", "1", "data.reslution: unknown key; did you mean 'resolution'?"),
         ("data.trajectories.tests", "1", "data.trajectories.tests: unknown key; did you mean 'test'?"),
         ("training.operator.stepz", "1", "training.operator.stepz: unknown key; did you mean 'steps'?"),

@@ -223,7 +223,7 @@ def attribute_cases(base: str) -> Iterator[Case]:
     texts = {
         "unknown": np.bytes_("heat9d"),
         "empty-text": np.bytes_(" "),
-        "variable-length": "periodic",
+        "variable-length": "no such text",
         "number": 1.0,
         "pair": np.array([b"a", b"b"]),
         "not-utf8": np.bytes_(b"\xff\xfe"),

@@ -3,7 +3,9 @@
 Every kind of mutation of whole files: test_malformed.py.
 """
 
+import io
 import os
+import struct
 
 import h5py
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from small_files import POINTS, ROWS, small
 
 from ups.data.hdf5 import CheckedFile
+from ups.data.hdf5_attributes import _messages
 from ups.data.pdebench import inspect, read_trajectories
 from ups.errors import DataError
 from ups.problems import PROBLEMS
@@ -272,7 +275,7 @@ def test_the_parameter_comes_from_the_attribute_or_the_caller_never_from_the_nam
         describe(renamed, parameters={"nu": 0.5})
     with h5py.File(renamed, "a") as file:
         del file.attrs["Nu"]
-    with pytest.raises(DataError, match="no attribute Nu"):
+    with pytest.raises(DataError, match=r'no attribute Nu(.|\n)*attrs\["Nu"\] = value'):
         describe(renamed)
     assert describe(renamed, parameters={"nu": 0.25}).parameters == {"nu": 0.25}
     assert read(renamed, [0], parameters={"nu": 0.25}).parameters == {"nu": 0.25}
@@ -312,7 +315,7 @@ def test_the_boundary_comes_from_the_attribute_the_caller_or_the_problem(case):
         assert inspect(path, problem=name).boundary == written.boundary
     else:
         with pytest.raises(
-            DataError, match=r'has no attribute boundary(.|\n)*pass boundary="periodic" or "outflow"'
+            DataError, match=r'has no attribute boundary(.|\n)*attrs\["boundary"\] = "periodic"'
         ):
             inspect(path, problem=name)
     for boundary in written.problem.boundaries:
@@ -329,22 +332,65 @@ def test_a_boundary_that_contradicts_the_file_is_refused(tmp_path):
         inspect(path, problem="compressible1d")
 
 
-def test_text_of_variable_length_is_refused_unread(path):
-    """HDF5 2.0 loops for ever on a heap whose free space has another size than it says."""
+def with_texts(path, version="earliest"):
+    """The file again, with its attributes as h5py writes them by itself."""
+    with h5py.File(path) as old, h5py.File(path.with_name("text.hdf5"), "w", libver=version) as file:
+        for name in old:
+            old.copy(name, file)
+        file.attrs.update({"problem": "burgers1d", "boundary": "periodic", "Nu": 0.01})
+    return path.with_name("text.hdf5")
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_text_of_variable_length_is_read(path, version):
+    assert describe(with_texts(path, version)).boundary == "periodic"
+
+
+@pytest.mark.parametrize("problem", ["", "darcy2d" * 1000, "1D B\u00fcrgers"])
+def test_other_texts_of_variable_length_are_no_problems_name(path, problem):
     with h5py.File(path, "a") as file:
-        file.attrs["boundary"] = "periodic"
-    whole = path.read_bytes()
-    heap = whole.index(b"GCOL")
-    free = next(at for at in range(heap + 16, heap + 4096, 8) if whole[at : at + 2] == b"\0\0")
-    path.write_bytes(whole[: free + 8] + bytes(8) + whole[free + 16 :])
-    with pytest.raises(
-        DataError, match=r"attribute boundary is object .* not one short text of fixed length"
-    ):
+        file.attrs["problem"] = problem
+    with pytest.raises(DataError, match=r"is a file of|a text of at most 1024 letters"):
         describe(path)
 
 
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("free space", bytes(8)),  # HDF5 2.0 goes round in circles
+        ("length", (2**31).to_bytes(4, "little")),  # and takes gigabytes
+        ("heap", (2**40).to_bytes(8, "little")),
+        ("index", (77).to_bytes(4, "little")),
+    ],
+)
+def test_a_damaged_text_of_variable_length_is_refused(path, place, content):
+    path = with_texts(path)
+    whole = bytearray(path.read_bytes())
+    heap = whole.index(b"GCOL")
+    value = whole.index((8).to_bytes(4, "little") + heap.to_bytes(8, "little"), whole.index(b"boundary"))
+    free = next(at for at in range(heap + 16, heap + 4096, 8) if whole[at : at + 8] == bytes(8))
+    at = {"length": value, "heap": value + 4, "index": value + 12, "free space": free + 8}[place]
+    whole[at : at + len(content)] = content
+    path.write_bytes(whole)
+    if place == "free space":  # which nothing needs
+        assert describe(path).boundary == "periodic"
+    else:
+        with pytest.raises(DataError, match="damaged"):
+            describe(path)
+
+
+def test_a_header_that_leads_back_to_itself_is_refused():
+    """A header of the old format, whose only message says that it goes on where it begins."""
+    start = struct.pack("<BBHII4x", 1, 0, 1, 1, 24)
+    message = struct.pack("<HHB3xQQ", 0x10, 16, 0, len(start), 24)
+    with pytest.raises(ValueError, match="leads back to itself"):
+        list(_messages(io.BytesIO(start + message), 0))
+
+
 def test_a_file_of_another_problem_is_refused(path):
-    with pytest.raises(DataError, match="is a file of burgers1d, not of advection1d"):
+    with pytest.raises(
+        DataError, match=r"is a file of burgers1d, not of advection1d(.|\n)*--problem of `ups data"
+    ):
         inspect(path, problem="advection1d")
     with h5py.File(path, "a") as file:
         del file.attrs["problem"]

@@ -334,12 +334,16 @@ def test_an_unfinished_run_cannot_be_scored(finished_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
     run = root / "runs" / finished_root[1].name
-    shutil.rmtree(root / "artifacts" / "operator")
+    stages = ("operator", "consistency")
+    paths = [next((root / "artifacts" / stage).iterdir()) for stage in stages]
+    for stage in (*stages, "autoencoder", "evaluate"):  # the latter two are not read
+        shutil.rmtree(root / "artifacts" / stage)
     done = ups("evaluate", run, "--file", "x")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        f"configuration error: {run}: its operator artifact is gone\n  fix: build it again"
+        f"configuration error: {run}: what it made in operator, consistency is not here\n  fix: build it again"
     )
+    assert f"verified before use: {paths[0]}, {paths[1]}\n" in done.stderr
     pointers = json.loads((run / "artifacts.json").read_text())
     del pointers["diffusion"]
     (run / "artifacts.json").write_text(json.dumps(pointers))

@@ -141,7 +141,7 @@ def test_it_starts_at_the_bound_of_principal_components(name, latent_dim):
     model, problem, data, _ = started(name, latent_dim)
     rows, frames = data.splits["train"], data.fields.shape[1]
     known = torch.from_numpy(data.known).repeat(len(rows), 1)
-    inside = problem(torch.from_numpy(data.fields[rows]).flatten(0, 1), known)
+    inside, _ = problem(torch.from_numpy(data.fields[rows]).flatten(0, 1), known)
     patches = problem.shape.layout.patchify(inside).flatten(0, 1).double().numpy()
     singular = np.linalg.svd(patches, compute_uv=False)
     bound = np.sqrt(np.square(singular[latent_dim:]).sum() / np.square(singular).sum())

@@ -8,7 +8,8 @@ from tiny import LINE, PROBLEM, SQUARE, build, normalisations, waves
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.losses.relative import relative_l2
+from ups.losses.relative import relative_l2, relative_l2_per_field
+from ups.models.frame import Frame
 from ups.objectives.autoencoder import Normalisation, Reconstruction, random_shift, reconstruction_errors
 
 PATTERNS = torch.tensor([[True, False], [True, True], [False, True]])
@@ -22,25 +23,25 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def test_where_all_is_known_it_is_the_mean_of_the_fields_relative_errors(known):
     decoded, targets = normal(3, 20, 2), normal(3, 20, 2, seed=1)
     expected = torch.stack([relative_l2(decoded[..., c], targets[..., c]) for c in range(2)]).mean(dim=0)
-    torch.testing.assert_close(reconstruction_errors(decoded, targets, known), expected)
+    torch.testing.assert_close(reconstruction_errors(decoded - targets, targets, known), expected)
 
 
 def test_fields_that_are_not_known_do_not_count():
     decoded, targets = normal(3, 20, 2), normal(3, 20, 2, seed=1) * PATTERNS[:, None]
-    errors = reconstruction_errors(decoded, targets, PATTERNS)
+    errors = reconstruction_errors(decoded - targets, targets, PATTERNS)
     of_field = torch.stack([relative_l2(decoded[..., c], targets[..., c]) for c in range(2)], dim=1)
     torch.testing.assert_close(errors[0], of_field[0, 0])
     torch.testing.assert_close(errors[1], of_field[1].mean())
     torch.testing.assert_close(errors[2], of_field[2, 1])
     elsewhere = torch.where(PATTERNS[:, None], decoded, 1e6)
-    assert torch.equal(reconstruction_errors(elsewhere, targets, PATTERNS), errors)
+    assert torch.equal(reconstruction_errors(elsewhere - targets, targets, PATTERNS), errors)
 
 
 def test_gradients_are_finite_and_none_flows_through_what_is_not_known():
     """Dividing by the norm of an unknown field, which is 0, would poison the gradient of the known ones."""
     decoded = normal(3, 20, 2).requires_grad_()
     targets = normal(3, 20, 2, seed=1) * PATTERNS[:, None]
-    reconstruction_errors(decoded, targets, PATTERNS).mean().backward()
+    reconstruction_errors(decoded - targets, targets, PATTERNS).mean().backward()
     assert decoded.grad is not None
     assert torch.isfinite(decoded.grad).all()
     sizes = decoded.grad.abs().sum(dim=1)
@@ -81,6 +82,28 @@ def test_targets_are_the_fields_that_the_model_sees(name, shape):
         assert loss.total.item() == 0.0
     assert model.seen[1] == name
     assert model.seen[2] is None if known is None else torch.equal(model.seen[2], PATTERNS)
+
+
+class Blurred(nn.Module):
+    """Gives back nine tenths of what it is given: an error that varies from sample to sample."""
+
+    def forward(self, fields: Tensor, coordinates: None, problem: str, known: Tensor | None) -> Tensor:
+        return 0.9 * fields.flatten(1, -2)
+
+
+@pytest.mark.parametrize("shape", [replace(LINE, exact=("galilean",)), replace(SQUARE, exact=("scaling",))])
+def test_the_loss_of_a_sample_is_the_metric_in_physical_units(shape):
+    mean = torch.tensor([3.0, -50.0])[: shape.channels]
+    deviation = torch.tensor([0.5, 200.0])[: shape.channels]
+    problem = Normalisation(shape, {"beta": 4.0}, mean, deviation)
+    objective, generator = Reconstruction({"problem": problem}), torch.Generator().manual_seed(0)
+    for seed in range(3):
+        fields = 7 + normal(1, 1, *shape.grid, shape.channels, seed=seed)
+        loss = objective(Blurred(), Batch("problem", torch.zeros(1, 1), fields=fields), generator).total
+        frame, start = Frame.of(shape, fields[:, 0], problem.parameters), torch.zeros(1)
+        seen = (frame.enter(fields, start) - mean) / deviation
+        forecast = frame.leave(0.9 * seen * deviation + mean, start)
+        torch.testing.assert_close(loss, relative_l2_per_field(forecast, fields).mean(), rtol=1e-4, atol=0)
 
 
 def test_what_the_network_sees_is_normalised_and_unknown_values_are_zero():

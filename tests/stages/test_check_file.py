@@ -224,6 +224,36 @@ def test_a_published_name_must_not_contradict_the_file(tmp_path):
     assert "attribute Nu is 0.01, but 0.4 was expected" in check(path)["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("name", "attribute", "value"),
+    [
+        ("burgers1d", "Nu", 0.01),
+        ("burgers1d", "nu", 0.01),
+        ("advection1d", "beta", 0.4),
+        ("darcy2d", "beta", 1.0),
+    ],
+)
+def test_arrays_and_the_equations_number_say_what_a_nameless_file_is(tmp_path, name, attribute, value):
+    path = without_attributes(small(name).write(tmp_path / "mine.hdf5"))
+    with h5py.File(path, "r+") as file:
+        file.attrs[attribute] = value
+    record = check(path)
+    assert (record["problem"], record["problem_from"]) == (name, "arrays and parameters")
+    assert list(record["parameters"].values()) == [value]
+
+
+def test_what_may_be_two_problems_is_asked_for(tmp_path):
+    path = without_attributes(burgers_file(tmp_path / "mine.hdf5"))
+    with h5py.File(path, "r+") as file:
+        file.attrs.update({"nu": 0.01, "beta": 0.4})
+    message = check(path)["error"]["message"]
+    assert "has the arrays and parameters of burgers1d and of advection1d" in message
+    assert "pass --problem" in message
+    with h5py.File(path, "r+") as file:
+        file.attrs["Nu"] = 0.02
+    assert "attributes Nu and nu are 0.02 and 0.01" in check(path, problem="burgers1d")["error"]["message"]
+
+
 def test_an_unknown_file_needs_to_be_told_its_problem(tmp_path):
     path = without_attributes(burgers_file(tmp_path / "mine.hdf5"))
     assert "pass --problem" in check(path)["error"]["message"]

@@ -147,8 +147,8 @@ def validation_of(kind: str, ranks: Ranks, objective: Objective) -> Validation:
             if len(share) == 0:
                 found[name] = torch.zeros(0)
                 continue
-            decoded = model(share, None, name)
-            found[name] = reconstruction_errors(decoded, share.flatten(1, -2), None)
+            exact = share.flatten(1, -2)
+            found[name] = reconstruction_errors(model(share, None, name) - exact, exact, None)
         return found
 
     return Validation("validation_error", errors if kind == "mix" else losses)

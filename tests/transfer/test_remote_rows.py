@@ -404,6 +404,17 @@ def test_other_layouts_are_refused(tmp_path):
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.parametrize("of", ["the root", "a coordinate"])
+def test_a_text_that_the_library_would_take_gigabytes_for_is_refused(tmp_path, body, of):
+    """Attributes of remote files are read as those of files here: a declared length is held against the heap."""
+    text = {"the root": "viscosity ν", "a coordinate": "1"}[of].encode()
+    damaged, heap = bytearray(body), body.index(b"GCOL")
+    at = body.index(len(text).to_bytes(4, "little") + heap.to_bytes(8, "little"))
+    damaged[at : at + 4] = (2**31).to_bytes(4, "little")
+    with FaultyServer(bytes(damaged)) as server, pytest.raises(DataError, match="damaged"):
+        fetch_rows(server.address, ["tensor"], [(0, 1)], tmp_path / "x", policy=QUICK)
+
+
 def test_truncated_and_foreign_files_are_refused(tmp_path, body, original):
     with h5py.File(original) as file:
         offset = file["tensor"].id.get_offset()

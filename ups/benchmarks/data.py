@@ -18,6 +18,7 @@ Rejected: to time the reference on the first frames only, which are the fastest 
 its step, the most expensive ones.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from ups.physics.compressible_samples import compressible_initial_states
 from ups.physics.darcy import relax_darcy
 from ups.physics.darcy_samples import darcy_coefficients, darcy_initial_states
 from ups.physics.initial_conditions import sinusoidal_initial_conditions
+
+log = logging.getLogger(__name__)
 
 _SEED = 1
 _POINTS = 1024
@@ -108,7 +111,13 @@ def measure_generators(*, threads: int, seconds: float, device: str) -> list[dic
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [_measure(case, threads, seconds, torch.device(device)) for case in _cases()]
+        cases, records = _cases(), []
+        for number, case in enumerate(cases, start=1):
+            log.info("measuring %d/%d: %s", number, len(cases), case.name)
+            record = _measure(case, threads, seconds, torch.device(device))
+            log.info("%s: %.3g trajectories/s", case.name, record["trajectories_per_second"])
+            records.append(record)
+        return records
     finally:
         torch.set_num_threads(torch_threads)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -16,7 +16,7 @@ from ups.artifacts.files import read_json
 from ups.artifacts.sums import recorded_content
 from ups.commands.arguments import add_root, count
 from ups.commands.tables import show
-from ups.config.data import OneProblem, PublishedData
+from ups.config.data import TAGGED, PublishedData
 from ups.config.load import describe_problems
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.pipeline.device import resolve_device
@@ -172,6 +172,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    section = f"generated {options.equation}"
     settings: dict[str, Any] = {
         "source": "generated",
         "equation": options.equation,
@@ -189,10 +190,10 @@ def _generate(options: argparse.Namespace) -> None:
         settings[key.strip()] = yaml.safe_load(value)
     settings.setdefault("solver_resolution", settings.get("resolution"))
     try:
-        data = TypeAdapter(OneProblem).validate_python(settings)
+        data = TAGGED[section].model_validate(settings)
     except ValidationError as error:
         raise ConfigurationError(
-            "\n  ".join(["settings are not valid", *describe_problems(error)]),
+            "\n  ".join(["settings are not valid", *describe_problems(error, inside=("data", section))]),
             where=f"--set of {options.equation}",
         ) from None
     output = options.output.absolute()

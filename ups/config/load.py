@@ -25,6 +25,9 @@ from ups.problems import PROBLEMS
 from ups.problems.generated import ProblemData
 
 _START = "start from a file in configs/"
+_SIMILAR = (
+    0.7  # of two keys, one of them a slip: `beta` and `data` have 0.5, `resolution` and `equation` 0.67
+)
 _SOURCES = ("generated", "file", "pdebench", "mix")
 
 
@@ -115,9 +118,12 @@ def _absolute(data: ProblemData | Mix, directory: Path) -> ProblemData | Mix:
     return data
 
 
-def describe_problems(error: ValidationError) -> list[str]:
-    """What is wrong, one sentence per key, with its fix."""
-    return [_describe(problem) for problem in error.errors(include_url=False)]
+def describe_problems(error: ValidationError, *, inside: tuple[str, ...] = ()) -> list[str]:
+    """What is wrong, one sentence per key, with its fix.
+
+    inside: location of the section whose values were validated alone; keys are called as they stand in it.
+    """
+    return [_describe(problem, inside) for problem in error.errors(include_url=False)]
 
 
 def _parse_value(key: str, value: Any) -> Any:
@@ -160,13 +166,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     section[last] = value
 
 
-def _describe(problem: Any) -> str:
-    location, section = _follow([str(part) for part in problem["loc"] if part != "[key]"])
+def _describe(problem: Any, inside: tuple[str, ...]) -> str:
+    location, section = _follow([*inside, *(str(part) for part in problem["loc"] if part != "[key]")])
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
     match problem["type"]:
         case "extra_forbidden":
             names = list(section.model_fields)
-            near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(location[-1], names, n=1, cutoff=_SIMILAR)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(sorted(names))}"
             message = f"unknown key; {hint}"
         case "missing":
@@ -199,7 +205,8 @@ def _describe(problem: Any) -> str:
             pass
         case _:
             message = f"{message} (got {_shown(problem['input'])})"
-    return f"{'.'.join(location)}: {message}" if location else message
+    named = location[len(_follow(list(inside))[0]) :]
+    return f"{'.'.join(named)}: {message}" if named else message
 
 
 def _shown(value: Any) -> str:

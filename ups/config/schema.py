@@ -125,7 +125,7 @@ class Latent(Section):
     dim: Count = Field(description="channels per token, the same for all problems of a mix")
     floor: Positive | None = Field(
         default=None,
-        description="largest relative L2 that the untrained codec may have on train fields; null: any",
+        description="largest relative L2 that the untrained codec may have on train fields, physical units; null: any",
     )
 
 

@@ -8,7 +8,8 @@ nobody else in the library calls h5py to read.
 
 What the library itself survives was measured (HDF5 2.0; files of all four problems, contiguous, chunked and
 compressed, with old and new headers): of 120,000 random mutations of headers none crashed it, none took more than
-50 MB, and only those of heaps with variable-length text hung it. Such text is refused unread.
+50 MB, and only those of heaps with variable-length text hung it. Such text is read without it
+(`ups.data.hdf5_attributes`).
 
 Rejected: parsing the format ourselves (it has three generations of headers and five kinds of storage); trusting
 the library (it returns zeros for values beyond the end of the file and for those never written, and crashes on
@@ -28,11 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ups.artifacts.files import storage_error
+from ups.data.hdf5_attributes import is_variable_text, read_attribute
 from ups.data.hdf5_chunks import check_chunking, check_chunks
 from ups.data.layout import place
 from ups.errors import DataError
 
-_ATTRIBUTE_BYTES = 1024
+_TEXT_LENGTH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +104,10 @@ class CheckedFile:
             one = stored.shape is not None and math.prod(stored.shape) == 1
             if not one or stored.dtype.kind not in "fiu":
                 raise self._not(attribute, stored, "one number")
-            return float(np.asarray(self._file.attrs[attribute]).item())
+            return float(np.asarray(self._attribute(attribute)).item())
 
     def text(self, attribute: str) -> str | None:
-        """A text attribute of the file, None where it is absent.
+        """A text attribute of the file, of fixed or variable length, None where it is absent.
 
         Raises:
             DataError: it is not one short text.
@@ -114,10 +116,18 @@ class CheckedFile:
             if attribute not in self._file.attrs:
                 return None
             stored = self._file.attrs.get_id(attribute)
-            # Text of variable length lies on a heap, where one flipped bit sends the library round in circles.
-            if stored.dtype.kind != "S" or stored.shape != () or stored.dtype.itemsize > _ATTRIBUTE_BYTES:
-                raise self._not(attribute, stored, "one short text of fixed length (numpy.bytes_)")
-            return np.asarray(self._file.attrs[attribute]).item().decode()
+            fixed = stored.dtype.kind == "S" and stored.shape == ()
+            if not (fixed or is_variable_text(stored)):
+                raise self._not(attribute, stored, "one text")
+            value = self._attribute(attribute)
+            text = np.asarray(value).item().decode() if fixed else value
+            if len(text) > _TEXT_LENGTH:
+                raise self._not(attribute, stored, f"a text of at most {_TEXT_LENGTH} letters")
+            return text
+
+    def _attribute(self, name: str) -> Any:
+        with self.path.open("rb") as stream:
+            return read_attribute(self._file, name, stream)
 
     def _not(self, attribute: str, stored: h5py.h5a.AttrID, wanted: str) -> DataError:
         return DataError(

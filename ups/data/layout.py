@@ -190,7 +190,7 @@ def parameters_of(
             raise DataError(
                 f"has no attribute {attribute}",
                 where=str(path),
-                fix=f'pass parameters={{"{name}": value}}; the file\'s name is not trusted',
+                fix=f'write it into the file, attrs["{attribute}"] = value: its name is not trusted',
             )
     return found
 
@@ -221,6 +221,7 @@ def boundary_of(problem: Problem, stored: str | None, given: Boundary | None, pa
     raise DataError(
         f"has no attribute {BOUNDARY_ATTRIBUTE}, and {problem.name} has {possible}",
         where=str(path),
-        fix=f'pass boundary="{problem.boundaries[0]}" or "{problem.boundaries[-1]}"; '
-        "in the names of PDEBench's files, outflow is called trans",
+        fix=f'write it into the file, attrs["{BOUNDARY_ATTRIBUTE}"] = "{problem.boundaries[0]}", or say it: `boundary` in '
+        "the data of a configuration, --boundary of `ups data check`; in the names of PDEBench's files, outflow is "
+        "called trans",
     )

@@ -39,7 +39,7 @@ from ups.data.layout import (
 )
 from ups.data.pdebench_rows import read_rows
 from ups.errors import DataError
-from ups.problems import Boundary, Problem, ProblemName, StoredArray, Variables
+from ups.problems import PROBLEMS, Boundary, Parameter, Problem, ProblemName, StoredArray, Variables
 from ups.problems.problem import ORIGINAL_ROWS
 
 DATA_VERSION = "2023-10"
@@ -110,6 +110,26 @@ def inspect(
     declared = problem_named(problem)
     with open_checked(Path(path)) as file:
         return _describe(file, declared, parameters, boundary)
+
+
+def fitting_problems(path: str | os.PathLike[str]) -> tuple[ProblemName, ...]:
+    """The problems whose arrays and whose equation's numbers a file has, whatever it is called.
+
+    Burgers and advection have the same arrays: a number, `Nu` (or `nu`) or `beta`, tells them apart.
+
+    Raises:
+        DataError, StorageError: as `inspect`, but that nothing is checked beyond that.
+    """
+    with open_checked(Path(path)) as file:
+        return tuple(
+            problem.name
+            for problem in PROBLEMS.values()
+            if all(
+                file.has(array.key) and len(file.array(array.key).shape) == len(array.axes)
+                for array in problem.arrays
+            )
+            and all(_number(file, parameter) is not None for parameter in problem.parameters)
+        )
 
 
 def read_trajectories(
@@ -191,14 +211,15 @@ def _describe(
         raise DataError(
             f"is a file of {named}, not of {problem.name}",
             where=str(file.path),
-            fix=f'read it as problem="{named}"',
+            fix=f"give a file of {problem.name}, or say that this one is of {named}: `equation` in the data of a "
+            "configuration, --problem of `ups data check`",
         )
     lengths = _lengths(file, problem)
     coordinates = tuple(
         _coordinates(file, problem, index, lengths[axis]) for index, axis in enumerate(problem.axes)
     )
     times = _times(file, problem, lengths)
-    stored = {parameter.attribute: file.number(parameter.attribute) for parameter in problem.parameters}
+    stored = {parameter.attribute: _number(file, parameter) for parameter in problem.parameters}
     original_rows = _original_rows(file, lengths["sample"])
     for array in (times, *coordinates, *([] if original_rows is None else [original_rows])):
         array.flags.writeable = False
@@ -215,6 +236,22 @@ def _describe(
         data_version=DATA_VERSION,
         original_rows=original_rows,
     )
+
+
+def _number(file: CheckedFile, parameter: Parameter) -> float | None:
+    """A number of the equation, by PDEBench's attribute or by its own name (`Nu` or `nu`)."""
+    found = [
+        value
+        for attribute in dict.fromkeys((parameter.attribute, parameter.name))
+        if (value := file.number(attribute)) is not None
+    ]
+    if len(set(found)) > 1:
+        raise DataError(
+            f"attributes {parameter.attribute} and {parameter.name} are {found[0]:g} and {found[1]:g}",
+            where=str(file.path),
+            fix="take the wrong one away",
+        )
+    return found[0] if found else None
 
 
 def _lengths(file: CheckedFile, problem: Problem) -> dict[str, int]:

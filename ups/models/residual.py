@@ -27,6 +27,11 @@ from ups.models.operators.grid_network import by_axes, sharers
 from ups.models.shape import ProblemShape
 
 _TINY = 1e-12
+_ROUNDING = 1e-6
+"""What float32 leaves of standardised latents, whose deviation is 1: no residual is known better.
+
+A map's given field is in its forecast, exactly but for this: taken for a residual, in a deviation of its own, it made
+losses of 1e8. Burgers' smallest deviation is twenty times larger (2e-5 in the demo)."""
 _FITTING_ITERATIONS = 50
 _PARTS = 3  # of the deviation's square
 
@@ -174,12 +179,12 @@ class ResidualNetwork(nn.Module):
         return told, torch.cat([scalars, sizes], dim=-1)
 
     def deviation(self, forecast: Forecast, problem: str) -> Tensor:
-        """Deviation of the residual of forecasts, [B, T, K, d], in standardised latents."""
+        """Deviation of the residual of forecasts, [B, T, K, d], in standardised latents; never below their rounding."""
         coefficients = self._statistic("deviation", problem)[:, :, None]
         parts = self._squares(forecast, problem)
         total = sum(coefficient * part for coefficient, part in zip(coefficients, parts, strict=True))
         assert isinstance(total, Tensor)
-        return total.sqrt().clamp_min(_TINY)
+        return total.sqrt().clamp_min(_ROUNDING)
 
     def steepness(self, forecast: Forecast, problem: str) -> Tensor:
         """S, the largest root mean square difference of neighbours anywhere in a forecast, [B, 1, 1, 1]."""
@@ -193,11 +198,9 @@ class ResidualNetwork(nn.Module):
         """
         parts = torch.stack(torch.broadcast_tensors(*self._squares(forecast, problem)))
         squares = residual.square()
-        # A channel that is forecast exactly gets the deviation of its forecast; it could not be divided by zero.
-        squares = torch.where(squares.amax(dim=(0, 2), keepdim=True) > 0, squares, parts.sum(dim=0))
         coefficients = squares.mean(dim=(0, 2)) / parts.mean(dim=(1, 3)).clamp_min(_TINY) / len(parts)
         for _ in range(_FITTING_ITERATIONS):
-            variance = (coefficients[:, None, :, None] * parts).sum(dim=0).clamp_min(_TINY)
+            variance = (coefficients[:, None, :, None] * parts).sum(dim=0).clamp_min(_ROUNDING**2)
             above = (parts * squares / variance.square()).sum(dim=(1, 3))
             below = (parts / variance).sum(dim=(1, 3)).clamp_min(_TINY)
             coefficients = coefficients * (above / below).sqrt()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.losses.relative import relative_l2_per_field
+from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import normalised
 from ups.models.frame import Frame
 from ups.models.shape import ProblemShape
@@ -28,15 +28,20 @@ class Normalisation:
     mean: Tensor
     deviation: Tensor
 
-    def __call__(self, fields: Tensor, known: Tensor | None) -> Tensor:
-        """Physical fields [B, *grid, C], each taken for the first of its trajectory, to normalised ones."""
+    def __call__(self, fields: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Physical fields [B, *grid, C], each taken for the first of its trajectory, to normalised ones and their unit.
+
+        The unit [B, 1, C] makes differences of normalised fields physical ones.
+        """
         frame = Frame.of(self.shape, fields, self.parameters)
         inside = frame.enter(fields.unsqueeze(1), torch.zeros(1, device=fields.device)).squeeze(1)
-        return normalised(inside, self.mean, self.deviation, known)
+        unit = (self.deviation * frame.scale).unsqueeze(1)
+        return normalised(inside, self.mean, self.deviation, known), unit
 
 
 class Reconstruction:
-    """Relative L2 of reconstructed single frames, mean over the fields that are known, in normalised units.
+    """Relative L2 of reconstructed single frames, mean over the fields that are known, in physical units as the metric:
+    in normalised ones a field whose mean was subtracted would weigh more, the less it varies around it.
 
     Frames are shifted by a random number of grid points along periodic axes first: that is a symmetry of the
     problem, and it teaches the encoder every alignment of a front to its patches.
@@ -51,22 +56,32 @@ class Reconstruction:
         problem = self.problems[batch.problem]
         known = None if batch.known is None else batch.known[:, 0]
         fields = random_shift(batch.fields[:, 0], problem.shape.layout.periodic, generator)
-        targets = problem(fields, known)
-        decoded = model(targets, None, batch.problem, known).float()
-        return Loss(reconstruction_errors(decoded, targets.flatten(1, -2), known).mean())
+        errors = reconstruction_errors(*reconstructed(model, batch.problem, problem, fields, known), known)
+        return Loss(errors.mean(), {})
 
 
-def reconstruction_errors(decoded: Tensor, targets: Tensor, known: Tensor | None) -> Tensor:
-    """Relative L2 of decoded [B, Q, C] to targets, mean over the known fields of each sample, [B].
+def reconstructed(
+    model: nn.Module, name: str, problem: Normalisation, fields: Tensor, known: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Errors of the decoded encoding of physical fields [B, *grid, C], and the fields, [B, Q, C] both.
+
+    Errors are physical, but on the points of the frame: norms are the same there.
+    """
+    inside, unit = problem(fields, known)
+    decoded = model(inside, None, name, known).float()
+    return (decoded - inside.flatten(1, -2)) * unit, fields.flatten(1, -2)
+
+
+def reconstruction_errors(errors: Tensor, fields: Tensor, known: Tensor | None) -> Tensor:
+    """Relative L2 of errors [B, Q, C] of fields, mean over the known fields of each sample, [B].
 
     known: [B, C] bool; None: all. A field that is not known has no target and does not count.
     """
     if known is None:
-        return relative_l2_per_field(decoded, targets).mean(dim=1)
-    # An unknown target is 0: dividing by its norm would give NaN, which no later mask takes away.
-    stand_in = torch.where(known[:, None], targets, 1.0)
-    errors = relative_l2_per_field(torch.where(known[:, None], decoded, 1.0), stand_in)
-    return errors.sum(dim=1) / known.sum(dim=1)
+        return relative_l2_by_frame(errors.unsqueeze(1), fields.unsqueeze(1)).flatten(1).mean(dim=1)
+    errors = torch.where(known[:, None], errors, 0.0)
+    relative = relative_l2_by_frame(errors.unsqueeze(1), fields.unsqueeze(1)).flatten(1)
+    return relative.sum(dim=1) / known.sum(dim=1)
 
 
 def random_shift(fields: Tensor, periodic: tuple[bool, ...], generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ _NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
 
 
 def run_artifacts(run: Path, leases: ExitStack) -> dict[str, Artifact]:
-    """The artifacts that a run points to, verified, and kept from `ups cache gc` until `leases` closes.
+    """The artifacts of a run that a scoring reads, verified, and kept from `ups cache gc` until `leases` closes.
 
     Raises:
         ConfigurationError: the directory is no run, or the run has not finished.
@@ -36,17 +36,25 @@ def run_artifacts(run: Path, leases: ExitStack) -> dict[str, Artifact]:
         raise ConfigurationError(
             f"the run has no {', '.join(missing)}", where=str(run), fix="finish it with `ups run`"
         )
-    artifacts = {}
-    for stage, pointer in pointers.items():
-        path = (run / pointer["path"]).resolve()
+    # Those of other stages need not be here: a run may be scored on another machine than its own.
+    paths = {stage: (run / pointers[stage]["path"]).resolve() for stage in _NEEDED}
+    artifacts, gone = {}, []
+    for stage, path in paths.items():
         store = Store(path.parents[2])
         leases.enter_context(store.lease(stage, path.name))
-        if not (path / "manifest.json").is_file():
-            raise ConfigurationError(
-                f"its {stage} artifact is gone", where=str(run), fix="build it again with `ups run`"
-            )
-        artifacts[stage] = Artifact(path, Manifest.read(path / "manifest.json"))
-        store.verify(artifacts[stage])
+        if (path / "manifest.json").is_file():
+            artifacts[stage] = Artifact(path, Manifest.read(path / "manifest.json"))
+        else:
+            gone.append(stage)
+    if gone:
+        raise ConfigurationError(
+            f"what it made in {', '.join(gone)} is not here",
+            where=str(run),
+            fix="build it again with `ups run`, or bring these directories from the machine that has them, whole, for "
+            f"they are verified before use: {', '.join(str(paths[stage]) for stage in gone)}",
+        )
+    for artifact in artifacts.values():
+        Store(artifact.path.parents[2]).verify(artifact)
     return artifacts
 
 

@@ -20,7 +20,7 @@ from ups.errors import ConfigurationError, DataError
 from ups.models.autoencoder import Autoencoder
 from ups.models.frame import Frame
 from ups.models.shape import ProblemShape
-from ups.objectives.autoencoder import Normalisation, Reconstruction, reconstruction_errors
+from ups.objectives.autoencoder import Normalisation, Reconstruction, reconstructed, reconstruction_errors
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.stages.training import initial_model, train_and_publish
@@ -186,15 +186,15 @@ def start_linear(
     row, frame = np.divmod(chosen, len(dataset.known))
     fields = torch.from_numpy(dataset.fields[rows[row], frame]).to(device)
     known = torch.from_numpy(dataset.known[frame]).to(device)
-    inside = problem(fields, known)
     values = layout.patch_points * shape.channels
     if latent.dim < values:
+        inside, _ = problem(fields, known)
         patches = layout.patchify(inside).flatten(0, 1).double()
         _, vectors = torch.linalg.eigh(patches.T @ patches)
         model.set_basis(name, vectors[:, -latent.dim :].flip(1).T.float())
     with torch.no_grad():
-        rebuilt = model(inside, None, name, known)
-    left = reconstruction_errors(rebuilt, inside.flatten(1, -2), known).mean().item()
+        errors = reconstruction_errors(*reconstructed(model, name, problem, fields, known), known)
+    left = errors.mean().item()
     kind = "lossless" if latent.dim >= values else f"{latent.dim} of {values} numbers per patch"
     log.info("%s: linear codec, %s, leaves %.2g of the train fields", name, kind, left)
     if latent.floor is not None and left > latent.floor:
@@ -214,7 +214,7 @@ def _errors(
     known: NDArray[np.bool_],
     held_out: Tensor,
 ) -> Tensor:
-    """Relative L2 of each trajectory [n, t, *grid, C], in units of its frame, mean over frames' known fields, [n].
+    """Relative L2 of each trajectory [n, t, *grid, C], mean over frames' known fields, [n].
 
     Over all frames at once where everything is known, as in the result table; per frame for a map.
     """
@@ -222,15 +222,13 @@ def _errors(
         return torch.zeros(0)
     frames = held_out.flatten(0, 1)
     told = torch.from_numpy(known).to(held_out.device).repeat(len(held_out), 1)
-    unit = problem.deviation
-    rebuilt, exact = [], []
     at_once = max(1, _VALIDATION_POINTS // frames[0].numel())
-    for part, part_known in zip(frames.split(at_once), told.split(at_once), strict=True):
-        inside = problem(part, part_known)
-        rebuilt.append(model(inside, None, name, part_known) * unit + problem.mean)
-        exact.append(inside.flatten(1, -2) * unit + problem.mean)
-    decoded, target = torch.cat(rebuilt), torch.cat(exact)
+    parts = [
+        reconstructed(model, name, problem, *part)
+        for part in zip(frames.split(at_once), told.split(at_once), strict=True)
+    ]
+    errors, fields = (torch.cat(values) for values in zip(*parts, strict=True))
     if known.all():
-        shape = (len(held_out), -1, target.shape[-1])
-        return reconstruction_errors(decoded.reshape(shape), target.reshape(shape), None)
-    return reconstruction_errors(decoded, target, told).view(len(held_out), -1).mean(dim=1)
+        shape = (len(held_out), -1, fields.shape[-1])
+        return reconstruction_errors(errors.reshape(shape), fields.reshape(shape), None)
+    return reconstruction_errors(errors, fields, told).view(len(held_out), -1).mean(dim=1)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ups.artifacts.files import storage_error
 from ups.data.hdf5 import open_checked
 from ups.data.layout import PROBLEM_ATTRIBUTE, axes_text
-from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
+from ups.data.pdebench import PDEBenchFile, fitting_problems, inspect, read_trajectories
 from ups.errors import DataError, IntegrityError, UpsError
 from ups.evaluation.metrics import mass_drift
 from ups.problems import PROBLEMS, ProblemName
@@ -134,8 +134,14 @@ def _recognise(
         return given, "request"
     if published is not None:
         return published.problem_name, "file name"
+    found = fitting_problems(path)
+    if len(found) == 1:
+        return found[0], "arrays and parameters"
     raise DataError(
-        "tells its problem neither by an attribute nor by the name of a published file",
+        f"has the arrays and parameters of {' and of '.join(found)}"
+        if found
+        else "tells its problem neither by an attribute, nor by the name of a published file, nor by its arrays and "
+        "the equation's parameters (Nu, beta ...)",
         where=str(path),
         fix=f"pass --problem, one of {', '.join(PROBLEMS)}",
     )

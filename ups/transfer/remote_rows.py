@@ -27,6 +27,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ups.data.hdf5_attributes import read_attribute
 from ups.errors import DataError, UpsError
 from ups.problems.problem import ORIGINAL_ROWS
 from ups.transfer.address import parse_address
@@ -229,7 +230,7 @@ def _read_header(source: Source, keys: Sequence[str], path: Path) -> list[_Array
             try:
                 with h5py.File(header, "r") as file, h5py.File(rest, "w") as new:
                     arrays = [_array(file, key, source, length) for key in keys]
-                    _copy_rest(file, new, keys, source)
+                    _copy_rest(file, new, keys, source, header)
             except Exception as error:
                 failure = error
             # What h5py makes of a failed read depends on where it happens, so any outcome may be due to one.
@@ -269,7 +270,9 @@ def _unfit(source: Source, what: str) -> DataError:
     return DataError(what, where=str(source), fix=f"check the address; or {_WHOLE}")
 
 
-def _copy_rest(file: h5py.File, new: h5py.File, keys: Sequence[str], source: Source) -> None:
+def _copy_rest(
+    file: h5py.File, new: h5py.File, keys: Sequence[str], source: Source, header: io.RawIOBase
+) -> None:
     """Coordinates and attributes. Raises DataError where these are rows of another file already."""
     if ORIGINAL_ROWS in file:
         raise _unfit(source, f"has a dataset {ORIGINAL_ROWS}: it holds some rows of another file already")
@@ -279,6 +282,12 @@ def _copy_rest(file: h5py.File, new: h5py.File, keys: Sequence[str], source: Sou
             continue
         dataset = file[name]
         if isinstance(dataset, h5py.Dataset) and dataset.ndim == 1 and len(dataset) <= _LARGEST_COORDINATES:
-            file.copy(dataset, new, name)
-    for name, value in file.attrs.items():
-        new.attrs.create(name, value, dtype=file.attrs.get_id(name).dtype)
+            file.copy(dataset, new, name, without_attrs=True)
+            _copy_attributes(dataset, new[name], header)
+    _copy_attributes(file, new, header)
+
+
+def _copy_attributes(owner: h5py.HLObject, copy: h5py.HLObject, header: io.RawIOBase) -> None:
+    for name in owner.attrs:
+        value = read_attribute(owner, name, header)
+        copy.attrs.create(name, value, dtype=owner.attrs.get_id(name).dtype)

@@ -49,6 +49,8 @@ def main() -> int:
             run_and_show(options.config, overrides)
             return EXIT_OK
         _require_server()
+        if configuration.execution.device == "cuda" and not _has_server():
+            limit_the_temporary_server()
         report = _run(options.config, overrides, on_burgers_only=set(configuration.problems) == {"burgers1d"})
     except UpsError as error:
         sys.stderr.write(f"{error}\n")
@@ -121,6 +123,18 @@ def _require_server() -> None:
         )
 
 
+def limit_the_temporary_server() -> None:
+    """Nobody but this run will ask it, and nobody has created its limit, or freed the slot of a run that was killed."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    from tasks.gpu import LIMIT
+
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+        client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
 def _run(config: Path, overrides: dict[str, Any], *, on_burgers_only: bool) -> Path:
     """The flow of the configuration's problems.
 
@@ -131,11 +145,12 @@ def _run(config: Path, overrides: dict[str, Any], *, on_burgers_only: bool) -> P
     from httpx import HTTPError
 
     from flows.burgers_upt import burgers_upt
+    from flows.experiment import Experiment
     from flows.pdebench_upt import pdebench_upt
 
     flow = burgers_upt if on_burgers_only else pdebench_upt
     try:
-        return Path(flow(str(config), overrides))
+        return Path(flow(Experiment(config=str(config), overrides=overrides)))
     except HTTPError as error:
         raise StorageError(
             f"went away: {error}",

@@ -1,44 +1,56 @@
 """The method, as every flow of this project follows it."""
 
-from pathlib import Path
 from typing import Any
 
+from coolname.data import config as _coolname
 from prefect import get_run_logger
 from prefect.runtime import flow_run
+from prefect.utilities.annotations import quote
 
+from flows.experiment import Experiment
 from tasks.chain import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from tasks.publish import publish, publish_seeds
 from ups.pipeline.run import Run, overrides_by_seed
 
+_WORDS_OF_PREFECT = {word for kind in _coolname.values() for word in kind.get("words", ())}
+"""Two of these name a run that nobody has named."""
+
 
 def name_of_this_run() -> str:
-    """For example "burgers_demo seed=3": in a list of runs the one thing that tells them apart."""
-    parameters = flow_run.get_parameters()
-    overrides = (f"{key}={value}" for key, value in (parameters["overrides"] or {}).items())
-    return " ".join((Path(parameters["config"]).stem, *overrides))
+    """The name that somebody gave it, or else what it does."""
+    given = flow_run.get_name() or ""
+    words = given.split("-")
+    if given and not (len(words) == 2 and _WORDS_OF_PREFECT.issuperset(words)):
+        return given
+    return Experiment.model_validate(flow_run.get_parameters()["experiment"]).name
 
 
-def train_and_evaluate(config: str, overrides: dict[str, Any] | None) -> str:
+def train_and_evaluate(experiment: Experiment) -> str:
     """Autoencoder, latent operator, diffusion correction and its one-call student, scored on decoded fields.
-
-    Args:
-        config: Path of a configuration file, relative to the checkout.
-        overrides: Values that replace those of the file, by dotted key.
 
     Returns:
         Path of the report, of the last seed where the configuration asks for several.
     """
-    finished = [_one_seed(config, chosen) for chosen in overrides_by_seed(config, overrides)]
-    name, reports = finished[0][0], [report for _, report in finished]
+    runs = [
+        Experiment(config=experiment.config, overrides=overrides)
+        for overrides in overrides_by_seed(experiment.path, experiment.overrides)
+    ]
+    reports = [_one_seed(run) for run in runs]
     if len(reports) > 1:
-        publish_seeds(name, reports)
+        publish_seeds(reports)
     return reports[-1]
 
 
-def _one_seed(config: str, overrides: dict[str, Any]) -> tuple[str, str]:
-    """The chain once; the configuration's name and the path of its report."""
-    run = Run.start(config, overrides)
-    get_run_logger().info("run directory: %s", run.directory)
+def _one_seed(experiment: Experiment) -> str:
+    """The chain once; the path of its report.
+
+    Tasks are called and not submitted: each reads what the one before it made; and a signal, which reaches the main
+    thread alone, ends the stage that is running there.
+    """
+    started = Run.start(experiment.path, experiment.overrides)
+    get_run_logger().info("run directory: %s", started.directory)
+    # Prefect draws the graph by the identity of what it finds in arguments, and names of stages are everywhere in these.
+    run: Any = quote(started.settings)
     try:
         data = download(run)
         codec = autoencoder(run, data)
@@ -47,6 +59,6 @@ def _one_seed(config: str, overrides: dict[str, Any]) -> tuple[str, str]:
         residual = diffusion(run, data, cache, forecast)
         student = consistency(run, data, cache, forecast, residual)
         table = evaluate(run, data, codec, cache, forecast, residual, student)
-        return run.configuration.name, publish(run, table)
+        return publish(run, table)
     finally:
-        run.close()
+        started.close()

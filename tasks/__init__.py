@@ -1,14 +1,19 @@
-"""Prefect tasks: argument in, torchrun or a library call, artifact out."""
+"""Prefect tasks: plain data in, torchrun or a library call, plain data out."""
 
 import logging
+
+from prefect.exceptions import ParameterTypeError
 
 from ups.errors import UpsError
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Our errors say where, what and how to fix it; a hundred lines of Prefect's frames would bury that."""
-    if record.exc_info and isinstance(record.exc_info[1], UpsError):
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (UpsError, ParameterTypeError)):
         record.exc_info = None
+    if isinstance(error, ParameterTypeError):  # which Prefect tells in the frames alone
+        record.msg, record.args = f"{record.getMessage()}: {error}", ()
     return True
 
 

@@ -8,11 +8,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.progress import series_key
-from tasks.stage import RETRY_DELAYS_SECONDS, RETRY_JITTER, Pointer, worth_a_retry
+from tasks.stage import RETRIES, Settings
 from ups.artifacts.files import read_json
 from ups.commands.tables import result_tables, seed_tables
+from ups.config import load_configuration
 from ups.metrics import HEADINGS
-from ups.pipeline.run import Run
+from ups.pipeline.run import Pointer, Run
 
 
 @task(
@@ -21,29 +22,26 @@ from ups.pipeline.run import Run
     description="Write the report, and show metrics and report beside this flow run.",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=len(RETRY_DELAYS_SECONDS),
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_jitter_factor=RETRY_JITTER,
-    retry_condition_fn=worth_a_retry,
+    **RETRIES,
 )
-def publish(run: Run, table: Pointer) -> str:
+def publish(run: Settings, table: Pointer) -> str:
     """Write the report and make the artifacts of the UI; returns the path of report.html.
 
     Never cached, so that a run whose stages are all cached shows its results too.
     """
-    del table  # an edge of the graph in the UI
-    report = run.report(on_line=get_run_logger().info)
-    records = read_json(run.directory / "metrics.json")
+    finished = Run.of(run, [table])
+    report = finished.report(on_line=get_run_logger().info)
+    records = read_json(report.parent / "metrics.json")
     titles = [str(table.title) for table in result_tables(records)]
     create_table_artifact(
-        key=series_key(run.configuration.name, "metrics"),
-        description=f"{'. '.join(titles)}. Run {run.directory.name}",
+        key=series_key(finished.configuration.name, "metrics"),
+        description=f"{'. '.join(titles)}. Run {report.parent.name}",
         table=result_rows(records),
     )
     create_markdown_artifact(
-        key=series_key(run.configuration.name, "report"),
-        description=f"Report of run {run.directory.name}",
-        markdown=f"{(run.directory / 'report.md').read_text()}\n\nFull report: `{report}`\n",
+        key=series_key(finished.configuration.name, "report"),
+        description=f"Report of run {report.parent.name}",
+        markdown=f"{(report.parent / 'report.md').read_text()}\n\nFull report: `{report}`\n",
     )
     return str(report)
 
@@ -54,16 +52,15 @@ def publish(run: Run, table: Pointer) -> str:
     description="Show the results of all seeds, each with its range.",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=len(RETRY_DELAYS_SECONDS),
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=worth_a_retry,
+    **RETRIES,
 )
-def publish_seeds(name: str, reports: list[str]) -> None:
+def publish_seeds(reports: list[str]) -> None:
     """Make a table artifact for each problem, of runs that differ in their seeds.
 
-    name: of the configuration. reports: path of each run's report.html.
+    reports: path of each run's report.html.
     """
     directories = [Path(report).parent for report in reports]
+    name = load_configuration(directories[0] / "config.yaml").name
     tables = seed_tables([read_json(directory / "metrics.json") for directory in directories])
     for problem, table in tables.items():
         names = [str(column.header) for column in table.columns]

@@ -6,7 +6,7 @@ Neither the user's ~/.prefect nor the checkout is written to.
 from collections.abc import Iterator
 
 import pytest
-from orchestra import TINY, Orchestra
+from orchestra import Orchestra, asked
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestra]:
 
 @pytest.fixture(scope="session")
 def deployed(server: Orchestra) -> Orchestra:
-    """Both deployments, by the commands of deployments/README.md."""
+    """All deployments, by the commands of deployments/README.md."""
     server.api("POST", "/work_pools/", name="ups", type="process")  # as `prefect work-pool create` does
     server.prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
     server.start_worker()
@@ -29,6 +29,6 @@ def deployed(server: Orchestra) -> Orchestra:
 @pytest.fixture(scope="session")
 def built(deployed: Orchestra) -> Orchestra:
     """A first run of the tiny configuration: every stage is sealed, and Prefect has its records."""
-    arguments = ("deployment", "run", "burgers-upt/demo", "--watch", "--param", f"config={TINY}")
+    arguments = ("deployment", "run", "burgers-upt/demo", "--watch", "--param", f"experiment={asked()}")
     assert "Completed" in deployed.prefect(*arguments)
     return deployed

@@ -20,6 +20,12 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 TINY = "configs/burgers_tiny.yaml"
 STAGES = ("download", "autoencoder", "cache-encode", "operator", "diffusion", "consistency", "evaluate")
+SERVER_SETTINGS = dict(
+    re.findall(
+        r"export (PREFECT_SERVER_LOGS_\S+)=(\S+)", (CHECKOUT / "deployments" / "README.md").read_text()
+    )
+)
+"""By which the server hands logs on to those who watch."""
 LIMIT_SECONDS = 120.0  # far above what is needed: a busy machine must not fail a test
 
 LOG_RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d+ \| ", re.MULTILINE)
@@ -47,6 +53,11 @@ def start_flow(environment: Mapping[str, str], *assignments: str) -> subprocess.
     )  # fmt: skip
 
 
+def asked(**overrides: Any) -> str:
+    """The flow's parameter as a command gives it."""
+    return json.dumps({"config": "burgers_tiny", "overrides": overrides})
+
+
 def clean_environment() -> dict[str, str]:
     """The environment without the user's settings of Prefect and of this library."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "UPS_"))}
@@ -69,6 +80,7 @@ class Orchestra:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            **SERVER_SETTINGS,
             "UPS_ROOT": str(self.root),
             "OMP_NUM_THREADS": "1",
         }
@@ -93,14 +105,18 @@ class Orchestra:
             )  # fmt: skip
 
     def prefect(self, *arguments: str) -> str:
-        """Output of a command of Prefect's, run in the checkout, which has to end well."""
-        done = subprocess.run(
+        """Output of a command of Prefect's, which has to end well."""
+        done = self.command(*arguments)
+        assert done.returncode == 0, f"{done.stdout}\nworker:\n{self.worker_said()}"
+        return done.stdout
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of Prefect's, run in the checkout."""
+        return subprocess.run(
             [sys.executable, "-m", "prefect", *arguments],
             cwd=CHECKOUT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             check=False,
         )  # fmt: skip
-        assert done.returncode == 0, f"{done.stdout}\nworker:\n{self.worker_said()}"
-        return done.stdout
 
     def start_worker(self) -> None:
         self._start(self.worker_log, "worker", "start", "--pool", "ups")
@@ -135,12 +151,18 @@ class Orchestra:
 
     def stage_processes(self) -> list[int]:
         """Launchers, agents and ranks that work below this root."""
-        work = str(self.root / "artifacts" / ".work").encode()
+        return self._processes(str(self.root / "artifacts" / ".work"))
+
+    def mirrors(self) -> list[int]:
+        """W&B mirrors of runs below this root."""
+        return self._processes(f"ups.tracking\0{self.root}")
+
+    def _processes(self, on_the_command_line: str) -> list[int]:
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 with suppress(OSError):  # it ended while we looked
-                    if work in (entry / "cmdline").read_bytes():
+                    if on_the_command_line.encode() in (entry / "cmdline").read_bytes():
                         found.append(int(entry.name))
         return found
 

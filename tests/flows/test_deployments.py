@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from orchestra import CHECKOUT, STAGES, TINY, Orchestra, wait_for
+from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
-from ups.config import load_configuration
+from flows.experiment import Experiment
 from ups.pipeline.graph import GRAPH
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ NEVER_ENDS = "training.consistency.steps=1000000"
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_names_a_valid_configuration(deployment):
-    load_configuration(CHECKOUT / deployment["parameters"]["config"], deployment["parameters"]["overrides"])
+    Experiment.model_validate(deployment["parameters"]["experiment"])
 
 
 @pytest.mark.parametrize("flow", ["burgers_upt", "pdebench_upt"])
@@ -33,7 +33,7 @@ def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}
         assert found["entrypoint"] == f"flows.{flow}:{flow}"
         properties = found["parameter_openapi_schema"]["properties"]
-        assert {key for key, value in properties.items() if value["description"]} == {"config", "overrides"}
+        assert {key for key, value in properties.items() if value["description"]} == {"experiment"}
 
 
 def test_runs_of_a_schedule_are_created(deployed: Orchestra):
@@ -58,6 +58,45 @@ def test_runs_of_a_schedule_are_created(deployed: Orchestra):
     assert deployed.errors_in_the_servers_log() == []
 
 
+def test_a_typo_is_refused_by_the_form_or_told_by_the_runs_state(deployed: Orchestra):
+    """The form and the command send what the server checks by the parameter's schema; `--watch` shows the logs."""
+    for wrong, told in (
+        ({"config": "burgers_tony"}, "burgers_tony"),
+        ({"overrides": {"seed": 1}}, "'config' is a required property"),
+        ({"config": TINY, "override": {}}, "override"),
+    ):
+        output = _refused(deployed, "burgers-upt/demo", "--param", f"experiment={json.dumps(wrong)}")
+        assert told in output
+    output = _refused(
+        deployed, "burgers-upt/demo", "--watch", "--param", "experiment=" + asked(**{"traning.x": 1})
+    )
+    assert "traning: unknown key; did you mean 'training'?" in " ".join(output.split())
+    assert "Traceback" not in output
+    flow_run = deployed.latest_flow_run()
+    assert flow_run["state_name"] == "Failed"
+    assert "traning: unknown key; did you mean 'training'?" in flow_run["state"]["message"]
+
+
+def test_a_deployment_runs_without_parameters_too(deployed: Orchestra):
+    """That of the GPU, which is not here."""
+    output = _refused(deployed, "burgers-upt/prod", "--watch")
+    assert "no CUDA device" in " ".join(output.split())
+
+
+def _refused(orchestra: Orchestra, *arguments: str) -> str:
+    """Output of `prefect deployment run`, which has to fail."""
+    done = orchestra.command("deployment", "run", *arguments)
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
+def test_the_name_that_a_user_gives_is_kept(built: Orchestra):
+    for name in ("nu study 7", "first-try"):
+        asking = ("--watch", "--flow-run-name", name, "--param", f"experiment={asked()}")
+        built.prefect("deployment", "run", "burgers-upt/demo", *asking)
+        assert built.latest_flow_run()["name"] == name
+
+
 def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra):
     [flow_run] = built.api(
         "POST",
@@ -74,6 +113,12 @@ def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra
     assert _edges(built, flow_run) == {
         name.replace("_", "-"): {i.replace("_", "-") for i in stage.inputs} for name, stage in GRAPH.items()
     } | {"publish": {"evaluate"}}
+
+    pointers = json.loads((built.first_run() / "artifacts.json").read_text())
+    results = Path(built.environment["PREFECT_HOME"]) / "storage"
+    assert {f"{stage}-{row['digest']}" for stage, row in pointers.items()} <= {
+        path.name for path in results.iterdir()
+    }, "the key of a result is that of its artifact"
 
     artifacts = {
         artifact["key"]: artifact
@@ -144,10 +189,12 @@ def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra):
 
 def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orchestra):
     flow_run = _start_until_checkpoint(built)
+    assert built.mirrors(), "its end is looked at below"
     engine = _engine(built)
     os.kill(engine, signal.SIGKILL)
     assert _final_state(built, flow_run) == "Crashed"
     wait_for("the stage to end", lambda: not built.stage_processes())
+    wait_for("the W&B mirror to end", lambda: not built.mirrors())
     step = _expect_last_step_in_a_checkpoint(built)
 
     flow = built.flow(NEVER_ENDS, PREFECT_API_URL=None)
@@ -211,7 +258,7 @@ def _start_until_checkpoint(orchestra: Orchestra, assignment: str = NEVER_ENDS) 
     flow_run = orchestra.api(
         "POST",
         f"/deployments/{deployment['id']}/create_flow_run",
-        parameters={"config": TINY, "overrides": {key: int(value)}},
+        parameters={"experiment": {"config": TINY, "overrides": {key: int(value)}}},
     )
     wait_for(
         "a checkpoint",

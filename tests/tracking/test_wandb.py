@@ -221,6 +221,25 @@ def test_a_hanging_mirror_and_what_it_started_end_with_the_run(tmp_path, stub, c
         wait_for(lambda pid=pid: has_ended(int(pid)), "the mirror's processes to end")
 
 
+def test_a_hanging_mirror_does_not_outlive_a_run_that_is_killed(tmp_path, stub):
+    out = stub(
+        "import subprocess; child = subprocess.Popen(['sleep', '600']);"
+        "out.write(f'{os.getpid()} {child.pid}\\n'); time.sleep(600)"
+    )
+    run = make_run(tmp_path / "run", [])
+    program = (
+        "import sys, time; from pathlib import Path; from ups.config.schema import Tracking;"
+        "from ups.pipeline import mirror; mirror._LAST_RECORDS_SECONDS = 0.3;"
+        "mirror.Mirror(Path(sys.argv[1]), Tracking(wandb='offline')).start(); time.sleep(600)"
+    )
+    follower = subprocess.Popen([sys.executable, "-c", program, run])
+    wait_for(lambda: out.exists() and out.read_text().endswith("\n"), "the stub to hang")
+    follower.kill()
+    follower.wait()
+    for pid in out.read_text().split():
+        wait_for(lambda pid=pid: has_ended(int(pid)), "the mirror's processes to end")
+
+
 def has_ended(pid: int) -> bool:
     try:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()

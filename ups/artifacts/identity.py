@@ -12,6 +12,7 @@ all settings are in the derivation anyway.
 import ast
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -83,12 +84,21 @@ def _read(name: str) -> _Source | None:
     path = _module_path(name)
     if path is None:
         return None
-    tree = ast.parse(path.read_text())
+    tree = _parse(path.read_text())
     imports = _imports(tree, name, is_package=path.name == "__init__.py")
     own = [imported for imported in imports if imported.split(".")[0] == "ups"]
     libraries = frozenset(imported.split(".")[0] for imported in imports) & _LIBRARIES.keys()
     text = ast.dump(_WithoutText().visit(tree))
     return _Source(own, libraries, hashlib.sha256(text.encode()).hexdigest()[:_SUM])
+
+
+def _parse(source: str) -> ast.Module:
+    """CPython 3.11 loses count of its depth if another thread parses meanwhile (python/cpython issue 106905), as some
+    library's does under Prefect; the next try goes well."""
+    for _ in range(9):
+        with suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
 
 
 def _module_path(name: str) -> Path | None:

@@ -20,7 +20,7 @@ _LAST_RECORDS_SECONDS = 20
 
 
 class Mirror:
-    """Starts with the first record of a training, or with a new result table; what is all cached mirrors nothing."""
+    """A process that follows a run; it outlives neither the run nor a run that is killed."""
 
     def __init__(self, directory: Path, tracking: Tracking) -> None:
         self.directory = directory
@@ -33,7 +33,9 @@ class Mirror:
         """Start following, once."""
         if self._process is not None or self._failed or self.tracking.wandb == "disabled":
             return
-        command = [sys.executable, "-m", "ups.tracking", str(self.directory), "--follow"]
+        command = [sys.executable, "-m", "ups.tracking", str(self.directory)]
+        # By itself if we are killed; else we have ended it before, and said so.
+        command += ["--follow", str(2 * _LAST_RECORDS_SECONDS)]
         try:
             with self.log_file.open("ab") as output:
                 self._process = subprocess.Popen(

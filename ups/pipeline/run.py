@@ -6,13 +6,14 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -20,8 +21,9 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
+from ups.config.data import Generated
 from ups.config.schema import DATA, StageName
-from ups.errors import ConfigurationError
+from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
 from ups.pipeline.graph import GRAPH, chain_to
@@ -32,8 +34,14 @@ from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fi
 
 Progress = Callable[[StageName, dict[str, Any]], None]
 Output = Callable[[str], None]
+Pointer = dict[str, str]
+"""{"stage", "digest", "content", "path"} of an artifact: its key, the sum of its contents, and where it lies below the
+root, which may be moved."""
 
 RUNS = "runs"
+PLAN = "plan.json"
+ARTIFACTS = "artifacts.json"
+METRICS = "metrics.jsonl"
 OUTSIDE = "outside.json"
 """Records outside the training range; empty where none were asked for."""
 
@@ -58,7 +66,7 @@ class Run:
     """
 
     def __init__(
-        self, configuration: Configuration, store: Store, plan: list[PlannedStage], directory: Path
+        self, configuration: Configuration, store: Store, plan: Iterable[PlannedStage], directory: Path
     ) -> None:
         self.configuration = configuration
         self.store = store
@@ -67,7 +75,7 @@ class Run:
         self.built: dict[StageName, Built] = {}
         self._mirror = Mirror(directory, configuration.tracking)
         self._leases = ExitStack()
-        self._recorded: set[tuple[Any, ...]] = set()
+        self._recorded = {_identity(record) for record in _records(directory / METRICS)}
 
     @classmethod
     def start(
@@ -110,7 +118,82 @@ class Run:
         except BaseException:
             run.close()
             raise
+        if any(stage.verdict == "MISS" for stage in plan):
+            run._mirror.start()  # what is all cached was mirrored by the runs that built it
         return run
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], inputs: Iterable[Pointer] = ()) -> "Run":
+        """A started run, to go on with in any process that sees its root; whoever started it keeps the mirror.
+
+        settings: see `settings`. inputs: artifacts that stages read.
+
+        Raises:
+            IntegrityError: an input is gone, or was built again and came out different.
+            StorageError: the run's directory cannot be read.
+        """
+        directory = Path(settings["directory"])
+        store = _store(Path(settings["root"]))
+        try:
+            plan = [
+                PlannedStage(
+                    row["stage"],
+                    row["digest"],
+                    None,
+                    row["verdict"],
+                    row["reason"],
+                    row["predicted_bytes"],
+                    tuple(row["parts"]),
+                )
+                for row in read_json(directory / PLAN)
+            ]
+            run = cls(Configuration.model_validate(settings["configuration"]), store, plan, directory)
+        except OSError as error:
+            raise storage_error(error, directory) from error
+        for pointer in inputs:
+            name = cast(StageName, pointer["stage"])
+            artifact = store.find(name, pointer["digest"])
+            if artifact is None or artifact.manifest.content != pointer["content"]:
+                raise IntegrityError(
+                    "was built again by another process and came out different, or is gone",
+                    where=str(store.root / pointer["path"]),
+                    fix="run the same command again",
+                )
+            run.built[name] = Built(artifact, hit=True, reason="an input")
+        return run
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The run as plain data: its root, its directory and its resolved configuration."""
+        return {
+            "root": str(self.store.root),
+            "directory": str(self.directory),
+            "configuration": self.configuration.model_dump(mode="json"),
+        }
+
+    def pointer(self, name: StageName) -> Pointer:
+        """Of a stage that this run has built or found."""
+        artifact = self.built[name].artifact
+        return {
+            "stage": name,
+            "digest": artifact.digest,
+            "content": artifact.manifest.content,
+            "path": str(artifact.path.relative_to(self.store.root)),
+        }
+
+    def uses_gpu(self, name: StageName) -> bool:
+        """Whether a stage computes on a GPU; one that only fetches or reads files does not."""
+        generates = any(isinstance(data, Generated) for data in self.configuration.problems.values())
+        return self.configuration.execution.device == "cuda" and (generates or name != "download")
+
+    def key(self, name: StageName) -> str:
+        """The key of a stage whose inputs are there.
+
+        Raises:
+            DataError: an input file is missing.
+            StorageError: it cannot be read.
+        """
+        return digest_of(derive(name, self.configuration, self._inputs(name), self.store))
 
     def stage(self, name: StageName, *, on_line: Output, on_progress: Progress | None = None) -> Built:
         """Bring one stage to a sealed artifact; its inputs must have been brought there by this run before.
@@ -123,7 +206,6 @@ class Run:
 
         def on_record(record: dict[str, Any]) -> None:
             self._append(name, [record])
-            self._mirror.start()
             if on_progress is not None:
                 on_progress(name, record)
 
@@ -167,7 +249,7 @@ class Run:
         From here on `ups cache gc` goes by the pointers of this run alone.
         """
         self._leases.close()
-        self._mirror.close(finished=self.built.keys() == self.plan.keys())
+        self._mirror.close(finished=self._registered().keys() == self.plan.keys())
 
     def _inputs(self, name: StageName) -> dict[StageName, Artifact]:
         return {i: self.built[i].artifact for i in GRAPH[name].inputs}
@@ -184,7 +266,7 @@ class Run:
         return derivation
 
     def _write_plan(self) -> None:
-        write_json(self.directory / "plan.json", [stage.to_json() for stage in self.plan.values()])
+        write_json(self.directory / PLAN, [stage.to_json() for stage in self.plan.values()])
 
     def _register(self, name: StageName, built: Built) -> None:
         """Note a stage's artifact in the run's directory; what a stage trained earlier counts as record."""
@@ -192,28 +274,21 @@ class Run:
             require_fit(self.configuration, built.artifact)
         logged = built.artifact.path / "logs" / "metrics.jsonl"
         if built.hit and logged.exists():
-            self._append(name, [json.loads(line) for line in logged.read_text().splitlines()])
+            self._append(name, _records(logged))
         self.built[name] = built
-        if not built.hit and name == "evaluate":
-            self._mirror.start()
-        write_json(
-            self.directory / "artifacts.json",
-            {
-                stage: {
-                    "digest": done.artifact.digest,
-                    "path": self._relative(done.artifact.path),
-                    "parts": [
-                        self._relative(self.store.path(part["stage"], part["digest"]))
-                        for part in done.artifact.manifest.parts.values()
-                    ],
-                    "hit": done.hit,
-                    "reason": done.reason,
-                    "seconds": done.artifact.manifest.seconds,
-                    "summary": done.artifact.manifest.summary,
-                }
-                for stage, done in self.built.items()
-            },
-        )
+        row = {
+            "digest": built.artifact.digest,
+            "path": self._relative(built.artifact.path),
+            "parts": [
+                self._relative(self.store.path(part["stage"], part["digest"]))
+                for part in built.artifact.manifest.parts.values()
+            ],
+            "hit": built.hit,
+            "reason": built.reason,
+            "seconds": built.artifact.manifest.seconds,
+            "summary": built.artifact.manifest.summary,
+        }
+        write_json(self.directory / ARTIFACTS, self._registered() | {name: row})
         if name == "evaluate":
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
@@ -223,19 +298,20 @@ class Run:
         """Either may be reached through a symbolic link, and .. is what lies above its target."""
         return os.path.relpath(path.resolve(), self.directory.resolve())
 
-    def _append(self, name: StageName, records: list[dict[str, Any]]) -> None:
-        """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again.
+    def _registered(self) -> dict[StageName, dict[str, Any]]:
+        """What artifacts.json holds: stages of this run, whichever process brought them there."""
+        path = self.directory / ARTIFACTS
+        return read_json(path) if path.exists() else {}
 
-        One step has a record of the training and one of the validation, which differ in their names.
-        """
-        path = self.directory / "metrics.jsonl"
+    def _append(self, name: StageName, records: list[dict[str, Any]]) -> None:
+        """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again."""
+        path = self.directory / METRICS
         try:
             with path.open("a") as file:
-                for record in records:
-                    identity = (name, record["step"], *record)
-                    if identity not in self._recorded:
-                        self._recorded.add(identity)
-                        file.write(json.dumps({"stage": name} | record) + "\n")
+                for record in ({"stage": name} | record for record in records):
+                    if _identity(record) not in self._recorded:
+                        self._recorded.add(_identity(record))
+                        file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -302,6 +378,21 @@ def write_report(directory: Path, *, on_line: Output) -> None:
         on_line=on_line,
     )
     classify(returncode, work)
+
+
+@cache
+def _store(root: Path) -> Store:
+    """One for all stages that a process runs: it verifies each artifact once."""
+    return Store(root)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """One step has a record of the training and one of the validation, which differ in their names."""
+    return record["stage"], record["step"], *record
 
 
 def _require_space(store: Store, configuration: Configuration, plan: list[PlannedStage]) -> None:

@@ -1,4 +1,4 @@
-"""Mirror a run to W&B: `python -m ups.tracking RUN [--follow]`.
+"""Mirror a run to W&B: `python -m ups.tracking RUN`, with `--follow SECONDS` for `ups.pipeline.mirror`.
 
 Names are those that users of the first implementation know: `training/<stage>/<term>`, e.g.
 `training/operator/loss` and `training/operator/L_forward`, against `training/<stage>/step`; results as
@@ -9,8 +9,10 @@ that a training has appear.
 import argparse
 import json
 import os
-import select
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,12 @@ _BOOKKEEPING = {"stage", "step", "steps"}
 
 def main() -> int:
     """Log every record of the run; with --follow until standard input closes. A word on it says that the run got to
-    its end; without one it was stopped, failed or killed."""
+    its end; without one it was stopped, failed or killed. This process group ends SECONDS later at the latest."""
     parser = argparse.ArgumentParser(prog="python -m ups.tracking", description=main.__doc__)
     parser.add_argument("run", type=Path, help="directory of a run")
-    parser.add_argument("--follow", action="store_true", help="go on until standard input closes")
+    parser.add_argument("--follow", metavar="SECONDS", type=float, help="go on until standard input closes")
     arguments = parser.parse_args()
+    run_is_over = None if arguments.follow is None else _Watch(arguments.follow)
     configuration = yaml.safe_load((arguments.run / "config.yaml").read_text())
     tracking = configuration["tracking"]
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -44,7 +47,7 @@ def main() -> int:
         settings=wandb.Settings(init_timeout=60, console="off", x_disable_stats=True, x_disable_meta=True),
     )
     defined: set[str] = set()
-    for record in _records(arguments.run / "metrics.jsonl", follow=arguments.follow):
+    for record in _records(arguments.run / "metrics.jsonl", run_is_over=run_is_over):
         prefix = f"training/{record['stage']}"
         if prefix not in defined:
             run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
@@ -56,14 +59,35 @@ def main() -> int:
         for row in json.loads(table.read_text()):
             name = row["metric"] if row["field"] is None else f"{row['metric']}/{row['field']}"
             run.summary[f"evaluation/{row['problem']}/{row['model']}/{name}"] = row["value"]
-    finished = not arguments.follow or bool(sys.stdin.buffer.read())
-    run.finish(exit_code=0 if finished else 1)
+    run.finish(exit_code=0 if run_is_over is None or run_is_over.word else 1)
     return 0
 
 
-def _records(path: Path, *, follow: bool) -> Iterator[dict[str, Any]]:
-    """Records in order; with `follow`, also those to come, until standard input closes."""
-    offset, last_look = 0, not follow
+class _Watch:
+    """Whether the run is over. Its process has the other end of our standard input, which the kernel closes when it is
+    killed; nobody else is left then to end this process, and those that W&B started, if W&B hangs."""
+
+    def __init__(self, last_records_seconds: float) -> None:
+        self.word = b""
+        self._last_records_seconds = last_records_seconds
+        self._over = threading.Event()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def wait(self, seconds: float) -> bool:
+        return self._over.wait(seconds)
+
+    def _wait(self) -> None:
+        # Not sys.stdin: a thread that waits in it makes the interpreter's end fail.
+        while word := os.read(0, 64):
+            self.word += word
+        self._over.set()
+        time.sleep(self._last_records_seconds)
+        os.killpg(0, signal.SIGKILL)
+
+
+def _records(path: Path, *, run_is_over: _Watch | None) -> Iterator[dict[str, Any]]:
+    """Records in order, and those to come, until the run is over."""
+    offset, last_look = 0, False
     while True:
         if path.exists():
             with path.open("rb") as file:
@@ -72,10 +96,9 @@ def _records(path: Path, *, follow: bool) -> Iterator[dict[str, Any]]:
             end = data.rfind(b"\n") + 1
             offset += end
             yield from (json.loads(line) for line in data[:end].splitlines())
-        if last_look:
+        if run_is_over is None or last_look:
             return
-        readable, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
-        last_look = bool(readable)
+        last_look = run_is_over.wait(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

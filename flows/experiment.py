@@ -1,0 +1,62 @@
+"""What a flow is asked for: its parameter, and the form of the UI."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from ups.config import load_configuration
+from ups.errors import ConfigurationError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+class Experiment(BaseModel):
+    """A configuration file, and values that replace those of the file."""
+
+    # Rejected: two parameters of the flow, file and overrides. Neither says alone whether the other is right; and that
+    # somebody's overrides go with a deployment's own file is not to be seen.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The server knows the schema alone, and refuses by it what the form or the command sends. The form shows a list.
+    config: Annotated[
+        str,
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "title": "Name", "enum": NAMES},
+                    {"type": "string", "title": "Path", "pattern": r"/|\.ya?ml$"},
+                ]
+            }
+        ),
+        Field(description="A file of configs/ by its name, or any by its path, relative to the checkout."),
+    ]
+    overrides: Annotated[
+        dict[str, Any],
+        Field(
+            description="Values that replace those of the file, by dotted key, for example "
+            '{"seed": 1, "training.operator.learning_rate": 3e-4}.',
+        ),
+    ] = {}
+
+    @property
+    def path(self) -> Path:
+        """Of the configuration file."""
+        if self.config in NAMES:
+            return Path(os.path.relpath(CONFIGS / f"{self.config}.yaml"))
+        return Path(self.config)
+
+    @property
+    def name(self) -> str:
+        """For example "burgers_demo seed=3": in a list of runs the one thing that tells them apart."""
+        return " ".join([self.path.stem, *(f"{key}={value}" for key, value in self.overrides.items())])
+
+    @model_validator(mode="after")
+    def _is_valid(self) -> Self:
+        try:
+            load_configuration(self.path, self.overrides)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None  # Prefect shows it as the flow run's state
+        return self

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import TINY, start_ups, ups
+from downloads import trajectory_file
 
 from ups import errors
 from ups.artifacts import Store
@@ -309,14 +310,14 @@ def test_one_damaged_bit_is_5_and_the_next_run_mends_it(finished_root, tmp_path)
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
     run = root / "runs" / finished_root[1].name
-    (path,) = (root / "artifacts" / "download").glob("*/burgers1d/trajectories.hdf5")
+    path = trajectory_file(next((root / "artifacts" / "download").iterdir()), "burgers1d", "train").resolve()
     content = bytearray(path.read_bytes())
     content[-100] ^= 4
     path.write_bytes(content)
 
     done = ups("cache", "verify", "--root", root)
     assert done.returncode == 5
-    assert done.stdout.count("intact") == 6
+    assert done.stdout.count("intact") == 10
     assert "trajectories.hdf5 has other content than was sealed" in done.stdout
     assert "1 artifact is damaged" in done.stderr
     assert "fix: run the configuration again" in done.stderr
@@ -338,21 +339,20 @@ def test_the_cache_is_listed_and_cleaned(finished_root, tmp_path, answer):
     shutil.copytree(finished_root[0], root)
     code, text, _ = answer("cache", "ls", "--root", root)
     assert code == 0
-    assert text.count(finished_root[1].name) == 7
-    assert "7 artifacts, " in text
+    assert text.count(finished_root[1].name) == 10
+    assert "11 artifacts, " in text
     entries = json.loads(answer("cache", "ls", "--root", root, "--json")[1])
-    assert {entry["stage"] for entry in entries} == set(
-        json.loads((finished_root[1] / "artifacts.json").read_text())
-    )
+    stages = set(json.loads((finished_root[1] / "artifacts.json").read_text()))
+    assert {entry["stage"] for entry in entries} == stages | {"data", "figures"}
 
     code, text, _ = answer("cache", "gc", "--root", root)
     assert code == 0
-    assert text.count(f"run {finished_root[1].name} points to it") == 7
+    assert text.count(f"run {finished_root[1].name} points to it") == 10
     shutil.rmtree(root / "runs")
     code, text, _ = answer("cache", "gc", "--root", root, "--dry-run")
-    assert text.count("would remove ") == 7
+    assert text.count("would remove ") == 10
     code, text, _ = answer("cache", "gc", "--root", root)
-    assert text.count("removed ") == 7
+    assert text.count("removed ") == 10
     assert text.splitlines()[-1].endswith("MB freed, 0.0 MB kept")
     assert list(Store(root)) == []
 

@@ -203,8 +203,8 @@ def test_every_stage_of_a_finished_run_fits_its_prediction(finished_root):
     configuration = load_configuration(TINY)
     for path in Store(root):
         stage = path.parent.name
-        if stage in {"data", "download"}:
-            continue  # together, above
+        if stage in {"data", "download", "figures"}:
+            continue  # the first two together, above
         predicted = predicted_bytes(
             stage, configuration, kept_shapes(configuration, None), everything(configuration)
         )

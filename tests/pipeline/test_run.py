@@ -21,6 +21,9 @@ from ups.pipeline.run import Run, overrides_by_seed
 OFF = {"tracking.wandb": "disabled", "execution.device": "cpu"}
 
 
+STAGES, SPLITS, FIGURES = 7, 3, 1
+
+
 def removable(root: Path) -> int:
     return sum(removal.kept is None for removal in collect(Store(root), dry_run=True))
 
@@ -30,12 +33,12 @@ def test_a_started_run_keeps_what_it_plans_to_use(finished_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
     shutil.rmtree(root / "runs")
-    assert removable(root) == 7
+    assert removable(root) == STAGES + SPLITS + FIGURES
     run = Run.start(TINY, OFF, root=root)
-    assert removable(root) == 0
+    assert removable(root) == FIGURES
     assert run.adopt("download") is not None
     run.close()
-    assert removable(root) == 6, "the run points to its download"
+    assert removable(root) == STAGES - 1 + FIGURES, "the run points to its download"
 
 
 def test_a_run_that_cannot_start_holds_nothing(finished_root, tmp_path, monkeypatch):
@@ -49,7 +52,7 @@ def test_a_run_that_cannot_start_holds_nothing(finished_root, tmp_path, monkeypa
     monkeypatch.setattr(run_module, "_environment", fail)
     with pytest.raises(StorageError, match="No space left on device"):
         Run.start(TINY, OFF, root=root)
-    assert removable(root) == 7
+    assert removable(root) == STAGES + SPLITS + FIGURES
 
 
 def test_starting_at_the_same_time_gives_different_directories(tmp_path):

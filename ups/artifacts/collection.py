@@ -189,7 +189,8 @@ def verify(
         if problem is None and entry.manifest is not None:
             on_start(entry)
             try:
-                store.verify(Artifact(entry.path, entry.manifest), deep=deep)
+                # Its parts are entries of their own.
+                store.verify(Artifact(entry.path, entry.manifest), deep=deep, with_parts=False)
             except IntegrityError as error:
                 problem = str(error)
         yield entry, problem

@@ -169,7 +169,7 @@ class Store:
             found.append(part)
         return found
 
-    def verify(self, artifact: Artifact, *, deep: bool = False) -> None:
+    def verify(self, artifact: Artifact, *, deep: bool = False, with_parts: bool = True) -> None:
         """Check every file of an artifact and of its parts: size and xxh3, or sha256 if `deep`.
 
         The fast check is done once per process and artifact. What was found right is remembered, see `is_unchanged`.
@@ -199,7 +199,8 @@ class Store:
                 fix=_REBUILD,
             )
         for part in self.parts(artifact):
-            self.verify(part, deep=deep)
+            if with_parts:
+                self.verify(part, deep=deep)
         self._verified.add(key)
         self._remember(artifact, statuses)
 

@@ -12,7 +12,7 @@ from ups.problems.generated import Generated, ProblemData
 
 _CHECKPOINTS = 3  # two are kept, and the next is written before the oldest goes
 _COPIES = 4  # in a checkpoint: weights, their average, and Adam's two moments
-_HDF5_BYTES = 8192
+_SPLIT_BYTES = 15_000  # of a problem: the header of its HDF5 file, its description, its manifest
 _HEADER_BYTES = 4000  # names, shapes and the description in a safetensors file
 _HEADER_OF_PROBLEM = 1700
 _MODELS_IN_TABLE = 11
@@ -83,7 +83,7 @@ def _downloaded(data: ProblemData, rows: int, shape: KeptShape) -> int:
     stored = data.stored_grid or tuple(n * getattr(data, "space_stride", 1) for n in shape.grid)
     frames = 1 if data.problem.is_map else shape.frames
     values = rows * frames * math.prod(stored) * data.channels * 4
-    size = values + 3 * _HDF5_BYTES + _index_bytes(rows)
+    size = values + 3 * _SPLIT_BYTES + _index_bytes(rows)
     if isinstance(data, Generated):
         size += values
     if isinstance(data, PublishedData):

@@ -21,7 +21,6 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
-from ups.config.data import Generated
 from ups.config.schema import DATA, StageName
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.device import require_machine, resolve
@@ -31,6 +30,7 @@ from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.outcome import classify
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
+from ups.problems.generated import Generated
 
 Progress = Callable[[StageName, dict[str, Any]], None]
 Output = Callable[[str], None]

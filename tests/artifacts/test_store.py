@@ -176,7 +176,7 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path):
     artifact = sealed(Store(tmp_path))
     values = json.loads((artifact.path / MANIFEST).read_text())
     (artifact.path / MANIFEST).write_text(json.dumps(values | {"schema": 99}))
-    with pytest.raises(IntegrityError, match="schema 99, expected 2"):
+    with pytest.raises(IntegrityError, match="schema 99, expected 3"):
         Manifest.read(artifact.path / MANIFEST)
 
 

@@ -198,11 +198,12 @@ class Store:
                 where=str(artifact.path),
                 fix=_REBUILD,
             )
-        for part in self.parts(artifact):
-            if with_parts:
-                self.verify(part, deep=deep)
-        self._verified.add(key)
         self._remember(artifact, statuses)
+        parts = self.parts(artifact)
+        if with_parts:
+            for part in parts:
+                self.verify(part, deep=deep)
+            self._verified.add(key)
 
     def _memory(self, stage: str, digest: str) -> Path:
         return self.artifacts / ".verified" / f"{stage}-{digest}.json"

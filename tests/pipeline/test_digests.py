@@ -100,6 +100,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "execution.processes": (2, AUTOENCODER),
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
+    "execution.allow_layout_change": (True, AUTOENCODER),
     **of_training("autoencoder", AUTOENCODER),
     **of_training("operator", OPERATOR),
     "training.operator.rollout_steps": (3, OPERATOR),
@@ -392,6 +393,13 @@ def test_validations_count_where_the_weights_of_the_problems_follow_them(folder)
         key = f"training.{stage}.validate_every"
         assert changes(folder, MIX, key, 7) == NONE
         assert settings_changed(folder, following, following | {key: 7}) == {stage}
+
+
+def test_a_layout_that_may_change_counts_nowhere(folder):
+    free = {"execution.allow_layout_change": True}
+    for key in ("execution.processes", "execution.threads"):
+        assert changes(folder, free, key, 2) == NONE
+        assert changes(folder, {}, key, 2) == AUTOENCODER
 
 
 def test_an_order_counts_where_windows_are_drawn(folder):

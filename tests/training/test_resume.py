@@ -65,7 +65,7 @@ SETTINGS = Training(
     log_every=2,
     validate_every=4,
 )
-RUN = {"stage": "autoencoder", "seed": 5, "threads": 1, "bf16": False}
+RUN = {"stage": "autoencoder", "seed": 5, "threads": 1, "layout_may_change": False, "bf16": False}
 HYBRID = {"kind": "hybrid", "width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2}
 TIMINGS = {"seconds_per_step", "data_wait_fraction"}
 
@@ -162,6 +162,7 @@ def run_training(
     settings: Training = SETTINGS,
     seed: int = 5,
     threads: int = 1,
+    layout_may_change: bool = False,
     **fate: int,
 ) -> tuple[dict[str, Tensor], Source]:
     """Train in `work`; all tensors of the final state, and the source with the steps that were taken."""
@@ -188,7 +189,8 @@ def run_training(
             model = fresh("autoencoder", shapes=shapes)
     source = Source(kind, ranks, seed, **fate)
     validation = validation_of(kind, ranks, objective)
-    state = train(model, objective, source, validation, settings, ranks, work, **(RUN | {"threads": threads}))
+    told = RUN | {"threads": threads, "layout_may_change": layout_may_change}
+    state = train(model, objective, source, validation, settings, ranks, work, **told)
     return everything(state), source
 
 
@@ -342,10 +344,28 @@ def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path):
 def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
     with pytest.raises(Killed):
         run_training(tmp_path, alone(), die_at=4)
-    with pytest.raises(PreflightError, match=r"(?s)threads 1, this run has 2.*fix: run with threads 1"):
+    told = r"(?s)with 1 processes, 1 threads, this run has %s.*fix: run with 1 processes, 1 threads"
+    with pytest.raises(PreflightError, match=told % "1 processes, 2 threads"):
         run_training(tmp_path, alone(), threads=2)
-    with pytest.raises(PreflightError, match=r"(?s)world 1, this run has 3.*fix: run with world 1"):
+    with pytest.raises(PreflightError, match=told % "3 processes, 1 threads"):
         run_training(tmp_path, replace(alone(), world=3))
+
+
+def test_it_goes_on_with_another_layout_where_that_is_allowed_and_says_so(tmp_path, caplog):
+    reference, _ = run_training(tmp_path / "reference", alone())
+    work = tmp_path / "work"
+    with pytest.raises(Killed):
+        run_training(work, alone(), die_at=4)
+    moved, source = run_training(work, alone(), threads=2, layout_may_change=True)
+    assert source.steps[0] == 3
+    assert "with 1 processes, 2 threads, begun with 1 processes, 1 threads: not bit for bit" in caplog.text
+    for name, tensor in moved.items():
+        torch.testing.assert_close(tensor, reference[name], rtol=1e-3, atol=1e-4)
+    with safe_open(checkpoints(work)[-1], framework="pt") as file:
+        assert json.loads(file.metadata()["layouts"]) == [
+            {"processes": 1, "threads": 1, "from_step": 0},
+            {"processes": 1, "threads": 2, "from_step": 3},
+        ]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

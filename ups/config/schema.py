@@ -155,6 +155,10 @@ class Execution(Section):
     compile: bool = Field(
         default=False, description="torch.compile the networks; true means this or an error"
     )
+    allow_layout_change: bool = Field(
+        default=False,
+        description="processes and threads do not count: a training that was begun with others goes on, and not bit for bit",
+    )
 
 
 OPTIMIZERS = sections_of("ups.config.optimizers")

@@ -125,7 +125,14 @@ def _split(data: ProblemData, split: str) -> dict[str, Any]:
 
 def _machine(configuration: Configuration) -> dict[str, Any]:
     """What a stage without ranks computes with."""
-    return {"device": configuration.execution.device, "threads": configuration.execution.threads}
+    settings = _execution(configuration)
+    return {key: settings[key] for key in ("device", "threads") if key in settings}
+
+
+def _execution(configuration: Configuration) -> dict[str, Any]:
+    """What counts of how stages run; not the layout, where it may change under way."""
+    execution = configuration.execution
+    return execution.model_dump(exclude={"processes", "threads"} if execution.allow_layout_change else None)
 
 
 def _training(configuration: Configuration, stage: str, *networks: str) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def _training(configuration: Configuration, stage: str, *networks: str) -> dict[
     return {
         "training": {key: value for key, value in training.items() if key not in not_learnt},
         "model": {name: getattr(configuration.model, name).model_dump() for name in networks},
-        "execution": configuration.execution.model_dump(),
+        "execution": _execution(configuration),
         "seed": configuration.seed,
         "sampling": configuration.sampling,
     }

@@ -69,9 +69,12 @@ def train_and_publish(
             stage=request.stage,
             seed=configuration.seed,
             threads=configuration.execution.threads,
+            layout_may_change=configuration.execution.allow_layout_change,
             bf16=configuration.execution.precision == "bf16",
         )
         averaged = state.ema.applied_to(model)
+        if len(state.layouts) > 1:
+            told = (told or {}) | {"layouts": state.layouts}
     else:
         log.info("%s: nothing to train", request.stage)
         validate_untrained(model, validation, request.stage, ranks, request.work)

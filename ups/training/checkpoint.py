@@ -22,16 +22,17 @@ from ups.training.step import TrainingState
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, int]) -> Path:
+def save_checkpoint(directory: Path, state: TrainingState) -> Path:
     """Write a checkpoint of the state, then drop all but the two newest.
 
-    Args:
-        directory: checkpoints of one stage.
-        layout: what must be equal on resume for the same numbers, e.g. {"world": 2, "threads": 1}.
+    directory: checkpoints of one stage.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    metadata = {"step": str(state.step), "source": json.dumps(state.source.state())}
-    metadata |= {key: str(value) for key, value in layout.items()}
+    metadata = {
+        "step": str(state.step),
+        "source": json.dumps(state.source.state()),
+        "layouts": json.dumps(state.layouts),
+    }
     payload = save({name: tensor.contiguous() for name, tensor in _flatten(state).items()}, metadata)
     path = directory / f"step-{state.step:08d}-{google_crc32c.value(payload):08x}.safetensors"
     temporary = directory / ".partial"  # one name: what a killed writer left is written over
@@ -49,20 +50,37 @@ def save_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, 
     return path
 
 
-def load_checkpoint(directory: Path, state: TrainingState, *, layout: dict[str, int]) -> None:
+def load_checkpoint(
+    directory: Path, state: TrainingState, *, layout: dict[str, int], may_change: bool
+) -> None:
     """Bring the state to the newest intact checkpoint of a directory; without one it stays at step 0.
+
+    Args:
+        layout: what must be equal on resume for the same numbers: {"processes": 2, "threads": 1}.
+        may_change: go on with another layout, and note from which step on.
 
     Raises:
         IntegrityError: checkpoints exist and none is intact, or one does not fit the model.
-        PreflightError: the checkpoint was written with another number of ranks or threads.
+        PreflightError: the checkpoint was written with another layout, which may not change.
     """
     paths = sorted(directory.glob("step-*.safetensors"), reverse=True)
     for path in paths:
         if f"{google_crc32c.value(path.read_bytes()):08x}" != path.stem.rpartition("-")[2]:
             log.warning("checkpoint %s is damaged; trying the one before", path.name)
             continue
-        _restore(path, state, layout)
-        return
+        _restore(path, state, layout, may_change=may_change)
+        break
+    else:
+        _require_none(paths, directory)
+    if not state.layouts or _plain(state.layouts[-1]) != layout:
+        state.layouts.append(layout | {"from_step": state.step})
+
+
+def _plain(noted: dict[str, int]) -> dict[str, int]:
+    return {key: value for key, value in noted.items() if key != "from_step"}
+
+
+def _require_none(paths: list[Path], directory: Path) -> None:
     if paths:
         raise IntegrityError(
             "every checkpoint is damaged",
@@ -81,21 +99,25 @@ def _flatten(state: TrainingState) -> dict[str, Tensor]:
     return {name: value.detach().cpu() for name, value in tensors.items()}
 
 
-def _restore(path: Path, state: TrainingState, layout: dict[str, int]) -> None:
+def _restore(path: Path, state: TrainingState, layout: dict[str, int], *, may_change: bool) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise IntegrityError(str(error), where=str(path)) from error
-    for key, value in layout.items():
-        if metadata[key] != str(value):
+    layouts: list[dict[str, int]] = json.loads(metadata["layouts"])
+    before = _plain(layouts[-1])
+    if before != layout:
+        told, now = (", ".join(f"{value} {key}" for key, value in each.items()) for each in (before, layout))
+        if not may_change:
             raise PreflightError(
-                f"checkpoint was written with {key} {metadata[key]}, this run has {value}, and would not "
-                "give the same numbers",
+                f"checkpoint was written with {told}, this run has {now}, and would not give the same numbers",
                 where=str(path),
-                fix=f"run with {key} {metadata[key]}, or delete the directory to start this stage anew",
+                fix=f"run with {told}, or delete the directory to start this stage anew",
             )
+        log.warning("goes on with %s, begun with %s: not bit for bit", now, told)
+    state.layouts = layouts
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "latest": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")

@@ -55,6 +55,7 @@ def train(
     stage: str,
     seed: int,
     threads: int,
+    layout_may_change: bool,
     bf16: bool,
 ) -> TrainingState:
     """Train to the last step, resuming from whatever `work/checkpoints` holds.
@@ -65,7 +66,8 @@ def train(
         settings: of this training; its batch size is the source's business.
         work: directory of this training; records go to `work/output/logs/metrics.jsonl`.
         seed: with the stage and the step, of the noise.
-        threads: of this process, by which a checkpoint may be resumed.
+        threads: of this process; by them and the number of ranks a checkpoint may be resumed.
+        layout_may_change: resume with others, too, and not bit for bit.
         bf16: the forward pass computes in bfloat16 where that is enough.
 
     Returns:
@@ -83,8 +85,8 @@ def train(
         **settings.optimizer.model_dump(),
     )
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
-    layout = {"world": ranks.world, "threads": threads}
-    load_checkpoint(work / "checkpoints", state, layout=layout)
+    layout = {"processes": ranks.world, "threads": threads}
+    load_checkpoint(work / "checkpoints", state, layout=layout, may_change=layout_may_change)
     records = None
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)
@@ -145,7 +147,7 @@ def train(
             window_start += time.perf_counter() - started
         stop = ranks.should_stop()
         if ranks.is_first and (last or stop or state.step % settings.checkpoint_every == 0):
-            save_checkpoint(work / "checkpoints", state, layout=layout)
+            save_checkpoint(work / "checkpoints", state)
         if stop and not last:
             if ranks.is_first:
                 (work / "interrupted.json").write_text(json.dumps({"step": state.step}))

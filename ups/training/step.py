@@ -36,6 +36,7 @@ class TrainingState:
 
     Attributes:
         latest: loss and terms of each problem's newest batch since the last record, which a resumed run writes.
+        layouts: numbers of ranks and threads, each with the first step that was made with it.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class TrainingState:
     source: BatchSource
     step: int = 0
     latest: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    layouts: list[dict[str, int]] = field(default_factory=list)
 
 
 def training_step(

@@ -32,8 +32,10 @@ def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
         [step] = found["pull_steps"]
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}
         assert found["entrypoint"] == f"flows.{flow}:{flow}"
-        properties = found["parameter_openapi_schema"]["properties"]
-        assert {key for key, value in properties.items() if value["description"]} == {"experiment"}
+        schema = found["parameter_openapi_schema"]
+        assert set(schema["properties"]) == {"experiment"}
+        shown = schema["definitions"]["Experiment"]["properties"]
+        assert {key for key, value in shown.items() if value["description"]} == {"config", "overrides"}
 
 
 def test_runs_of_a_schedule_are_created(deployed: Orchestra):

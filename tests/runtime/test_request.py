@@ -47,4 +47,4 @@ def test_the_end_is_told_last(tmp_path, monkeypatch):
     request.finish({"problems": {}})
     told = synced.index((tmp_path / "outcome.json").stat().st_ino)
     assert {path.stat().st_ino for path in [*files, files[1].parent, request.output]} == set(synced[:told])
-    assert json.loads((tmp_path / "outcome.json").read_text()) == {"summary": {"problems": {}}}
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"summary": {"problems": {}}, "parts": {}}

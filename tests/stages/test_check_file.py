@@ -247,7 +247,7 @@ def test_what_may_be_two_problems_is_asked_for(tmp_path):
     with h5py.File(path, "r+") as file:
         file.attrs.update({"nu": 0.01, "beta": 0.4})
     message = check(path)["error"]["message"]
-    assert "has the arrays and parameters of burgers1d and of advection1d" in message
+    assert "has the arrays and parameters of advection1d and of burgers1d" in message
     assert "pass --problem" in message
     with h5py.File(path, "r+") as file:
         file.attrs["Nu"] = 0.02

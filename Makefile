@@ -8,10 +8,11 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test lint clean
+.PHONY: help setup run check test test-all lint clean
+TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 help:  ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## create the environment from constraints.txt
 
@@ -27,12 +28,15 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
 	$(VENV)/bin/python -m flows $(CONFIG)
 
-check: lint  ## lint, and all tests that take no longer than seconds
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+check: lint  ## lint, and the fast tests
+	$(TESTS) -m "not slow"
 
-# A file's tests stay in one process, for they share fixtures; the flows' server is one of them.
-test: $(READY)  ## run all tests, in two processes
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes; a file's tests stay in one, for they share fixtures: the flows' server is one of them.
+test: $(READY)  ## run all tests that a change needs
+	$(TESTS) -m "not long"
+
+test-all: test  ## the long repetitions too
+	$(TESTS) -m long
 
 lint: $(READY)  ## style, types and the import contract
 	$(VENV)/bin/ruff check .

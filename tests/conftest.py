@@ -15,6 +15,16 @@ os.environ.pop("COLUMNS", None)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_BUILD_A_RUN = {"finished_root", "deployed", "built"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever needs a whole run or a server waits for it."""
+    for item in items:
+        if _BUILD_A_RUN & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def genuine_data() -> Path:
     """The folder of genuine PDEBench rows: UPS_GENUINE_DATA, else `shared/data` beside the checkout.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ups.data.batch import Batch
 from ups.diffusion.edm import wide
-from ups.models.residual import Forecast, ResidualNetwork, RolloutNetwork
+from ups.models.forecast import Forecast
+from ups.models.residual import ResidualNetwork, RolloutNetwork
 
 LEADS = 5
 

@@ -17,8 +17,9 @@ from ups.data.stores import ResidentStore
 from ups.data.windows import ProblemWindows
 from ups.models.build import Description, build_model
 from ups.models.codec import ProblemCodec
+from ups.models.forecast import Forecast
 from ups.models.frame import Frame
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.objectives.autoencoder import Normalisation
 from ups.objectives.evolution import Evolution

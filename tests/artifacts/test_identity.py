@@ -67,6 +67,25 @@ def test_a_loss_changes_who_uses_it(package):
     assert changed == {"autoencoder", "operator", "evaluate"}
 
 
+BEHIND = ["operator", "diffusion", "consistency", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("autoencoder", {"autoencoder", "cache_encode", *BEHIND}),
+        ("codec", {"autoencoder", "cache_encode", *BEHIND}),
+        ("operators/operator", {*BEHIND}),
+        ("residual", {"diffusion", "consistency", "evaluate"}),
+    ],
+)
+def test_a_network_counts_for_the_stages_that_build_it_and_those_behind(package, file, expected):
+    """Models are found by their kind: each stage imports those that it builds, or they would not count."""
+    before = identities()
+    edit(package / "models" / f"{file}.py", r"\n(import|from) ", r"\nEXTRA = 1\n\1 ")
+    assert {name for name, value in identities().items() if value != before[name]} == expected
+
+
 @pytest.mark.parametrize(
     ("solver", "constant", "configuration", "expected"),
     [

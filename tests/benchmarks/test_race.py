@@ -307,6 +307,7 @@ def test_a_race_of_a_second_on_the_command_line(root):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_seconds_the_race_is_with_the_operator_of_the_chain(root):
     """Whose artifact is found, and not trained again."""
     trained = ups("stage", "operator", TINY, "--root", root, *LOSSLESS)

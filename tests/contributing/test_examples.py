@@ -95,6 +95,7 @@ def test_no_block_of_the_chapter_is_left_out():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_was_added_and_is_not_used_builds_nothing_again_but_the_evaluation(sources, finished_root):
     """A metric is one more number for every model."""
     plan = extended(sources, "plan", TINY, "--root", finished_root[0])
@@ -104,6 +105,7 @@ def test_what_was_added_and_is_not_used_builds_nothing_again_but_the_evaluation(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
@@ -149,6 +151,7 @@ def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_equation_is_generated_checked_and_trained_on(sources, tmp_path):
     file = tmp_path / "heat.hdf5"
     sizes = ["kappa=0.01", "resolution=64", "frames=9"]

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 import zarr
 from cached import SHAPES, build_small_cache, codec, datasets, encoded
 
 from ups.data.cache import GROUP, attributes_sum, open_caches
 from ups.errors import DataError, IntegrityError
 from ups.models.shape import ProblemShape
+from ups.problems import PROBLEMS
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +53,35 @@ def test_zarr_reads_the_same_without_this_library(artifact, name):
     group = zarr.open_group(artifact / GROUP / name, mode="r")
     np.testing.assert_array_equal(np.asarray(group["latents"]), cache.latents(all_rows(cache)))
     for channel, field in enumerate(cache.names):
-        array = group[f"fields/{field}"]
+        array = group[field]
         assert isinstance(array, zarr.Array)
         np.testing.assert_array_equal(np.asarray(array), cache.fields(all_rows(cache))[..., channel])
         axes = datasets()[name].problem.axes
         assert array.metadata.to_dict()["dimension_names"] == ("trajectory", "time", *axes)
     assert dict(group.attrs) == cache.attributes
     assert list(zarr.open_group(artifact / GROUP, mode="r").attrs["problems"]) == list(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_xarray_opens_it_with_its_dimensions_and_coordinates(artifact, name):
+    data, cache = datasets()[name], open_caches(artifact)[name]
+    opened = xarray.open_zarr(artifact / GROUP / name, consolidated=False)
+    assert set(opened.data_vars) == {"latents", *data.names}
+    axes = data.problem.axes
+    for field in data.names:
+        assert opened[field].dims == ("trajectory", "time", *axes)
+    assert opened["latents"].dims == ("trajectory", "time", "token", "channel")
+    assert set(opened.coords) == {"time", *axes}
+    np.testing.assert_array_equal(opened["time"], data.times)
+    for axis, points in zip(axes, data.coordinates, strict=True):
+        np.testing.assert_array_equal(opened[axis], points)
+    last = opened[data.names[0]].sel(time=data.times[-1], method="nearest").isel(trajectory=0)
+    np.testing.assert_array_equal(last, cache.fields(np.array([0]))[0, -1, ..., 0])
+
+
+def test_no_field_is_named_like_another_array_of_its_group():
+    for problem in PROBLEMS.values():
+        assert not {"latents", "time", *problem.axes} & {field.name for field in problem.fields}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -71,8 +95,6 @@ def test_everything_about_the_trajectories_is_kept(artifact, name):
     for split, rows in data.splits.items():
         np.testing.assert_array_equal(cache.rows(split), rows)
     kept = cache.attributes
-    assert kept["times"] == data.times.tolist()
-    assert kept["coordinates"] == [axis.tolist() for axis in data.coordinates]
     assert kept["rows"] == data.rows.tolist()
     assert (kept["title"], kept["version"]) == (data.title, data.version)
     assert (kept["equation"], kept["boundary"]) == (data.problem.name, data.boundary)
@@ -105,9 +127,9 @@ def test_the_stage_says_how_much_float16_costs(tmp_path):
     for channel, field in enumerate(data["flow"].names):
         exact = data["flow"].fields[..., channel].astype(np.float64)
         error = exact.astype(np.float16).astype(np.float64) - exact
-        assert told[f"fields/{field}"]["largest"] == pytest.approx(np.abs(error).max(), rel=1e-12)
+        assert told[field]["largest"] == pytest.approx(np.abs(error).max(), rel=1e-12)
         relative = np.linalg.norm(error) / np.linalg.norm(exact)
-        assert told[f"fields/{field}"]["relative_l2"] == pytest.approx(relative, rel=1e-9)
+        assert told[field]["relative_l2"] == pytest.approx(relative, rel=1e-9)
     assert 0 < told["latents"]["relative_l2"] < 2.0**-11
 
 
@@ -122,7 +144,7 @@ def test_what_float16_cannot_hold_is_an_error_that_names_the_place(tmp_path, val
     assert "trajectories 4 to 4" in str(caught.value)
 
 
-CHUNK = f"{GROUP}/flow/fields/density/c/1/0/0"
+CHUNK = f"{GROUP}/flow/density/c/1/0/0"
 
 
 @pytest.mark.parametrize("how", ["deleted", "empty", "truncated"])
@@ -132,7 +154,7 @@ def test_a_chunk_that_is_not_there_is_an_error_at_open_and_never_zeros(copy, how
         path.unlink()
     else:
         path.write_bytes(b"" if how == "empty" else path.read_bytes()[:-5])
-    with pytest.raises(IntegrityError, match=r"(?s)flow/fields/density/c/1/0/0: .*fix: ") as caught:
+    with pytest.raises(IntegrityError, match=r"(?s)flow/density/c/1/0/0: .*fix: ") as caught:
         open_caches(copy)
     assert ("is missing" in str(caught.value)) == (how == "deleted")
 
@@ -143,7 +165,7 @@ def test_a_flipped_bit_is_an_error_at_the_first_read(copy):
     (copy / CHUNK).write_bytes(content)
     cache = open_caches(copy)["flow"]
     cache.fields(np.arange(4))
-    with pytest.raises(IntegrityError, match="fields/density/c/1"):
+    with pytest.raises(IntegrityError, match="density/c/1"):
         cache.fields(np.array([4]))
 
 
@@ -204,7 +226,7 @@ def test_a_cache_of_another_version_or_none_is_refused(copy, tmp_path):
     with pytest.raises(IntegrityError, match="is missing"):
         open_caches(tmp_path)
     path = copy / GROUP / "zarr.json"
-    path.write_text(path.read_text().replace("latent cache 3", "latent cache 2"))
+    path.write_text(path.read_text().replace("latent cache 4", "latent cache 3"))
     with pytest.raises(IntegrityError, match="no cache of this version"):
         open_caches(copy)
 
@@ -212,7 +234,8 @@ def test_a_cache_of_another_version_or_none_is_refused(copy, tmp_path):
 def test_a_cache_without_values_says_what_it_was_made_for(tmp_path):
     artifact, summary = build_small_cache(tmp_path, stored=False)
     assert not summary["stored"]
-    assert {path.name for path in artifact.rglob("*") if path.is_file()} == {"zarr.json", "codec.safetensors"}
+    arrays = {path.parent.name for path in artifact.rglob("zarr.json")}
+    assert arrays == {GROUP, *SHAPES, "time", "x", "y"}, "coordinates, and no values"
     for name, cache in open_caches(artifact).items():
         assert not cache.stored
         assert cache.bytes == 0

@@ -85,7 +85,7 @@ def test_a_finished_build_is_not_done_again(tmp_path, reference):
 @pytest.mark.parametrize("lost", ["record", "slab", "part of a slab"])
 def test_a_slab_counts_only_with_its_record_and_all_its_files(tmp_path, reference, lost):
     artifact, _ = build_small_cache(tmp_path)
-    slab = artifact / GROUP / "map" / "fields" / "u" / "c" / "1" / "0" / "0" / "0"
+    slab = artifact / GROUP / "map" / "u" / "c" / "1" / "0" / "0" / "0"
     if lost == "record":
         (tmp_path / "slabs" / "map" / "000001.json").unlink()
         slab.write_bytes(b"of a killed process")

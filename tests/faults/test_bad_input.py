@@ -230,7 +230,7 @@ def test_genuine_rows_go_through_the_first_stages(tmp_path, genuine_data):
     assert told["title"] == "burgers1d nu=0.01"
     assert (told["frames"], told["grid"]) == (41, [32])
     stored = artifacts["cache_encode"].manifest.summary["float16_round_trip"]["burgers1d"]
-    assert stored["fields/u"]["relative_l2"] < 3e-4
+    assert stored["u"]["relative_l2"] < 3e-4
     copy = trajectory_file(artifacts["download"].path, "burgers1d", "test")
     with h5py.File(tmp_path / "rows.hdf5") as original, h5py.File(copy) as copied:
         rows = copied[ORIGINAL_ROWS][:]

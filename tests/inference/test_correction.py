@@ -6,7 +6,7 @@ from small_models import DIM, SHAPES, codec, first_frames
 from torch import Tensor
 
 from ups.inference.correction import calibration, resampled
-from ups.models.residual import Forecast
+from ups.models.forecast import Forecast
 from ups.models.token_grid import TokenGrid
 
 PARAMETERS = {"wave": {"nu": 0.5}, "map": {"beta": 0.5}}

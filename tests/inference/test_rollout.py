@@ -19,8 +19,9 @@ from ups.inference.ensembles import (
 from ups.inference.forecaster import Forecaster, OperatorForecasts, operator_forecaster
 from ups.inference.rollout import decoded_rollout
 from ups.models import codec as codec_module
+from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.residual import ResidualNetwork
 from ups.objectives.evolution import rollout
 
 MEMBERS = 3

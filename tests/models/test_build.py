@@ -31,7 +31,8 @@ from ups.errors import IntegrityError
 from ups.models.autoencoder import Autoencoder
 from ups.models.build import load_model, problem_shapes, save_model
 from ups.models.codec import Codec
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.forecast import Forecast
+from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
 

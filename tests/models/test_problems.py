@@ -16,8 +16,9 @@ from ups.models.build import build_model
 from ups.models.codec import Codec
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PatchEmbedding, module_key
+from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
 from ups.problems import Boundary

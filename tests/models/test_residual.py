@@ -7,7 +7,8 @@ import torch
 from tiny import LATENT_DIM, LEADS, LINE, PROBLEM, SQUARE, TOKENS, build, fresh
 from torch import Tensor
 
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.forecast import Forecast
+from ups.models.residual import ResidualNetwork
 
 SHAPES = {PROBLEM: LINE, "square": SQUARE}
 
@@ -88,6 +89,23 @@ def likelihood(model: ResidualNetwork, residual: Tensor, z: Forecast) -> float:
     """Mean logarithm, up to a constant."""
     deviation = model.deviation(z, PROBLEM)
     return -(deviation.log() + (residual / deviation).square() / 2).mean().item()
+
+
+def test_a_disagreement_beyond_all_that_was_seen_counts_less_and_one_within_as_it_is():
+    model, z = network(), forecasts(50)
+    residual = torch.randn(z.mean.shape, generator=torch.Generator().manual_seed(6))
+    before = fresh("diffusion", shapes=SHAPES)
+    assert isinstance(before, ResidualNetwork)
+    model.fit_deviation(residual, z, PROBLEM)
+    before.get_buffer("deviation_problem_burgers1d").copy_(model.get_buffer("deviation_problem_burgers1d"))
+    assert torch.equal(model.deviation(z, PROBLEM), before.deviation(z, PROBLEM))
+
+    model.get_buffer("deviation_problem_burgers1d")[:2] = 0  # the disagreement alone
+    steepness = model.steepness(z, PROBLEM).square()
+    seen = (z.variance / steepness).amax(dim=(0, 2, 3), keepdim=True)
+    edge, far = (Forecast(z.mean, (factor * seen * steepness).expand_as(z.variance)) for factor in (1.0, 1e4))
+    ratio = model.deviation(far, PROBLEM) / model.deviation(edge, PROBLEM)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 1e4**0.35), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("error", [0.0, 1e-7])

@@ -9,7 +9,8 @@ from tiny import PROBLEM, build, random_batch
 from torch import nn
 
 from ups.diffusion.edm import sampling_angles
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.forecast import Forecast
+from ups.models.residual import ResidualNetwork
 from ups.objectives.consistency import ConsistencyDistillation
 from ups.objectives.diffusion import ResidualDenoising, ResidualExample
 

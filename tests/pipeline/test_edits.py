@@ -56,6 +56,7 @@ NEW = r"\ndef ", "\nEXTRA = 1\n\n\ndef "
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "pattern", "replacement", "expected"),
     [
@@ -71,6 +72,7 @@ NEW = r"\ndef ", "\nEXTRA = 1\n\n\ndef "
         ("physics/burgers.py", *NEW, {"download"}),
         ("data/pdebench_writer.py", *NEW, {"download"}),
         ("data/cache_writer.py", *NEW, {"cache_encode"}),
+        ("models/residual.py", *NEW, {"diffusion", "consistency", "evaluate"}),
         ("losses/relative.py", *NEW, {"autoencoder", "operator", "evaluate"}),
         ("diffusion/consistency.py", r"0\.00054 \*", "0.00064 *", {"diffusion", "consistency", "evaluate"}),
     ],
@@ -81,6 +83,7 @@ def test_an_edit_of_code(edited, file, pattern, replacement, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [

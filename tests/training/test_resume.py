@@ -632,7 +632,14 @@ class Launched:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "overrides"), [(1, {}), (2, {}), (2, TWO_PROBLEMS)])
+@pytest.mark.parametrize(
+    ("processes", "overrides"),
+    [
+        pytest.param(1, {}, marks=pytest.mark.long),
+        (2, {}),
+        pytest.param(2, TWO_PROBLEMS, marks=pytest.mark.long),
+    ],
+)
 def test_killed_and_stopped_under_the_launcher_it_seals_the_same_weights(
     tmp_path, monkeypatch, processes, overrides
 ):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from ups.artifacts.files import write_json
-from ups.data.cache import GROUP, LATENTS, LatentCache, field_array, open_caches
+from ups.data.cache import GROUP, LATENTS, LatentCache, open_caches
 from ups.data.cache_source import CACHED_SPLITS, sources_of_artifact
 from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, load_datasets
 from ups.data.encoding import EncodingStore
@@ -165,7 +165,7 @@ def _measure_loads(artifact: Path) -> list[Record]:
     """The whole cache into memory, against a copy out of `np.memmap` of the same bytes."""
     (cache,) = open_caches(artifact).values()
     rows = np.arange(cache.trajectories)
-    layouts = [read_layout(artifact / GROUP / _PROBLEM / name) for name in (LATENTS, field_array("u"))]
+    layouts = [read_layout(artifact / GROUP / _PROBLEM / name) for name in (LATENTS, "u")]
 
     def raw() -> None:
         for layout in layouts:

@@ -1,8 +1,9 @@
 """The zarr cache of standardised latents and physical fields, read back.
 
-One zarr v3 group per problem: `<problem>/latents [n, t, K, d]` and `<problem>/fields/<name> [n, t, *grid]`,
-float16, unknown values 0. The group's attributes hold everything else: names, splits, original row numbers,
-times, coordinates, parameters, statistics, what the latents were encoded by, and the crc32c of every slab.
+One zarr v3 group per problem, which xarray opens as a dataset: `latents [n, t, K, d]` and each field by its name
+[n, t, *grid], float16, unknown values 0; with coordinates `time [t]` and one per space axis, float64. The group's attributes
+hold everything else: names, splits, original row numbers, parameters, statistics, what the latents were encoded
+by, and the crc32c of every slab.
 
 Layout. A chunk is a slab of whole trajectories, uncompressed, followed by its crc32c: a file to be mapped.
 Random batches of 32 trajectories (201 frames x 32 tokens x 16 channels, 6.6 MB) of 512, two busy cores, files in
@@ -40,13 +41,9 @@ from ups.data.slabs import REBUILD, SlabArray, read_layout, read_metadata
 from ups.errors import IntegrityError
 
 GROUP = "cache.zarr"
-FORMAT = "universal-physics-stack latent cache 3"
+FORMAT = "universal-physics-stack latent cache 4"
 LATENTS = "latents"
-
-
-def field_array(name: str) -> str:
-    """Name of the array of a field within a problem's group."""
-    return f"fields/{name}"
+TIME = "time"
 
 
 def attributes_sum(attributes: Mapping[str, Any]) -> str:
@@ -91,7 +88,7 @@ class LatentCache:
             extent = (self.trajectories, self.frames)
             self._latents = self._open(LATENTS, (*extent, *attributes["latent_shape"]), verify)
             grid = self.shape["grid"]
-            self._fields = [self._open(field_array(name), (*extent, *grid), verify) for name in self.names]
+            self._fields = [self._open(name, (*extent, *grid), verify) for name in self.names]
 
     @property
     def trajectories(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ups.data.cache import TIME
 from ups.data.dataset import Dataset, ProblemTrajectories, read_description, stored_trajectories
 
 CACHED_SPLITS = ("train", "validation")
@@ -37,7 +38,7 @@ class CacheSource(ProblemTrajectories):
         return tuple(len(axis) for axis in self.coordinates)
 
     def attributes(self) -> dict[str, Any]:
-        """All that readers of a cache need to know of its trajectories, JSON."""
+        """All that readers of a cache need to know of its trajectories beside their axes, JSON."""
         return {
             "equation": self.problem.name,
             "title": self.title,
@@ -49,11 +50,14 @@ class CacheSource(ProblemTrajectories):
             "parameters": self.parameters,
             "scalars": self.scalars,
             "time_step": self.time_step,
-            "times": self.times.tolist(),
-            "coordinates": [axis.tolist() for axis in self.coordinates],
             "splits": {name: rows.tolist() for name, rows in self.splits.items()},
             "rows": self.rows.tolist(),
         }
+
+    @property
+    def axes(self) -> dict[str, NDArray[np.float64]]:
+        """Time and space axes of a trajectory, by name."""
+        return {TIME: self.times} | dict(zip(self.problem.axes, self.coordinates, strict=True))
 
 
 def source_of_dataset(dataset: Dataset) -> CacheSource:

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
-from ups.artifacts.files import read_json, write_json, write_text
-from ups.data.cache import FORMAT, GROUP, LATENTS, attributes_sum, field_array
+from ups.artifacts.files import read_json, write_bytes, write_json
+from ups.data.cache import FORMAT, GROUP, LATENTS, TIME, attributes_sum
 from ups.data.half import rounded_to_half
 from ups.data.slabs import SlabLayout, write_slab
+
+Coordinates = Mapping[str, NDArray[np.float64]]
+"""Times of the frames and points of each space axis, by the axis."""
 
 
 @dataclass
@@ -73,11 +76,11 @@ class ArrayShapes:
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
         """Shape and names of the axes of each array."""
-        extent, shared = (self.trajectories, self.frames), ("trajectory", "time")
+        extent, shared = (self.trajectories, self.frames), ("trajectory", TIME)
         fields = ((*extent, *self.grid), (*shared, *self.axes))
-        return {LATENTS: ((*extent, *self.latent), (*shared, "token", "channel"))} | {
-            field_array(name): fields for name in self.names
-        }
+        return {LATENTS: ((*extent, *self.latent), (*shared, "token", "channel"))} | dict.fromkeys(
+            self.names, fields
+        )
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,7 @@ class CacheWriter:
             StorageError: the disk is full, read-only or failing.
         """
         exact = {LATENTS: latents} | {
-            field_array(name): fields[..., channel]
-            for channel, name in enumerate(self.problems[piece.problem].names)
+            name: fields[..., channel] for channel, name in enumerate(self.problems[piece.problem].names)
         }
         record = {}
         for name, values in exact.items():
@@ -150,11 +152,17 @@ class CacheWriter:
             record[name] = {"crc32c": crc} | vars(error)
         write_json(self._record(piece), record)
 
-    def finish(self, attributes: Mapping[str, dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
-        """Write the metadata, after all slabs, and return the error of storing per problem and array.
+    def finish(
+        self,
+        attributes: Mapping[str, dict[str, Any]],
+        coordinates: Mapping[str, Coordinates],
+        about: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Write coordinates and metadata, after all slabs, and return the error of storing per problem and array.
 
         Args:
             attributes: of each problem's group.
+            coordinates: of each problem.
             about: attributes of the root, also given to each group.
         """
         errors, complete = {}, {}
@@ -168,7 +176,7 @@ class CacheWriter:
                 for record in records:
                     total.join(RoundTrip(**record[name]))
                 errors[problem][name] = total.to_json()
-        write_metadata(self.path, complete, about, self.problems, slab=self.slab)
+        write_metadata(self.path, complete, coordinates, about, self.problems, slab=self.slab)
         return errors
 
     def _record(self, piece: Piece) -> Path:
@@ -178,14 +186,15 @@ class CacheWriter:
 def write_metadata(
     path: Path,
     attributes: Mapping[str, dict[str, Any]],
+    coordinates: Mapping[str, Coordinates],
     about: dict[str, Any],
     shapes: Mapping[str, ArrayShapes] | None = None,
     *,
     slab: int = 1,
 ) -> None:
-    """Every `zarr.json` of a cache at `path`, durably, as zarr itself would write them.
+    """Every `zarr.json` of a cache at `path`, and its coordinates, durably, as zarr itself would write them.
 
-    Without shapes the groups have no arrays: the cache of a run that encodes on the fly.
+    Without shapes the groups have no other arrays: the cache of a run that encodes on the fly.
     """
     written: dict[str, Any] = {}
     store = MemoryStore(written)
@@ -193,6 +202,8 @@ def write_metadata(
     root = zarr.create_group(store, attributes=_summed(shared | {"problems": list(attributes)}))
     for problem, values in attributes.items():
         group = root.create_group(problem, attributes=_summed(shared | values))
+        for name, axis in coordinates[problem].items():
+            group.create_array(name, data=np.asarray(axis), compressors=None, dimension_names=(name,))
         for name, (shape, axes) in shapes[problem].arrays().items() if shapes else ():
             group.create_array(
                 name,
@@ -204,7 +215,7 @@ def write_metadata(
                 dimension_names=axes,
             )
     for key, content in written.items():
-        write_text(path / key, content.to_bytes().decode())
+        write_bytes(path / key, content.to_bytes())
 
 
 def _summed(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from ups.diffusion.consistency import consistency_sample
 from ups.diffusion.edm import Network, midpoint_sample, sampling_angles
 from ups.models.codec import ProblemCodec
+from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.residual import ResidualNetwork
 from ups.models.token_grid import TokenGrid
 
 Sampler = Callable[[Network, Tensor, torch.Generator], Tensor]

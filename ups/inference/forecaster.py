@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ups.models.codec import ProblemCodec
+from ups.models.forecast import Forecast
 from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast
 from ups.objectives.evolution import advance, forecast
 
 Rollout = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]

@@ -1,12 +1,23 @@
 """Encoder and any-point decoder, trained together."""
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from ups.models.decoder import AnyPointDecoder
 from ups.models.embedding import module_key
 from ups.models.encoder import GridEncoder
+from ups.models.shape import ProblemShape
+
+
+def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) -> "Autoencoder":
+    """See `ups.models.build`."""
+    dim = description["latent_dim"]
+    return Autoencoder(
+        GridEncoder(shapes, latent_dim=dim, **description["encoder"]),
+        AnyPointDecoder(shapes, latent_dim=dim, **description["decoder"]),
+    )
 
 
 class Autoencoder(nn.Module):

@@ -5,10 +5,11 @@ weights, so that whoever loads a model rebuilds exactly the architecture that wa
 file can disagree with it.
 """
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,13 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ups.errors import IntegrityError
-from ups.models.autoencoder import Autoencoder
 from ups.models.codec import Codec
-from ups.models.decoder import AnyPointDecoder
-from ups.models.encoder import GridEncoder
-from ups.models.operators import LatentOperator, network_of
-from ups.models.operators.linear import LinearPath, fits
-from ups.models.residual import ResidualNetwork, RolloutNetwork
 from ups.models.shape import ProblemShape
 
 MODEL_FILE = "model.safetensors"
@@ -31,6 +26,14 @@ CODEC_FILE = "codec.safetensors"
 """Name of the codec in the artifact of the cache, and of an operator that was trained with it."""
 
 Kind = Literal["autoencoder", "codec", "operator", "diffusion", "consistency"]
+# Found by name: a stage depends on the kinds of model that it imports, and on no other (see `ups.artifacts.identity`).
+_HOMES: dict[Kind, str] = {
+    "autoencoder": "ups.models.autoencoder",
+    "codec": "ups.models.codec",
+    "operator": "ups.models.operators",
+    "diffusion": "ups.models.residual",
+    "consistency": "ups.models.residual",
+}
 Description = dict[str, Any]
 """{"kind": Kind, "problems": {...}, "latent_dim": ..., ...}: see `build_model` for the rest per kind."""
 
@@ -45,41 +48,8 @@ def build_model(description: Description) -> nn.Module:
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
         problem), sampler (arguments of how it is sampled, which its users need besides the network).
     """
-    kind: Kind = description["kind"]
-    shapes = problem_shapes(description)
-    dim = description["latent_dim"]
-    match kind:
-        case "autoencoder" | "codec":
-            autoencoder = Autoencoder(
-                GridEncoder(shapes, latent_dim=dim, **description["encoder"]),
-                AnyPointDecoder(shapes, latent_dim=dim, **description["decoder"]),
-            )
-            return autoencoder if kind == "autoencoder" else Codec(autoencoder, shapes, dim)
-        case "operator":
-            paths = description["linear_path"]
-            network = network_of(description["network"], shapes, inputs=dim, outputs=dim, extra_scalars=0)
-            return LatentOperator(
-                network,
-                shapes,
-                dim,
-                linear={
-                    name: LinearPath(shape.layout, dim, trained=paths.get(name) == "trained")
-                    for name, shape in shapes.items()
-                    if fits(shape.layout, dim)
-                },
-                linear_path=paths,
-                conserve=description["conserve"],
-                time_steps=description["time_steps"],
-                average=description["average"],
-            )
-        case "diffusion" | "consistency":
-            network = RolloutNetwork(
-                shapes, inputs=2 * dim + 1, outputs=dim, extra_scalars=3, **description["network"]
-            )
-            ways = 2 if kind == "consistency" else 1
-            return ResidualNetwork(network, description["leads"], dim, ways=ways)
-        case _:
-            assert_never(kind)
+    home = importlib.import_module(_HOMES[description["kind"]])
+    return home.build(description, problem_shapes(description))
 
 
 def problem_shapes(description: Description) -> dict[str, ProblemShape]:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ups.models.autoencoder import Autoencoder
+from ups.models.autoencoder import build as build_autoencoder
 from ups.models.embedding import module_key
 from ups.models.frame import Frame
 from ups.models.interpolation import interpolate
@@ -33,6 +34,11 @@ class Statistics(nn.Module):
         self.register_buffer("field_deviation", torch.ones(channels))
         self.register_buffer("latent_mean", torch.zeros(latent_dim))
         self.register_buffer("latent_deviation", torch.ones(latent_dim))
+
+
+def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) -> "Codec":
+    """See `ups.models.build`."""
+    return Codec(build_autoencoder(description, shapes), shapes, description["latent_dim"])
 
 
 class Codec(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.diffusion.edm import Network, noised, raw_target
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.forecast import Forecast
+from ups.models.residual import ResidualNetwork
 from ups.objectives.objective import Loss
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ups.models.codec import ProblemCodec
+from ups.models.forecast import Forecast
 from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast
 from ups.problems import Symmetry
 
 _STATES_AT_ONCE = 64  # of all elements of a group: many small batches take longer than few

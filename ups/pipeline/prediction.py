@@ -113,11 +113,12 @@ def _cached_trajectories(data: ProblemData) -> int:
 
 
 def _attributes(configuration: Configuration, name: str, shape: KeptShape) -> int:
-    """Text: rows and splits, times and what is known in each frame, coordinates, statistics. Measured."""
+    """Text: rows and splits, what is known in each frame, statistics; and the arrays of coordinates. Measured."""
     data, dim = configuration.problems[name], configuration.model.latent.dim
     rows, channels = _cached_trajectories(data), data.channels
-    per_row, per_frame = 18 + 2 * len(str(rows)), 42 + 15 * channels
-    return rows * per_row + shape.frames * per_frame + 25 * sum(shape.grid) + 62 * (channels + dim) + 1400
+    per_row, per_frame = 18 + 2 * len(str(rows)), 28 + 15 * channels
+    axes = 8 * sum(shape.grid) + 700 * (1 + len(shape.grid))
+    return rows * per_row + shape.frames * per_frame + axes + 62 * (channels + dim) + 1300
 
 
 def _evaluated(trajectories: int, shape: KeptShape) -> int:

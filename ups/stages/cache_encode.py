@@ -144,10 +144,11 @@ def build_cache(
         },
         "build": build.pace(),
     }
+    axes = {name: source.axes for name, source in sources.items()}
     if stored:
-        return summary | {"float16_round_trip": writer.finish(attributes, about)}
+        return summary | {"float16_round_trip": writer.finish(attributes, axes, about)}
     write_metadata(
-        output / GROUP, {name: values | {"stored": False} for name, values in attributes.items()}, about
+        output / GROUP, {name: values | {"stored": False} for name, values in attributes.items()}, axes, about
     )
     return summary
 

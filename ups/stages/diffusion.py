@@ -16,8 +16,9 @@ from ups.data.splits import fitted_and_held_out
 from ups.inference.correction import Sampler, calibration, diffusion_sampler, ungated
 from ups.inference.surrogate import POOL_FILE
 from ups.models.build import MODEL_FILE, Description, codec_of_operator, has_codec, load_model
+from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast, ResidualNetwork
+from ups.models.residual import ResidualNetwork
 from ups.objectives import Objective
 from ups.objectives.diffusion import ResidualDenoising
 from ups.runtime.randomness import torch_generator

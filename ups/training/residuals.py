@@ -13,8 +13,8 @@ from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.models.codec import ProblemCodec
+from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
-from ups.models.residual import Forecast
 from ups.objectives.evolution import forecast
 from ups.runtime.randomness import numpy_generator
 

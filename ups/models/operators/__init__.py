@@ -9,10 +9,30 @@ from typing import Any
 from torch import nn
 
 from ups.kinds import module_of
+from ups.models.operators.linear import LinearPath, fits
 from ups.models.operators.operator import LatentOperator
 from ups.models.shape import ProblemShape
 
-__all__ = ["LatentOperator", "network_of"]
+__all__ = ["LatentOperator", "build", "network_of"]
+
+
+def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) -> LatentOperator:
+    """See `ups.models.build`."""
+    dim, paths = description["latent_dim"], description["linear_path"]
+    return LatentOperator(
+        network_of(description["network"], shapes, inputs=dim, outputs=dim, extra_scalars=0),
+        shapes,
+        dim,
+        linear={
+            name: LinearPath(shape.layout, dim, trained=paths.get(name) == "trained")
+            for name, shape in shapes.items()
+            if fits(shape.layout, dim)
+        },
+        linear_path=paths,
+        conserve=description["conserve"],
+        time_steps=description["time_steps"],
+        average=description["average"],
+    )
 
 
 def network_of(

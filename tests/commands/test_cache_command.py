@@ -373,7 +373,7 @@ def test_a_finished_run_is_a_hit_and_its_latent_cache_is_described(finished_root
     pointer = json.loads((run / "artifacts.json").read_text())["cache_encode"]
     described = json.loads(ups("cache", "show", pointer["digest"][:8], "--root", root, "--json").stdout)
     arrays = {array["path"].rpartition("/")[2]: array for array in described["arrays"]}
-    assert set(arrays) == {"latents", "u"}
+    assert set(arrays) == {"latents", "u", "time", "x"}
     assert arrays["latents"]["dtype"] == "float16"
     assert all(array["chunk_files"] == array["chunk_files_expected"] for array in arrays.values())
     assert any(group["splits"].get("train") == 16 for group in described["groups"])

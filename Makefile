@@ -35,8 +35,9 @@ check: lint  ## lint, and the fast tests
 test: $(READY)  ## run all tests that a change needs
 	$(TESTS) -m "not long"
 
+# Few and long: whoever is free takes the next one.
 test-all: test  ## the long repetitions too
-	$(TESTS) -m long
+	$(TESTS) --dist load -m long
 
 lint: $(READY)  ## style, types and the import contract
 	$(VENV)/bin/ruff check .

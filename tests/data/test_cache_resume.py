@@ -16,9 +16,10 @@ from tiny import alone
 
 from ups.artifacts.files import write_json
 from ups.data.cache import GROUP, open_caches
-from ups.data.cache_source import CACHED_SPLITS, CacheSource, source_of_dataset, sources_of_artifact
+from ups.data.cache_source import CacheSource, source_of_dataset, sources_of_artifact
 from ups.data.dataset import DESCRIPTION, load_datasets
 from ups.errors import Interrupted
+from ups.problems.generated import LEARNT_SPLITS
 from ups.stages.cache_encode import STATISTICS_TRAJECTORIES, spread
 
 SLABS = sum(-(-rows // SLAB) for rows in ROWS.values())
@@ -165,7 +166,7 @@ def test_trajectories_read_slab_by_slab_from_files_are_those_of_the_datasets(tmp
             "parts": parts,
         }
     write_json(tmp_path / "download" / DESCRIPTION, described)
-    loaded = load_datasets(tmp_path / "download", CACHED_SPLITS)
+    loaded = load_datasets(tmp_path / "download", LEARNT_SPLITS)
     from_files, _ = build_small_cache(
         tmp_path / "files", loaded, sources=sources_of_artifact(tmp_path / "download")
     )

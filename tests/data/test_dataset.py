@@ -24,9 +24,9 @@ from ups.config import Configuration, load_configuration
 from ups.data.dataset import Dataset, conditioning_scalars, load_datasets
 from ups.data.layout import cell_centres
 from ups.data.pdebench_writer import write_trajectories
-from ups.data.splits import SPLITS
 from ups.errors import DataError, IntegrityError, UpsError
 from ups.problems import PROBLEMS
+from ups.problems.generated import SPLITS
 from ups.problems.ideal_gas import to_conserved
 from ups.problems.problem import ORIGINAL_ROWS
 from ups.problems.published import PUBLISHED, PublishedFile

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ups.data.splits import SPLITS, fitted_and_held_out, generated_rows, split_rows
+from ups.data.splits import fitted_and_held_out, generated_rows, split_rows
 from ups.errors import DataError
+from ups.problems.generated import SPLITS
 
 PINNED = {"train": [10, 13, 16, 18], "validation": [12, 14, 17], "test": [0, 1]}
 

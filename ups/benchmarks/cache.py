@@ -20,7 +20,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from ups.artifacts.files import write_json
 from ups.data.cache import GROUP, LATENTS, LatentCache, open_caches
-from ups.data.cache_source import CACHED_SPLITS, sources_of_artifact
+from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, load_datasets
 from ups.data.encoding import EncodingStore
 from ups.data.layout import cell_centres
@@ -38,6 +38,7 @@ from ups.models.shape import ProblemShape
 from ups.objectives.operator import RolloutError
 from ups.optim.build import build_optimizer
 from ups.optim.ema import ExponentialMovingAverage
+from ups.problems.generated import LEARNT_SPLITS
 from ups.runtime.ranks import Ranks
 from ups.stages.cache_encode import build_cache
 from ups.stages.latents import LatentProblem
@@ -82,13 +83,13 @@ def measure_cache(directory: Path, *, threads: int, trajectories: int) -> list[R
 def _write_trajectories(artifact: Path, rows: int, *, frames: int, stored_points: int, stride: int) -> None:
     """A download artifact of travelling waves: what they are does not matter here."""
     x, times = cell_centres(stored_points, (0.0, 1.0)), 0.01 * np.arange(frames)
-    for split, count in zip(CACHED_SPLITS, (rows - rows // 5, rows // 5), strict=True):
+    for split, count in zip(LEARNT_SPLITS, (rows - rows // 5, rows // 5), strict=True):
         _write_split(artifact / split, count, x, times)
     described = {
         "problem": "burgers1d",
         "variables": "primitive",
         "space_stride": stride,
-        "parts": {split: split for split in CACHED_SPLITS},
+        "parts": {split: split for split in LEARNT_SPLITS},
     }
     write_json(artifact / DESCRIPTION, {_PROBLEM: described})
 
@@ -269,7 +270,7 @@ def _measure_loaders(directory: Path, threads: int) -> list[Record]:
     model, _ = load_model(artifact / CODEC_FILE)
     codec = cast(Codec, model)
     rows = cache.rows("train")
-    (dataset,) = load_datasets(data, CACHED_SPLITS).values()
+    (dataset,) = load_datasets(data, LEARNT_SPLITS).values()
     memory, _ = open_store(cache, rows, mode="memory", device=_CPU)
     stream, _ = open_store(cache, rows, mode="stream", device=_CPU)
     problem = LatentProblem(codec.of(_PROBLEM), dataset, _CPU)

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from ups.data.cache import TIME
 from ups.data.dataset import Dataset, ProblemTrajectories, read_description, stored_trajectories
-
-CACHED_SPLITS = ("train", "validation")
-"""Forecasts of the test split are scored against its file."""
+from ups.problems.generated import LEARNT_SPLITS
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,7 +68,7 @@ def sources_of_artifact(artifact: Path) -> dict[str, CacheSource]:
     """Trajectories of a download artifact that trainings use, per problem; none is read yet. Rows are those of
     `load_datasets` of the same splits."""
     stored = {
-        name: stored_trajectories(artifact, described, CACHED_SPLITS)
+        name: stored_trajectories(artifact, described, LEARNT_SPLITS)
         for name, described in read_description(artifact).items()
     }
     return {name: CacheSource(**each.about, read=each.read) for name, each in stored.items()}

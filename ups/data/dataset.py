@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ups.data.pdebench import read_trajectories
-from ups.data.splits import SPLITS, TRAJECTORIES
+from ups.data.splits import TRAJECTORIES
 from ups.problems import AMPLITUDE, LENGTH, PROBLEMS, TIME_STEP, Boundary, Problem
+from ups.problems.generated import SPLITS
 
 DESCRIPTION = "splits.json"
 PART_DESCRIPTION = "description.json"

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ups.errors import DataError
+from ups.problems.generated import SPLITS
 
-SPLITS = ("train", "validation", "test")
 TRAJECTORIES = "trajectories.hdf5"  # of a problem's split
 
 

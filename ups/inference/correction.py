@@ -18,10 +18,8 @@ from ups.models.token_grid import TokenGrid
 Sampler = Callable[[Network, Tensor, torch.Generator], Tensor]
 """(raw network, tokens [B, T, K, d] of the shape that is wanted, generator) to clean tokens of that shape."""
 
-_AT_ONCE_CPU, _AT_ONCE_GPU = (
-    4,
-    64,
-)  # trajectories, of 16 members: larger batches leave a core's cache, and take longer
+# Trajectories, of 16 members: larger batches leave a core's cache, and take longer.
+_AT_ONCE_CPU, _AT_ONCE_GPU = 4, 64
 
 
 def diffusion_sampler(steps: int, sigma_min: float, centre: float) -> Sampler:

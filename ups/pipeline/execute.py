@@ -177,11 +177,12 @@ def remaining_bytes(
     store: Store, name: StageName, digest: str, configuration: Configuration, download: Artifact | None
 ) -> int:
     """What a stage will still write, by prediction less what an earlier launch wrote."""
-    shapes, missing = kept_shapes(configuration, download), missing_trajectories(configuration, store)
-    needed = predicted_bytes(name, configuration, shapes, missing)
-    begun = [store.work(name, digest)]
+    begun, missing = [store.work(name, digest)], {}
     if name == "download":
-        begun += [store.work(DATA, part) for part in part_keys(configuration, store)]
+        parts = derive_parts(configuration, store)
+        begun += [store.work(DATA, part) for part in part_keys(parts)]
+        missing = missing_trajectories(configuration, store, parts)
+    needed = predicted_bytes(name, configuration, kept_shapes(configuration, download), missing)
     files = (path for work in begun for path in work.rglob("*") if path.is_file())
     return max(0, needed - sum(path.stat().st_size for path in files))
 

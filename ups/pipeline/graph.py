@@ -10,10 +10,7 @@ from ups.config import Configuration
 from ups.config.data import DataFile, PublishedData
 from ups.config.schema import StageName, SymmetryUse
 from ups.kinds import kind_of
-from ups.problems.generated import FromSinusoids, Generated, ProblemData
-
-SPLITS = ("train", "validation", "test")
-_LEARNT = ("train", "validation")
+from ups.problems.generated import LEARNT_SPLITS, SPLITS, FromSinusoids, Generated, ProblemData
 
 # When and how often a training tells about itself does not change what it learns.
 _NOT_LEARNT = {"checkpoint_every", "log_every", "validate_every"}
@@ -100,9 +97,8 @@ def _source(data: ProblemData, configuration: Configuration, root: Path) -> dict
     settings = data.model_dump(exclude={"resolution", "space_stride", "variables", "trajectories", "rows"})
     match data:
         case Generated():
-            settings["device"] = (
-                configuration.execution.device
-            )  # threads solve blocks, which do not depend on them
+            # Threads solve blocks, which do not depend on them.
+            settings["device"] = configuration.execution.device
         case DataFile():
             # A file is what it holds, wherever it lies.
             settings["sha256"] = content_of_file(Path(settings.pop("path")), root)
@@ -185,7 +181,7 @@ GRAPH: dict[StageName, Stage] = {
             "autoencoder",
             ("download",),
             lambda c, _: _codec(c),
-            _LEARNT,
+            LEARNT_SPLITS,
             found_by_name=_learning("autoencoder"),
         ),
         Stage(
@@ -197,7 +193,7 @@ GRAPH: dict[StageName, Stage] = {
                 "encoded_on_the_fly": _encoded_on_the_fly(c),
                 "device": c.execution.device,
             },
-            _LEARNT,
+            LEARNT_SPLITS,
         ),
         Stage(
             "operator",
@@ -210,21 +206,21 @@ GRAPH: dict[StageName, Stage] = {
                     "average": _symmetries(c, "average"),
                 }
             ),
-            _LEARNT,
+            LEARNT_SPLITS,
             found_by_name=_learning("operator"),
         ),
         Stage(
             "diffusion",
             ("download", "cache_encode", "operator"),
             lambda c, _: _on_latents(c, "diffusion", "denoiser"),
-            _LEARNT,
+            LEARNT_SPLITS,
             found_by_name=_learning("diffusion"),
         ),
         Stage(
             "consistency",
             ("download", "cache_encode", "operator", "diffusion"),
             lambda c, _: _on_latents(c, "consistency") | {"noise": c.training.diffusion.noise.model_dump()},
-            _LEARNT,
+            LEARNT_SPLITS,
             found_by_name=_learning("consistency"),
         ),
         Stage(

@@ -112,9 +112,8 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
             f"--log-dir={options.work / RANKS_DIRECTORY}",
             *arguments,
         )
-        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(
-            grace
-        )  # torch 2.11 has no such option, and waits 30 s
+        # No option: torch 2.11's torchrun has none, and waits 30 s.
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(grace)
     # Standard input is handed down: it is the lock of `ups.pipeline.launch`.
     child = subprocess.Popen([sys.executable, *arguments], env=environment)
     killed_at = math.inf

@@ -13,9 +13,9 @@ from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
 from ups.config.schema import DATA, StageName
 from ups.errors import ConfigurationError, IntegrityError
-from ups.pipeline.graph import GRAPH, SPLITS, chain_to, how_read
+from ups.pipeline.graph import GRAPH, chain_to, how_read
 from ups.pipeline.prediction import KeptShape, predicted_bytes
-from ups.problems.generated import ProblemData
+from ups.problems.generated import SPLITS, ProblemData
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def make_plan(
     """
     plan: list[PlannedStage] = []
     hits: dict[StageName, Artifact] = {}
+    parts = derive_parts(configuration, store)
+    missing_rows = missing_trajectories(configuration, store, parts)
     for name in chain_to(until):
         missing = [i for i in GRAPH[name].inputs if i not in hits]
         if missing:
@@ -73,15 +75,15 @@ def make_plan(
             artifact, reason = check(store, name, digest, read=False)
         if artifact is None:
             shapes = kept_shapes(configuration, hits.get("download"))
-            size = predicted_bytes(name, configuration, shapes, missing_trajectories(configuration, store))
+            size = predicted_bytes(name, configuration, shapes, missing_rows)
         else:
             hits[name] = artifact
-            size = artifact.manifest.total_bytes
+            size = sum(each.manifest.total_bytes for each in (artifact, *store.parts(artifact)))
             if name == "download":
                 require_fit(configuration, artifact)
         verdict = "HIT" if artifact else "MISS"
-        parts = part_keys(configuration, store) if name == "download" else ()
-        plan.append(PlannedStage(name, digest, derivation, verdict, reason, size, parts))
+        own_parts = part_keys(parts) if name == "download" else ()
+        plan.append(PlannedStage(name, digest, derivation, verdict, reason, size, own_parts))
     return plan
 
 
@@ -114,8 +116,12 @@ def content_read(name: StageName, configuration: Configuration, artifact: Artifa
     }
 
 
-def derive_parts(configuration: Configuration, store: Store) -> dict[str, dict[str, dict[str, Any]]]:
-    """By problem and split, what the keys of the trajectories are taken of that the download stage finds or makes.
+Parts = dict[str, dict[str, dict[str, Any]]]
+"""By problem and split, what the key of its trajectories is taken of."""
+
+
+def derive_parts(configuration: Configuration, store: Store) -> Parts:
+    """Of the trajectories that the download stage finds or makes.
 
     They do not depend on the run's other problems: runs share them.
     """
@@ -134,22 +140,20 @@ def derive_parts(configuration: Configuration, store: Store) -> dict[str, dict[s
     }
 
 
-def part_keys(configuration: Configuration, store: Store) -> tuple[str, ...]:
+def part_keys(parts: Parts) -> tuple[str, ...]:
     """Of all problems and splits."""
-    derived = derive_parts(configuration, store).values()
-    return tuple(digest_of(derivation) for parts in derived for derivation in parts.values())
+    return tuple(digest_of(derivation) for splits in parts.values() for derivation in splits.values())
 
 
-def missing_trajectories(configuration: Configuration, store: Store) -> dict[str, int]:
+def missing_trajectories(configuration: Configuration, store: Store, parts: Parts) -> dict[str, int]:
     """By problem, how many are still to be made."""
-    problems = configuration.problems
     return {
         name: sum(
-            getattr(problems[name].counts, split)
-            for split, derivation in parts.items()
+            getattr(configuration.problems[name].counts, split)
+            for split, derivation in splits.items()
             if not store.path(DATA, digest_of(derivation)).is_dir()
         )
-        for name, parts in derive_parts(configuration, store).items()
+        for name, splits in parts.items()
     }
 
 

@@ -46,7 +46,7 @@ def predicted_bytes(
 
     Args:
         shapes: of every problem of the configuration.
-        missing: trajectories of each problem that are still to be made.
+        missing: trajectories of each problem that are still to be made, for the download stage.
     """
     model = configuration.model
     match stage:

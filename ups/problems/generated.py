@@ -23,6 +23,11 @@ class Splits(Section):
         return self.train + self.validation + self.test
 
 
+SPLITS = ("train", "validation", "test")
+LEARNT_SPLITS = ("train", "validation")
+"""What trainings read and validate on. Forecasts of the test split are scored against its file."""
+
+
 class ProblemData(Section):
     """Base of the data of one problem: what every source knows, or does not know before it is read."""
 

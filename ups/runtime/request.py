@@ -48,7 +48,7 @@ class Request:
             configuration=Configuration.model_validate(values["configuration"]),
             inputs={stage: Path(path) for stage, path in values["inputs"].items()},
             contents=values["contents"],
-            parts=values.get("parts", {}),
+            parts=values["parts"],
         )
 
     def finish(self, summary: dict[str, Any], parts: Mapping[str, Artifact] | None = None) -> None:

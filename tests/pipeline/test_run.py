@@ -116,3 +116,22 @@ def test_seeds_are_runs_that_differ_in_their_seed_alone():
         {"seed": seed, "seeds": 1, "execution.threads": 1} for seed in (5, 6, 7)
     ]
     assert overrides_by_seed(TINY, None) == [{}]
+
+
+def test_a_torn_record_is_cut_off_by_whoever_goes_on(finished_root, tmp_path):
+    """What a full disk or a killed process left of a line: the retried run would glue its first record to it."""
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    run = Run.start(TINY, OFF, root=root)
+    pointers = []
+    for name in ("download", "autoencoder"):
+        assert run.adopt(name) is not None
+        pointers.append(run.pointer(name))
+    run.close()
+    records = run.directory / "metrics.jsonl"
+    whole = records.read_text()
+    assert whole.count("\n") > 2
+    records.write_text(whole[:-20])
+    again = Run.of(run.settings, pointers[:1])
+    assert again.adopt("autoencoder") is not None
+    assert sorted(records.read_text().splitlines()) == sorted(whole.splitlines())

@@ -2,7 +2,8 @@
 
 import json
 
-from ups.runtime.records import Records, read_records
+from ups.artifacts.files import read_records
+from ups.runtime.records import Records
 
 
 def test_a_resumed_record_forgets_the_steps_that_are_done_again(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from command_line import TINY
 from downloads import stage_request
 
+from ups.artifacts.files import read_records
 from ups.config import load_configuration
 from ups.errors import ConfigurationError, IntegrityError
 from ups.inference.surrogate import load_surrogate
@@ -16,7 +17,6 @@ from ups.models.build import CODEC_FILE, MODEL_FILE, codec_of_operator, load_cod
 from ups.models.operators import LatentOperator
 from ups.pipeline.graph import GRAPH
 from ups.runtime.ranks import join_ranks
-from ups.runtime.records import read_records
 from ups.stages import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from ups.stages.latents import open_problems
 

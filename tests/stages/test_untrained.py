@@ -9,13 +9,13 @@ import torch
 from command_line import CONFIGS, TINY
 from downloads import stage_request
 
+from ups.artifacts.files import read_records
 from ups.config import load_configuration
 from ups.data.cache import open_caches
 from ups.errors import ConfigurationError
 from ups.models.autoencoder import Autoencoder
 from ups.models.build import MODEL_FILE, load_codec, load_model
 from ups.models.operators import LatentOperator
-from ups.runtime.records import read_records
 from ups.stages import autoencoder, cache_encode, download, operator
 
 OVERRIDES = {

@@ -32,6 +32,7 @@ from tiny import (
 )
 from torch import Tensor, nn
 
+from ups.artifacts.files import read_records
 from ups.config.optimizers.muon import Muon
 from ups.config.schema import Training
 from ups.data.batch import Batch
@@ -46,7 +47,6 @@ from ups.optim.optimizers.muon import hidden_matrices
 from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
-from ups.runtime.records import read_records
 from ups.training.loop import Validation, train
 from ups.training.step import BatchSource, TrainingState
 

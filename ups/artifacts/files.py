@@ -64,6 +64,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value))
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one per line, of a file that grows; none where there is no file.
+
+    A torn last line, left by a killed writer or a full disk, is not a record.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file durably, as `write_bytes`."""
     write_bytes(path, text.encode())

@@ -6,6 +6,7 @@ files, writes the manifest last, and renames: a reader sees a whole artifact or 
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import time
@@ -30,6 +31,8 @@ from ups.artifacts.files import (
 )
 from ups.artifacts.manifest import LOGS, MANIFEST, Artifact, File, Manifest
 from ups.errors import IntegrityError, StageError, StorageError
+
+log = logging.getLogger(__name__)
 
 _REBUILD = "run its configuration again: what is damaged is set aside and rebuilt"
 
@@ -141,6 +144,22 @@ class Store:
         if (manifest.stage, manifest.digest) != (stage, digest):
             raise IntegrityError(f"holds {manifest.stage} {manifest.digest[:12]}", where=str(path))
         return Artifact(path, manifest)
+
+    def sound(self, stage: str, digest: str, *, set_aside: bool = False) -> Artifact | None:
+        """The sealed artifact of a digest, with its bytes read and found right; None if there is none, or a damaged one.
+
+        set_aside: put a damaged one into quarantine, under its lock, so that it can be built anew.
+        """
+        try:
+            artifact = self.find(stage, digest)
+            if artifact is not None:
+                self.verify(artifact)
+            return artifact
+        except IntegrityError as error:
+            if set_aside:
+                log.warning("%s; moved to quarantine, building anew", error)
+                self.quarantine(stage, digest, reason=str(error))
+            return None
 
     def is_unchanged(self, artifact: Artifact) -> bool:
         """Whether nobody has written to an artifact since its bytes were last read and found right.

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from ups.artifacts.files import file_sums
+from ups.artifacts.files import file_sums, read_records
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
 from ups.config.load import validate
@@ -42,7 +42,6 @@ from ups.kinds import kind_of, kinds_of
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import join_ranks
-from ups.runtime.records import read_records
 from ups.runtime.request import Request
 from ups.stages import autoencoder, cache_encode, operator
 from ups.stages.scoring import Trial, make_trial, network_forecast, train_means

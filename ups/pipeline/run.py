@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from typing import Any, cast
 import yaml
 
 from ups.artifacts import Artifact, Store
-from ups.artifacts.files import read_json, storage_error, write_json, write_text
+from ups.artifacts.files import read_json, read_records, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
 from ups.config.schema import DATA, StageName
@@ -75,7 +75,6 @@ class Run:
         self.built: dict[StageName, Built] = {}
         self._mirror = Mirror(directory, configuration.tracking)
         self._leases = ExitStack()
-        self._recorded = {_identity(record) for record in _records(directory / METRICS)}
 
     @classmethod
     def start(
@@ -274,7 +273,7 @@ class Run:
             require_fit(self.configuration, built.artifact)
         logged = built.artifact.path / "logs" / "metrics.jsonl"
         if built.hit and logged.exists():
-            self._append(name, _records(logged))
+            self._append(name, read_records(logged))
         self.built[name] = built
         row = {
             "digest": built.artifact.digest,
@@ -307,13 +306,22 @@ class Run:
         """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again."""
         path = self.directory / METRICS
         try:
+            recorded = self._recorded
             with path.open("a") as file:
                 for record in ({"stage": name} | record for record in records):
-                    if _identity(record) not in self._recorded:
-                        self._recorded.add(_identity(record))
+                    if _identity(record) not in recorded:
+                        recorded.add(_identity(record))
                         file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise storage_error(error, path) from error
+
+    @cached_property
+    def _recorded(self) -> set[tuple[Any, ...]]:
+        """What metrics.jsonl holds; a torn last line is cut off, for others will follow it."""
+        path = self.directory / METRICS
+        if path.exists():
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        return {_identity(record) for record in read_records(path)}
 
 
 def overrides_by_seed(config: str | Path, overrides: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -384,10 +392,6 @@ def write_report(directory: Path, *, on_line: Output) -> None:
 def _store(root: Path) -> Store:
     """One for all stages that a process runs: it verifies each artifact once."""
     return Store(root)
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts import Artifact, Store
-from ups.artifacts.files import fast_sum, read_json
+from ups.artifacts.files import fast_sum, read_json, read_records
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config.schema import TRAINING_STAGES
 from ups.errors import IntegrityError
 from ups.report.catalogue import FIGURES, TRAINING, entry
-from ups.runtime.records import read_records
 
 STAGE = "figures"
 
@@ -55,13 +54,9 @@ def _drawn(
 ) -> Artifact:
     digest = digest_of(derivation)
     with store.lock(STAGE, digest):
-        try:
-            artifact = store.find(STAGE, digest)
-            if artifact is not None:
-                store.verify(artifact)
-                return artifact
-        except IntegrityError as error:
-            store.quarantine(STAGE, digest, reason=str(error))
+        artifact = store.sound(STAGE, digest, set_aside=True)
+        if artifact is not None:
+            return artifact
         started = time.monotonic()
         _draw(store.work(STAGE, digest) / "output" / FIGURES, evaluated.path, records)
         return store.seal(

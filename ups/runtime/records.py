@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ups.artifacts.files import read_records
+
 
 class Records:
     """Appends records; on resume, forgets those of steps that will be done again.
@@ -27,14 +29,6 @@ class Records:
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a file; a torn last line, left by a killed writer, is not a record."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _line(record: dict[str, Any]) -> str:

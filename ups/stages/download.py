@@ -22,7 +22,7 @@ from ups.artifacts.store import BusyError
 from ups.config.data import ProblemData
 from ups.config.schema import DATA
 from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, StoredTrajectories
-from ups.errors import DataError, IntegrityError
+from ups.errors import DataError
 from ups.runtime.request import Request
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _build(
 ) -> dict[str, Artifact]:
     """The trajectories of every split of a problem; what is missing is made in one go, by the modules of its source."""
     digests = {split: digest_of(derivation) for split, derivation in derivations.items()}
-    found = {split: _sound(store, digest) for split, digest in digests.items()}
+    found = {split: store.sound(DATA, digest) for split, digest in digests.items()}
     with ExitStack() as locks:
         # In one order in all processes: two that wait for each other would wait for ever.
         for split in sorted(found, key=lambda split: digests[split]):
@@ -84,7 +84,7 @@ def _build(
                 except BusyError:
                     log.info("%s/%s: another process is making it; waiting", name, split)
                     locks.enter_context(store.lock(DATA, digests[split]))
-                found[split] = _sound(store, digests[split], quarantine=True)
+                found[split] = store.sound(DATA, digests[split], set_aside=True)
         missing = {split: store.work(DATA, digests[split]) for split in found if found[split] is None}
         if missing:
             found |= _make(name, data, request, store, missing, derivations)
@@ -125,20 +125,6 @@ def _make(
             seconds=seconds * len(part["rows"]),
         )
     return sealed
-
-
-def _sound(store: Store, digest: str, *, quarantine: bool = False) -> Artifact | None:
-    """The sealed and intact trajectories of a key. quarantine: set aside what is damaged, under its lock."""
-    try:
-        artifact = store.find(DATA, digest)
-        if artifact is not None:
-            store.verify(artifact)
-        return artifact
-    except IntegrityError as error:
-        if quarantine:
-            log.info("%s; moved to quarantine, building anew", error)
-            store.quarantine(DATA, digest, reason=str(error))
-        return None
 
 
 def _require_disjoint(name: str, rows: Mapping[str, list[int]]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ups.artifacts.files import read_records
 from ups.config.schema import Training
 from ups.models.build import MODEL_FILE, Description, build_model, save_model
 from ups.objectives import Objective
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
-from ups.runtime.records import read_records
 from ups.runtime.request import Request
 from ups.training.loop import Validation, train, validate_untrained
 from ups.training.step import BatchSource

@@ -71,22 +71,18 @@ def load_checkpoint(
         _restore(path, state, layout, may_change=may_change)
         break
     else:
-        _require_none(paths, directory)
+        if paths:
+            raise IntegrityError(
+                "every checkpoint is damaged",
+                where=str(directory),
+                fix="delete the directory to start this stage anew",
+            )
     if not state.layouts or _plain(state.layouts[-1]) != layout:
         state.layouts.append(layout | {"from_step": state.step})
 
 
 def _plain(noted: dict[str, int]) -> dict[str, int]:
     return {key: value for key, value in noted.items() if key != "from_step"}
-
-
-def _require_none(paths: list[Path], directory: Path) -> None:
-    if paths:
-        raise IntegrityError(
-            "every checkpoint is damaged",
-            where=str(directory),
-            fix="delete the directory to start this stage anew",
-        )
 
 
 def _flatten(state: TrainingState) -> dict[str, Tensor]:

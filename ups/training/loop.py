@@ -93,6 +93,7 @@ def train(
         if state.step:
             log.info("%s resumes at step %d of %d", stage, state.step, settings.steps)
     model.train()
+    schedule = settings.schedule.model_dump()
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0
     while state.step < settings.steps:
         step = state.step
@@ -106,7 +107,7 @@ def train(
             warmup=settings.warmup_steps,
             peak=settings.learning_rate,
             final=settings.final_learning_rate,
-            schedule=settings.schedule.model_dump(),
+            schedule=schedule,
         )
         logged = training_step(
             state,

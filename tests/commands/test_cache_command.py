@@ -330,18 +330,10 @@ def test_why_in_a_process_of_its_own(tmp_path):
     for name, stage in GRAPH.items():
         inputs = {i: built[i] for i in stage.inputs}
         derivation = derive(name, configuration, inputs, store)
-        digest = digest_of(derivation)
-        write_output(store, name, digest)
         summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
         parts = sealed_parts(store, configuration) if name == "download" else {}
-        built[name] = store.seal(
-            name,
-            digest,
-            derivation=derivation,
-            inputs=inputs,
-            summary=summary,
-            seconds=1.0,
-            parts={key: part.reference for key, part in parts.items()},
+        built[name] = sealed(
+            store, name, digest_of(derivation), FILES, inputs, summary, parts, derivation=derivation
         )
     options = ("--root", tmp_path, "--set", "execution.device=cpu")
     done = ups("cache", "why", TINY, "autoencoder", *options, PYTHONPROFILEIMPORTTIME="1")

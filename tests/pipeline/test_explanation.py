@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from command_line import TINY
-from sealing import FILES, sealed_parts, write_output
+from sealing import FILES, sealed, sealed_parts
 
 from ups.artifacts import Artifact, Manifest, Store
 from ups.artifacts.files import write_json
@@ -40,21 +40,13 @@ class Chain:
             digest = digest_of(derivation)
             found = self.store.find(name, digest)
             if found is None:
-                write_output(self.store, name, digest, FILES | {"settings": digest.encode()})
+                files = FILES | {"settings": digest.encode()}
                 summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
                 parts = sealed_parts(self.store, configured(overrides)) if name == "download" else {}
-                sealed = self.store.seal(
-                    name,
-                    digest,
-                    derivation=derivation,
-                    inputs=inputs,
-                    summary=summary,
-                    seconds=1.0,
-                    parts={key: part.reference for key, part in parts.items()},
-                )
-                manifest = replace(sealed.manifest, created=f"2026-11-{day:02d}T00:00:00+00:00")
-                write_json(sealed.path / MANIFEST, manifest.to_json())
-                found = Artifact(sealed.path, manifest)
+                found = sealed(self.store, name, digest, files, inputs, summary, parts, derivation)
+                manifest = replace(found.manifest, created=f"2026-11-{day:02d}T00:00:00+00:00")
+                write_json(found.path / MANIFEST, manifest.to_json())
+                found = Artifact(found.path, manifest)
             built[name] = found
         return built
 

@@ -145,7 +145,14 @@ class Generated(EquationData):
         return getattr(self, "frames", MAP_FRAMES)
 
 
-class FromSinusoids(Generated):
+class GeneratedEvolution(Generated):
+    """Base of the problems that have frames."""
+
+    frames: Count = Field(ge=2, description="frames per trajectory, the initial state included")
+    frame_interval: Positive = Field(ge=1e-6, le=100, description="time between frames")
+
+
+class FromSinusoids(GeneratedEvolution):
     """Base of the problems that begin with PDEBench's sums of sines."""
 
     amplitude: Positive = Field(default=1.0, description="factor on PDEBench's initial states")

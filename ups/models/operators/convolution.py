@@ -97,18 +97,17 @@ def _pad(x: Tensor, axis: int, width: int, boundary: Boundary) -> Tensor:
 def network(
     shapes: Mapping[str, ProblemShape],
     *,
-    inputs: int,
-    outputs: int,
-    extra_scalars: int,
     width: int,
-    **sizes: Any,
+    dilations: Sequence[int],
+    modulated: bool = False,
+    **ends: Any,
 ) -> nn.Module:
     """See `ups.models.operators`."""
     return GridNetwork(
         shapes,
-        lambda shape: ResidualConvolutions(len(shape.grid), width=width, **sizes),
-        inputs=inputs,
-        outputs=outputs,
-        extra_scalars=extra_scalars,
+        lambda shape: ResidualConvolutions(
+            len(shape.grid), width=width, dilations=dilations, modulated=modulated
+        ),
         width=width,
+        **ends,
     )

@@ -104,24 +104,16 @@ def _half_waves(points: int, modes: int, device: torch.device) -> tuple[Tensor, 
 
 
 def network(
-    shapes: Mapping[str, ProblemShape],
-    *,
-    inputs: int,
-    outputs: int,
-    extra_scalars: int,
-    width: int,
-    **sizes: Any,
+    shapes: Mapping[str, ProblemShape], *, width: int, depth: int, modes: int, **ends: Any
 ) -> nn.Module:
     """See `ups.models.operators`."""
     return GridNetwork(
         shapes,
         lambda shape: FactorizedFourierLayers(
-            len(shape.grid), periodic=shape.boundary == "periodic", width=width, **sizes
+            len(shape.grid), periodic=shape.boundary == "periodic", width=width, depth=depth, modes=modes
         ),
-        inputs=inputs,
-        outputs=outputs,
-        extra_scalars=extra_scalars,
         width=width,
         perceptrons=True,
         shared=by_walls,
+        **ends,
     )

@@ -84,21 +84,13 @@ class FourierLayers(nn.Module):
 
 
 def network(
-    shapes: Mapping[str, ProblemShape],
-    *,
-    inputs: int,
-    outputs: int,
-    extra_scalars: int,
-    width: int,
-    **sizes: Any,
+    shapes: Mapping[str, ProblemShape], *, width: int, depth: int, modes: int, padding: int, **ends: Any
 ) -> nn.Module:
     """See `ups.models.operators`."""
     return GridNetwork(
         shapes,
-        lambda shape: FourierLayers(len(shape.grid), width=width, **sizes),
-        inputs=inputs,
-        outputs=outputs,
-        extra_scalars=extra_scalars,
+        lambda shape: FourierLayers(len(shape.grid), width=width, depth=depth, modes=modes, padding=padding),
         width=width,
         perceptrons=True,
+        **ends,
     )

@@ -102,20 +102,12 @@ class UNet(nn.Module):
 
 
 def network(
-    shapes: Mapping[str, ProblemShape],
-    *,
-    inputs: int,
-    outputs: int,
-    extra_scalars: int,
-    width: int,
-    **sizes: Any,
+    shapes: Mapping[str, ProblemShape], *, width: int, depth: int, levels: int, **ends: Any
 ) -> nn.Module:
     """See `ups.models.operators`."""
     return GridNetwork(
         shapes,
-        lambda shape: UNet(len(shape.grid), width=width, **sizes),
-        inputs=inputs,
-        outputs=outputs,
-        extra_scalars=extra_scalars,
+        lambda shape: UNet(len(shape.grid), width=width, depth=depth, levels=levels),
         width=width,
+        **ends,
     )

@@ -16,7 +16,7 @@ from ups.problems.problem import (
     StoredArray,
     Symmetries,
 )
-from ups.section import Count, Positive
+from ups.section import Positive
 
 PROBLEM = Problem(
     name="advection1d",
@@ -45,5 +45,3 @@ class GeneratedAdvection(FromSinusoids):
         default="exact",
         description="exact: the initial state, shifted; pdebench: its upwind scheme, numerical diffusion included",
     )
-    frames: Count = Setting(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Setting(ge=1e-6, le=100, description="time between frames")

@@ -17,7 +17,7 @@ from ups.problems.problem import (
     StoredArray,
     Symmetries,
 )
-from ups.section import Count, Positive
+from ups.section import Positive
 
 PROBLEM = Problem(
     name="burgers1d",
@@ -45,5 +45,3 @@ class GeneratedBurgers(FromSinusoids):
 
     equation: Literal["burgers1d"] = "burgers1d"
     nu: Positive = Setting(description="PDEBench's nu; the viscosity is nu / pi")
-    frames: Count = Setting(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Setting(ge=1e-6, le=100, description="time between frames")

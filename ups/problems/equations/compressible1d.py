@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field as Setting
 
-from ups.problems.generated import Generated
+from ups.problems.generated import GeneratedEvolution
 from ups.problems.problem import (
     LENGTH,
     TIME_STEP,
@@ -16,7 +16,7 @@ from ups.problems.problem import (
     Symmetries,
     Variables,
 )
-from ups.section import Count, Positive
+from ups.section import Positive
 
 PROBLEM = Problem(
     name="compressible1d",
@@ -55,12 +55,10 @@ PROBLEM = Problem(
 )
 
 
-class GeneratedCompressible(Generated):
+class GeneratedCompressible(GeneratedEvolution):
     """1D compressible flow. The distribution of initial states is our own: PDEBench's is not documented."""
 
     equation: Literal["compressible1d"]
     eta: Positive = Setting(description="shear and bulk viscosity over density (zeta = eta, as in PDEBench)")
     boundary: Literal["periodic", "outflow"] = "periodic"
-    frames: Count = Setting(ge=2, description="frames per trajectory, the initial state included")
-    frame_interval: Positive = Setting(ge=1e-6, le=100, description="time between frames")
     variables: Variables = Setting(default="primitive", description="what the models see")

@@ -11,7 +11,7 @@ from tiny import LATENT_DIM, LINE, PROBLEM, RESIDUAL_NETWORK, TOKENS
 from torch import Tensor
 
 from ups.data.batch import Batch
-from ups.diffusion.edm import wide
+from ups.models.edm import wide
 from ups.models.forecast import Forecast
 from ups.models.residual import ResidualNetwork, RolloutNetwork
 

@@ -7,8 +7,8 @@ from ups.kinds import kind_of, kinds_of, module_of, sections_of
 
 PAIRS = {
     "ups.config.operators": ("ups.models.operators", "network"),
-    "ups.config.optimizers": ("ups.optim.optimizers", "optimizer"),
-    "ups.config.schedules": ("ups.optim.schedules", "shape"),
+    "ups.config.optimizers": ("ups.training.optimizers", "optimizer"),
+    "ups.config.schedules": ("ups.training.schedules", "shape"),
     "ups.config.loss_terms": ("ups.losses.terms", "term"),
     "ups.problems.equations": ("ups.physics.generators", "generator"),
 }

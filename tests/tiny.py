@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.data.stores import ResidentStore
+from ups.data.window_store import ResidentStore
 from ups.data.windows import ProblemWindows
 from ups.models.build import Description, build_model
 from ups.models.codec import ProblemCodec
+from ups.models.evolution import Evolution
 from ups.models.forecast import Forecast
 from ups.models.frame import Frame
 from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
-from ups.objectives.autoencoder import Normalisation
-from ups.objectives.evolution import Evolution
 from ups.problems import Symmetry
 from ups.runtime.ranks import Ranks
+from ups.training.objectives.autoencoder import Normalisation
 
 GRID, TOKENS, LATENT_DIM, SCALARS, LEADS = 32, 8, 4, 2, 3
 NETWORK = {"width": 16, "depth": 1, "heads": 2, "ratio": 2}

@@ -135,8 +135,8 @@ def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
     modules = manifest["derivation"]["code"]["modules"]
     assert {
         "ups.models.operators.perceptron",
-        "ups.optim.optimizers.nadam",
-        "ups.optim.schedules.plateau",
+        "ups.training.optimizers.nadam",
+        "ups.training.schedules.plateau",
         "ups.losses.terms.largest",
     } <= modules.keys()
     assert "ups.models.operators.transformer" not in modules

@@ -30,8 +30,8 @@ from ups.problems.generated import SPLITS
 from ups.problems.ideal_gas import to_conserved
 from ups.problems.problem import ORIGINAL_ROWS
 from ups.problems.published import PUBLISHED, PublishedFile
-from ups.stages import copying, generation
-from ups.stages.generation import _solved, generate_file
+from ups.tools import copying, generation
+from ups.tools.generation import _solved, generate_file
 from ups.transfer import remote_rows
 
 COUNTS = {"train": 4, "validation": 2, "test": 3}

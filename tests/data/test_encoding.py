@@ -12,7 +12,7 @@ from torch import Tensor
 from ups.data.encoding import EncodingStore
 from ups.errors import DataError
 from ups.models.codec import Codec
-from ups.stages.latents import LatentProblem
+from ups.training.latents import LatentProblem
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from cached import build_small_cache, datasets
 from ups.data.cache import LatentCache, open_caches
 from ups.data.loading import FreeMemory, free_memory, open_store
 from ups.data.memory import available_bytes
-from ups.data.stores import ResidentStore
 from ups.data.streaming import StreamingStore
+from ups.data.window_store import ResidentStore
 from ups.errors import PreflightError
 
 CPU = torch.device("cpu")

@@ -15,11 +15,11 @@ from ups.data.cache import open_caches
 from ups.data.dataset import Dataset
 from ups.data.encoding import EncodingStore
 from ups.data.loading import open_store
-from ups.data.stores import WindowStore
 from ups.data.streaming import ReadAhead, StreamingStore
+from ups.data.window_store import WindowStore
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import IntegrityError
-from ups.stages.latents import LatentProblem
+from ups.training.latents import LatentProblem
 
 CPU = torch.device("cpu")
 MODES = ["device", "memory", "stream", "encode"]

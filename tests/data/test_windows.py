@@ -9,7 +9,7 @@ import torch
 from tiny import problem_windows
 from torch import Tensor
 
-from ups.data.stores import ResidentStore
+from ups.data.window_store import ResidentStore
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import DataError
 

@@ -19,7 +19,7 @@ from ups.data.pdebench_writer import write_trajectories
 from ups.errors import DataError, UpsError
 from ups.problems import PROBLEMS
 from ups.problems.problem import ORIGINAL_ROWS
-from ups.stages.score_file import find_strides
+from ups.tools.score_file import find_strides
 
 ROWS = {"train": 4, "validation": 1, "test": 1}
 

@@ -7,7 +7,7 @@ from tiny import LINE, PROBLEM, build, evolutions, random_batch
 from ups.config.schema import LOSS_TERMS
 from ups.losses.terms import loss_term
 from ups.models.codec import Codec
-from ups.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutError
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 1), (2, 3, 8, 12, 2)], ids=["line", "square"])

@@ -17,8 +17,8 @@ from ups.models.autoencoder import Autoencoder
 from ups.models.codec import Codec, ProblemCodec
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import cell_centres
-from ups.objectives.autoencoder import Normalisation
 from ups.stages.autoencoder import normalisation, start_linear
+from ups.training.objectives.autoencoder import Normalisation
 
 CPU = torch.device("cpu")
 NONE = {"width": 16, "depth": 0, "heads": 2, "ratio": 2}

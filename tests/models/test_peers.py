@@ -14,12 +14,12 @@ from ups.config.schema import OPERATORS
 from ups.data.batch import Batch
 from ups.models.build import build_model
 from ups.models.codec import Codec
+from ups.models.evolution import Evolution, rollout
 from ups.models.operators import network_of
 from ups.models.shape import ProblemShape
-from ups.objectives.evolution import Evolution, rollout
-from ups.objectives.operator import RolloutError
-from ups.optim.build import build_optimizer
-from ups.optim.optimizers.muon import hidden_matrices
+from ups.training.objectives.operator import RolloutError
+from ups.training.optimizers import build_optimizer
+from ups.training.optimizers.muon import hidden_matrices
 
 POINTS = replace(LINE, tokens=LINE.grid)
 PLANE = replace(SQUARE, tokens=SQUARE.grid, boundary="periodic")

@@ -531,8 +531,8 @@ def test_no_key_is_dead():
     for network in (GridEncoder, AnyPointDecoder):
         assert set(Transformer.model_fields) <= set(inspect.signature(network).parameters)
     for package, function, chosen, own in (
-        ("ups.optim.optimizers", "optimizer", OPTIMIZERS, {"kind"}),
-        ("ups.optim.schedules", "shape", SCHEDULES, {"kind"}),
+        ("ups.training.optimizers", "optimizer", OPTIMIZERS, {"kind"}),
+        ("ups.training.schedules", "shape", SCHEDULES, {"kind"}),
         ("ups.losses.terms", "term", LOSS_TERMS, {"weight"}),
     ):
         for kind, section in chosen.items():
@@ -572,13 +572,13 @@ def test_a_stage_depends_on_the_kinds_that_it_uses():
     }
     configuration = load_configuration(TINY, chosen)
     network, equation = {"ups.models.operators.transformer"}, {"ups.problems.equations.burgers1d"}
-    adamw, cosine = "ups.optim.optimizers.adamw", "ups.optim.schedules.cosine"
+    adamw, cosine = "ups.training.optimizers.adamw", "ups.training.schedules.cosine"
     expected = {
-        "download": {"ups.stages.generation", "ups.physics.generators.burgers1d"},
+        "download": {"ups.tools.generation", "ups.physics.generators.burgers1d"},
         "autoencoder": {adamw, cosine},
         "cache_encode": set(),
-        "operator": network | {"ups.optim.optimizers.muon", cosine, "ups.losses.terms.gradient"},
-        "diffusion": network | {adamw, "ups.optim.schedules.linear"},
+        "operator": network | {"ups.training.optimizers.muon", cosine, "ups.losses.terms.gradient"},
+        "diffusion": network | {adamw, "ups.training.schedules.linear"},
         "consistency": network | {adamw, cosine},
         "evaluate": network,
     }

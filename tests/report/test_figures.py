@@ -17,13 +17,13 @@ from small_run import ERRORS, FLOW, MAP, make_curves, make_examples, make_traini
 from tiny import PROBLEM, build
 
 from ups.errors import IntegrityError
-from ups.inference.ensembles import (
+from ups.evaluation.ensembles import (
     PastErrors,
     consistency_forecasters,
     diffusion_forecasters,
     dressed_forecasters,
 )
-from ups.inference.forecaster import OperatorForecasts, linear_forecasters, operator_forecaster
+from ups.evaluation.forecaster import OperatorForecasts, linear_forecasters, operator_forecaster
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork

@@ -12,13 +12,13 @@ from downloads import stage_request
 from ups.artifacts.files import read_records
 from ups.config import load_configuration
 from ups.errors import ConfigurationError, IntegrityError
-from ups.inference.surrogate import load_surrogate
+from ups.evaluation.surrogate import load_surrogate
 from ups.models.build import CODEC_FILE, MODEL_FILE, codec_of_operator, load_codec, load_model
 from ups.models.operators import LatentOperator
 from ups.pipeline.graph import GRAPH
 from ups.runtime.ranks import join_ranks
 from ups.stages import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
-from ups.stages.latents import open_problems
+from ups.training.latents import open_problems
 
 OVERRIDES = {
     "execution.device": "cpu",

@@ -16,17 +16,17 @@ import torch
 from tiny import LINE, PROBLEM, FixedBatches, alone, build, evolutions, normalisations
 from torch import nn
 
-from ups.diffusion.edm import sampling_angles
 from ups.models.codec import Codec
-from ups.objectives import Objective
-from ups.objectives.autoencoder import Reconstruction
-from ups.objectives.consistency import ConsistencyDistillation
-from ups.objectives.diffusion import ResidualDenoising
-from ups.objectives.operator import RolloutError
-from ups.optim.build import build_optimizer
-from ups.optim.ema import ExponentialMovingAverage
-from ups.optim.schedule import learning_rate
+from ups.models.edm import sampling_angles
 from ups.runtime.randomness import torch_generator
+from ups.training.ema import ExponentialMovingAverage
+from ups.training.objectives import Objective
+from ups.training.objectives.autoencoder import Reconstruction
+from ups.training.objectives.consistency import ConsistencyDistillation
+from ups.training.objectives.diffusion import ResidualDenoising
+from ups.training.objectives.operator import RolloutError
+from ups.training.optimizers import build_optimizer
+from ups.training.schedules import learning_rate
 from ups.training.step import TrainingState, training_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"

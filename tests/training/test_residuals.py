@@ -13,10 +13,10 @@ from ups.data.splits import fitted_and_held_out
 from ups.models.build import MODEL_FILE, save_model
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
-from ups.objectives import Loss
 from ups.runtime.randomness import numpy_generator
 from ups.runtime.request import Request
 from ups.stages.diffusion import load_forecasts, loss_validation, residual_data, save_forecasts
+from ups.training.objectives import Loss
 from ups.training.residuals import Residuals, ResidualSource
 
 FRAMES, COUNT = 7, 5

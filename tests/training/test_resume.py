@@ -39,15 +39,15 @@ from ups.data.batch import Batch
 from ups.data.windows import WindowSource
 from ups.errors import IntegrityError, Interrupted, NotFiniteError, PreflightError, ProcessKilled
 from ups.models.codec import Codec
-from ups.objectives import Objective
-from ups.objectives.autoencoder import Reconstruction, reconstruction_errors
-from ups.objectives.diffusion import ResidualDenoising
-from ups.objectives.operator import RolloutError
-from ups.optim.optimizers.muon import hidden_matrices
 from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
 from ups.training.loop import Validation, train
+from ups.training.objectives import Objective
+from ups.training.objectives.autoencoder import Reconstruction, reconstruction_errors
+from ups.training.objectives.diffusion import ResidualDenoising
+from ups.training.objectives.operator import RolloutError
+from ups.training.optimizers.muon import hidden_matrices
 from ups.training.step import BatchSource, TrainingState
 
 STEPS = 8

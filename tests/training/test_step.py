@@ -27,12 +27,12 @@ from ups.data.windows import WindowSource
 from ups.errors import NotFiniteError
 from ups.models.codec import Codec
 from ups.models.embedding import module_key
-from ups.objectives import Loss
-from ups.objectives.diffusion import ResidualDenoising
-from ups.objectives.operator import RolloutError
-from ups.optim.build import build_optimizer
-from ups.optim.ema import ExponentialMovingAverage
 from ups.runtime.ranks import Ranks
+from ups.training.ema import ExponentialMovingAverage
+from ups.training.objectives import Loss
+from ups.training.objectives.diffusion import ResidualDenoising
+from ups.training.objectives.operator import RolloutError
+from ups.training.optimizers import build_optimizer
 from ups.training.step import TrainingState, training_step
 
 UNLIMITED = 1e9
@@ -201,7 +201,7 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
 COMPILED = """
 import torch
 from tiny import build, random_batch
-from ups.objectives.diffusion import ResidualDenoising
+from ups.training.objectives.diffusion import ResidualDenoising
 from test_step import gradient_descent, snapshot, step
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ups.runtime.tool import serve
+from ups.tools.serve import serve
 
 
 def measure(request: dict[str, Any]) -> list[dict[str, Any]]:

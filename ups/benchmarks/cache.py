@@ -28,20 +28,20 @@ from ups.data.loading import open_store
 from ups.data.pdebench_writer import TrajectoryWriter
 from ups.data.slabs import read_layout
 from ups.data.splits import TRAJECTORIES
-from ups.data.stores import WindowStore
 from ups.data.streaming import ReadAhead
+from ups.data.window_store import WindowStore
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.models.autoencoder import Autoencoder
 from ups.models.build import CODEC_FILE, Description, build_model, load_model
 from ups.models.codec import Codec
 from ups.models.shape import ProblemShape
-from ups.objectives.operator import RolloutError
-from ups.optim.build import build_optimizer
-from ups.optim.ema import ExponentialMovingAverage
 from ups.problems.generated import LEARNT_SPLITS
 from ups.runtime.ranks import Ranks
 from ups.stages.cache_encode import build_cache
-from ups.stages.latents import LatentProblem
+from ups.training.ema import ExponentialMovingAverage
+from ups.training.latents import LatentProblem
+from ups.training.objectives.operator import RolloutError
+from ups.training.optimizers import build_optimizer
 from ups.training.step import BatchSource, TrainingState, training_step
 
 ORIGIN_SECONDS = 9.3

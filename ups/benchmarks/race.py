@@ -34,17 +34,17 @@ from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import load_datasets
 from ups.errors import ConfigurationError, NotFiniteError, PreflightError, StageError
 from ups.evaluation.baselines import persistence, train_mean
+from ups.evaluation.forecaster import OperatorForecasts, operator_forecaster
 from ups.evaluation.metrics import paired_ratio
 from ups.evaluation.score import Scores, score
 from ups.evaluation.score import records as score_records
-from ups.inference.forecaster import OperatorForecasts, operator_forecaster
+from ups.evaluation.trial import Trial, make_trial, network_forecast, train_means
 from ups.kinds import kind_of, kinds_of
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.stages import autoencoder, cache_encode, operator
-from ups.stages.scoring import Trial, make_trial, network_forecast, train_means
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ OPERATOR = "operator"
 LOCK = "race.lock"  # held, it keeps `ups cache gc` away too
 _FOUND_BY_NAME = (
     "ups.models.operators",
-    "ups.optim.optimizers",
-    "ups.optim.schedules",
+    "ups.training.optimizers",
+    "ups.training.schedules",
     "ups.losses.terms",
     "ups.problems.equations",
 )

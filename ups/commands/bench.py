@@ -12,7 +12,7 @@ from ups.commands.arguments import add_root, count
 from ups.commands.tables import show
 from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
-from ups.pipeline.tool import run_tool
+from ups.pipeline.tool_process import run_tool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

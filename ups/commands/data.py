@@ -21,7 +21,7 @@ from ups.config.load import describe_problems
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
-from ups.pipeline.tool import run_tool
+from ups.pipeline.tool_process import run_tool
 from ups.problems import PROBLEMS
 from ups.problems.published import DOWNLOADS, PUBLISHED, PublishedFile
 
@@ -151,7 +151,7 @@ def _inform(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     downloads = find_root(options.root) / DOWNLOADS
     records = run_tool(
-        "ups.stages.fetch_file",
+        "ups.tools.fetch_file",
         {
             "datasets": [_dataset(name) for name in options.datasets],
             "address": options.address,
@@ -198,7 +198,7 @@ def _generate(options: argparse.Namespace) -> None:
         ) from None
     output = options.output.absolute()
     record = run_tool(
-        "ups.stages.generate_file",
+        "ups.tools.generate_file",
         {
             "data": data.model_dump(mode="json"),
             "rows": options.rows,
@@ -221,7 +221,7 @@ def _generate(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     root = find_root(options.root)
     records = run_tool(
-        "ups.stages.check_file",
+        "ups.tools.check_file",
         {
             "files": [str(path.resolve()) for path in options.files],
             "problem": options.problem,

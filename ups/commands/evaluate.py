@@ -11,7 +11,7 @@ from ups.commands.arguments import add_run, count
 from ups.commands.tables import result_tables, show
 from ups.pipeline.device import Device
 from ups.pipeline.run import find_run
-from ups.pipeline.scoring import score_on_file, scores_file
+from ups.pipeline.score_run import score_on_file, scores_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

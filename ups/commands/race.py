@@ -24,7 +24,7 @@ from ups.metrics import HEADINGS
 from ups.pipeline.device import resolve
 from ups.pipeline.execute import Built
 from ups.pipeline.run import Run, find_root, run_all
-from ups.pipeline.tool import run_tool
+from ups.pipeline.tool_process import run_tool
 
 TOLERANCE = 0.1
 _STEPS_AND_SECONDS = ("parameters", "training", "steps", "planned s", "real s")

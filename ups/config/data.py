@@ -55,7 +55,7 @@ class DataFile(EquationData):
 
     @property
     def source_modules(self) -> tuple[str, ...]:
-        return ("ups.stages.copying",)
+        return ("ups.tools.copying",)
 
     @property
     def kept_grid(self) -> None:
@@ -211,7 +211,7 @@ class PublishedData(ProblemData):
 
     @property
     def source_modules(self) -> tuple[str, ...]:
-        return ("ups.stages.fetching",)
+        return ("ups.tools.fetching",)
 
     @property
     def published(self) -> PublishedFile:

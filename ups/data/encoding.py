@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ups.data.dataset import Dataset
 from ups.data.half import rounded_to_half
-from ups.data.stores import Windows, require_frames
+from ups.data.window_store import Windows, require_frames
 
 
 class Encode(Protocol):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ups.data.cache import LatentCache
 from ups.data.memory import available_bytes
-from ups.data.stores import ResidentStore, WindowStore
 from ups.data.streaming import StreamingStore
+from ups.data.window_store import ResidentStore, WindowStore
 from ups.errors import PreflightError
 
 CachedMode = Literal["device", "memory", "stream"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ups.data.batch import Batch
 from ups.data.cache import LatentCache
-from ups.data.stores import Windows, require_frames
+from ups.data.window_store import Windows, require_frames
 from ups.data.windows import WindowSource
 
 

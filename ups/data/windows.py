@@ -12,7 +12,7 @@ from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.data.sampler import draw_windows, permuted_windows
-from ups.data.stores import WindowStore
+from ups.data.window_store import WindowStore
 from ups.errors import DataError
 from ups.runtime.randomness import numpy_generator
 

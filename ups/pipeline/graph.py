@@ -83,8 +83,8 @@ def _learning(stage: str) -> Callable[[Configuration], list[str]]:
         training = getattr(configuration.training, stage)
         terms = getattr(training, "loss_terms", None)
         return [
-            f"ups.optim.optimizers.{kind_of(training.optimizer)}",
-            f"ups.optim.schedules.{kind_of(training.schedule)}",
+            f"ups.training.optimizers.{kind_of(training.optimizer)}",
+            f"ups.training.schedules.{kind_of(training.schedule)}",
             *(f"ups.losses.terms.{kind}" for kind, chosen in terms or () if chosen is not None),
             *(_operator(configuration) if stage != "autoencoder" else ()),
         ]

@@ -121,7 +121,7 @@ class Generated(EquationData):
 
     @property
     def source_modules(self) -> tuple[str, ...]:
-        return "ups.stages.generation", self.generator
+        return "ups.tools.generation", self.generator
 
     @property
     def generator(self) -> str:

@@ -14,17 +14,22 @@ from torch import Tensor, nn
 
 from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets
-from ups.data.stores import ResidentStore
+from ups.data.window_store import ResidentStore
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import ConfigurationError, DataError
 from ups.models.autoencoder import Autoencoder
 from ups.models.frame import Frame
 from ups.models.shape import ProblemShape
-from ups.objectives.autoencoder import Normalisation, Reconstruction, reconstructed, reconstruction_errors
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.training import initial_model, train_and_publish
 from ups.training.loop import Validation
+from ups.training.objectives.autoencoder import (
+    Normalisation,
+    Reconstruction,
+    reconstructed,
+    reconstruction_errors,
+)
+from ups.training.train import initial_model, train_and_publish
 
 log = logging.getLogger(__name__)
 

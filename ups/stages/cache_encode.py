@@ -45,7 +45,7 @@ from ups.models.build import (
 from ups.models.codec import Codec, ProblemCodec
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
-from ups.stages.frame_encoder import FrameEncoder
+from ups.training.frame_encoder import FrameEncoder
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,15 @@
 """consistency: the diffusion model distilled into one and two calls."""
 
-from ups.diffusion.edm import sampling_angles
-from ups.inference.correction import consistency_sampler
-from ups.inference.ensembles import CONSISTENCY_CALLS
+from ups.evaluation.correction import consistency_sampler
+from ups.evaluation.ensembles import CONSISTENCY_CALLS
 from ups.models.build import MODEL_FILE, load_model
+from ups.models.edm import sampling_angles
 from ups.models.residual import ResidualNetwork
-from ups.objectives.consistency import ConsistencyDistillation
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.stages.diffusion import FORECAST_FILE, calibrate, load_forecasts, loss_validation, residual_data
-from ups.stages.training import initial_model, train_and_publish
+from ups.training.objectives.consistency import ConsistencyDistillation
+from ups.training.train import initial_model, train_and_publish
 
 
 def run(request: Request) -> None:

@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
-from ups.inference.correction import Sampler, calibration, diffusion_sampler, ungated
-from ups.inference.surrogate import POOL_FILE
+from ups.evaluation.correction import Sampler, calibration, diffusion_sampler, ungated
+from ups.evaluation.surrogate import POOL_FILE
 from ups.models.build import MODEL_FILE, Description, codec_of_operator, has_codec, load_model
 from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
-from ups.objectives import Objective
-from ups.objectives.diffusion import ResidualDenoising
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
-from ups.stages.latents import LatentProblem, open_problems
-from ups.stages.training import initial_model, latent_description, train_and_publish
+from ups.training.latents import LatentProblem, open_problems
 from ups.training.loop import Validation
+from ups.training.objectives import Objective
+from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.residuals import Residuals, ResidualSource
+from ups.training.train import initial_model, latent_description, train_and_publish
 
 log = logging.getLogger(__name__)
 

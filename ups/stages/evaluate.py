@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
+from ups.evaluation.outside import SPLIT, outside_dataset
 from ups.evaluation.score import Scores, result_records
-from ups.inference.surrogate import Surrogate, load_surrogate
+from ups.evaluation.surrogate import Surrogate, load_surrogate
+from ups.evaluation.trial import Trial, make_trial, network_forecast, score_all, train_means
 from ups.problems.generated import FromSinusoids
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
-from ups.stages.outside import SPLIT, outside_dataset
-from ups.stages.scoring import Trial, make_trial, network_forecast, score_all, train_means
 
 HEADLINE = "trajectory_relative_l2"
 OUTSIDE = "outside.json"

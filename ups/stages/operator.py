@@ -14,21 +14,21 @@ from ups.config.schema import JointTraining, OperatorTraining
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
 from ups.errors import ConfigurationError
-from ups.inference.forecaster import single_forecaster
-from ups.inference.rollout import decoded_rollout
+from ups.evaluation.forecaster import single_forecaster
+from ups.evaluation.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
 from ups.models.build import CODEC_FILE, Description, load_codec, save_model
 from ups.models.codec import Codec, ProblemCodec
+from ups.models.evolution import Evolution
 from ups.models.operators import LatentOperator
 from ups.models.operators.linear import LeastSquares, LinearPath
-from ups.objectives.evolution import Evolution
-from ups.objectives.joint import JointError, JointModel, JointSettings
-from ups.objectives.operator import RolloutError
 from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
-from ups.stages.latents import LatentProblem, open_problems, window_source
-from ups.stages.training import initial_model, latent_description, train_and_publish
+from ups.training.latents import LatentProblem, open_problems, window_source
 from ups.training.loop import Validation
+from ups.training.objectives.joint import JointError, JointModel, JointSettings
+from ups.training.objectives.operator import RolloutError
+from ups.training.train import initial_model, latent_description, train_and_publish
 
 log = logging.getLogger(__name__)
 

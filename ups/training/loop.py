@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ups.config.schema import Training
 from ups.errors import Interrupted
-from ups.objectives import Objective
-from ups.optim.build import build_optimizer
-from ups.optim.ema import ExponentialMovingAverage
-from ups.optim.schedule import learning_rate
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
 from ups.training.checkpoint import load_checkpoint, save_checkpoint
+from ups.training.ema import ExponentialMovingAverage
+from ups.training.objectives import Objective
+from ups.training.optimizers import build_optimizer
+from ups.training.schedules import learning_rate
 from ups.training.step import BatchSource, TrainingState, training_step
 
 log = logging.getLogger(__name__)

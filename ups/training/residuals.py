@@ -13,9 +13,9 @@ from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.models.codec import ProblemCodec
+from ups.models.evolution import forecast
 from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
-from ups.objectives.evolution import forecast
 from ups.runtime.randomness import numpy_generator
 
 _TRAJECTORIES_AT_ONCE = 128

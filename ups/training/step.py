@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.errors import NotFiniteError
-from ups.objectives import Objective
-from ups.optim.ema import ExponentialMovingAverage
 from ups.runtime.ranks import Ranks
+from ups.training.ema import ExponentialMovingAverage
+from ups.training.objectives import Objective
 
 
 class BatchSource(Protocol):

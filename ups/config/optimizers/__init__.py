@@ -1,1 +1,1 @@
-"""Settings of the optimisers, one file each; what they do has the same names in `ups/optim/optimizers`."""
+"""Settings of the optimisers, one file each; what they do has the same names in `ups/training/optimizers`."""

@@ -1,1 +1,0 @@
-"""Diffusion in EDM form: noise levels, preconditioning, sampler, consistency parametrisation."""

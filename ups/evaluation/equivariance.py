@@ -1,0 +1,67 @@
+"""How well a model obeys the symmetries of its equation.
+
+The first states are turned by a random symmetry, forecast, and turned back: an equivariant model gives the same
+forecast as without. A symmetry that is used exactly leaves rounding alone; what is learnt leaves an error that
+says how far it is from a law.
+"""
+
+import torch
+from torch import Tensor
+
+from ups.evaluation.forecaster import Forecaster
+from ups.evaluation.rollout import decoded_rollout
+from ups.losses.relative import relative_l2_per_field
+from ups.models.codec import ProblemCodec
+from ups.models.frame import Frame
+from ups.problems import Symmetry
+
+
+@torch.no_grad()
+def equivariance_errors(
+    forecaster: Forecaster,
+    codec: ProblemCodec,
+    initial: Tensor,
+    known: Tensor | None,
+    scalars: Tensor,
+    steps: int,
+    *,
+    time_step: float,
+    parameters: dict[str, float],
+    generator: torch.Generator,
+) -> dict[Symmetry, float]:
+    """Relative L2 between forecast and turned forecast, mean over trajectories and scored fields, by symmetry.
+
+    Arguments as of `decoded_rollout`; of a deterministic forecaster. A field that is proportional to a parameter
+    obeys by declaration, and is left out.
+    """
+    shape = codec.shape
+    declared = shape.problem.symmetries
+    scored = list(shape.scored)
+    elapsed = time_step * torch.arange(1, steps + 1, device=initial.device)
+
+    def forecast(states: Tensor, numbers: Tensor, pace: Tensor | float) -> Tensor:
+        """[n, t, *grid, C]"""
+        frames = decoded_rollout(
+            forecaster,
+            codec,
+            states,
+            known,
+            numbers,
+            steps,
+            time_step=pace,
+            parameters=parameters,
+            generator=generator,
+        )[:, 0]
+        return frames.unflatten(2, shape.grid)
+
+    plain = forecast(initial, scalars, time_step)
+    errors: dict[Symmetry, float] = {}
+    for symmetry in shape.problem.has(shape.boundary, shape.variables):
+        if symmetry == "scaling" and declared.scaled_by is not None:
+            continue
+        turned = Frame.random(shape, initial, (symmetry,), generator)
+        start = turned.enter(initial.unsqueeze(1), elapsed.new_zeros(1))[:, 0]
+        pace = turned.times(elapsed[:1])[:, 0]
+        back = turned.leave(forecast(start, turned.conditioning(scalars), pace), elapsed)
+        errors[symmetry] = relative_l2_per_field(back[..., scored], plain[..., scored]).mean().item()
+    return errors

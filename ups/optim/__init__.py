@@ -1,1 +1,0 @@
-"""Optimisers, learning-rate schedule and the exponential moving average of weights."""

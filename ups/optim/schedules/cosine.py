@@ -1,8 +1,0 @@
-"""Half a cosine (Loshchilov and Hutter 2017, eq. 5)."""
-
-import math
-
-
-def shape(progress: float) -> float:
-    """See `ups.optim.schedules`."""
-    return 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,111 @@
+"""Score a finished run on a file, in a process of its own."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ups.artifacts import Artifact, Manifest, Store
+from ups.artifacts.files import read_json
+from ups.config.load import load_configuration
+from ups.errors import ConfigurationError
+from ups.pipeline.device import Device, require_machine, resolve, resolve_device, usable_cores
+from ups.pipeline.tool_process import run_tool
+
+SCORES = "scores"
+_NEEDED = ("download", "cache_encode", "operator", "diffusion", "consistency")
+
+
+def run_artifacts(run: Path, leases: ExitStack) -> dict[str, Artifact]:
+    """The artifacts of a run that a scoring reads, verified, and kept from `ups cache gc` until `leases` closes.
+
+    Raises:
+        ConfigurationError: the directory is no run, or the run has not finished.
+        IntegrityError: an artifact is damaged.
+    """
+    try:
+        pointers = read_json(run / "artifacts.json")
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "is not the directory of a run (it has no artifacts.json)",
+            where=str(run),
+            fix="choose a directory below runs/",
+        ) from None
+    missing = [stage for stage in _NEEDED if stage not in pointers]
+    if missing:
+        raise ConfigurationError(
+            f"the run has no {', '.join(missing)}", where=str(run), fix="finish it with `ups run`"
+        )
+    # Those of other stages need not be here: a run may be scored on another machine than its own.
+    paths = {stage: (run / pointers[stage]["path"]).resolve() for stage in _NEEDED}
+    artifacts, gone = {}, []
+    for stage, path in paths.items():
+        store = Store(path.parents[2])
+        leases.enter_context(store.lease(stage, path.name))
+        if (path / "manifest.json").is_file():
+            artifacts[stage] = Artifact(path, Manifest.read(path / "manifest.json"))
+        else:
+            gone.append(stage)
+    if gone:
+        raise ConfigurationError(
+            f"what it made in {', '.join(gone)} is not here",
+            where=str(run),
+            fix="build it again with `ups run`, or bring these directories from the machine that has them, whole, for "
+            f"they are verified before use: {', '.join(str(paths[stage]) for stage in gone)}",
+        )
+    for artifact in artifacts.values():
+        Store(artifact.path.parents[2]).verify(artifact)
+    return artifacts
+
+
+def score_on_file(
+    run: Path,
+    file: Path,
+    *,
+    rows: int,
+    problem: str | None = None,
+    at_file_resolution: bool = False,
+    device: Device | None = None,
+    on_line: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Records of every model of a run on the first trajectories of a file.
+
+    Args:
+        problem: of the run, that the file belongs to; None: recognised by the file's layout.
+        at_file_resolution: decode and score on the file's own grid, where that is finer than the model's.
+        device: to score on; None: the run's. With no more threads than there are cores, whatever the run had.
+
+    Raises:
+        ConfigurationError, IntegrityError: see `run_artifacts`; or the run has no such problem, or the file may
+            belong to several.
+        DataError: the file is missing, malformed, or does not contain the model's grid and frames.
+    """
+    with ExitStack() as leases:
+        artifacts = run_artifacts(run, leases)
+        configuration = load_configuration(run / "config.yaml")
+        here: dict[str, Any] = {"threads": min(configuration.execution.threads, usable_cores())}
+        if device is not None:
+            here["device"] = resolve_device(device, where="--device")
+        execution = configuration.execution.model_copy(update=here)
+        configuration = resolve(configuration.model_copy(update={"execution": execution}))
+        require_machine(configuration)
+        summary = run_tool(
+            "ups.tools.score_file",
+            {
+                "configuration": configuration.model_dump(mode="json"),
+                "inputs": {stage: str(artifact.path) for stage, artifact in artifacts.items()},
+                "file": str(file.absolute()),
+                "rows": rows,
+                "problem": problem,
+                "at_file_resolution": at_file_resolution,
+            },
+            place=run / "logs",
+            threads=configuration.execution.threads,
+            on_line=on_line,
+        )
+    return summary["records"]
+
+
+def scores_file(run: Path, file: Path, *options: str) -> Path:
+    """Where a run keeps the records of its last scoring on a file of this name with these options."""
+    return run / SCORES / f"{'-'.join([file.stem, *options])}.json"

@@ -1,1 +1,0 @@
-"""Mirrors of a run's metrics.jsonl in outside services."""

@@ -1,0 +1,95 @@
+"""Reconstruction: decode the encoding of a field."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ups.data.batch import Batch
+from ups.losses.relative import relative_l2_by_frame
+from ups.models.codec import normalised
+from ups.models.frame import Frame
+from ups.models.shape import ProblemShape
+from ups.training.objectives.objective import Loss
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What turns a problem's fields into what its autoencoder sees.
+
+    Attributes:
+        parameters: of the equation.
+        mean, deviation: of the fields in their frame, [C].
+    """
+
+    shape: ProblemShape
+    parameters: dict[str, float]
+    mean: Tensor
+    deviation: Tensor
+
+    def __call__(self, fields: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Physical fields [B, *grid, C], each taken for the first of its trajectory, to normalised ones and their unit.
+
+        The unit [B, 1, C] makes differences of normalised fields physical ones.
+        """
+        frame = Frame.of(self.shape, fields, self.parameters)
+        inside = frame.enter(fields.unsqueeze(1), torch.zeros(1, device=fields.device)).squeeze(1)
+        unit = (self.deviation * frame.scale).unsqueeze(1)
+        return normalised(inside, self.mean, self.deviation, known), unit
+
+
+class Reconstruction:
+    """Relative L2 of reconstructed single frames, mean over the fields that are known, in physical units as the metric:
+    in normalised ones a field whose mean was subtracted would weigh more, the less it varies around it.
+
+    Frames are shifted by a random number of grid points along periodic axes first: that is a symmetry of the
+    problem, and it teaches the encoder every alignment of a front to its patches.
+    """
+
+    def __init__(self, problems: Mapping[str, Normalisation]) -> None:
+        self.problems = dict(problems)
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        if batch.fields is None:
+            raise ValueError("this objective reads fields")
+        problem = self.problems[batch.problem]
+        known = None if batch.known is None else batch.known[:, 0]
+        fields = random_shift(batch.fields[:, 0], problem.shape.layout.periodic, generator)
+        errors = reconstruction_errors(*reconstructed(model, batch.problem, problem, fields, known), known)
+        return Loss(errors.mean(), {})
+
+
+def reconstructed(
+    model: nn.Module, name: str, problem: Normalisation, fields: Tensor, known: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Errors of the decoded encoding of physical fields [B, *grid, C], and the fields, [B, Q, C] both.
+
+    Errors are physical, but on the points of the frame: norms are the same there.
+    """
+    inside, unit = problem(fields, known)
+    decoded = model(inside, None, name, known).float()
+    return (decoded - inside.flatten(1, -2)) * unit, fields.flatten(1, -2)
+
+
+def reconstruction_errors(errors: Tensor, fields: Tensor, known: Tensor | None) -> Tensor:
+    """Relative L2 of errors [B, Q, C] of fields, mean over the known fields of each sample, [B].
+
+    known: [B, C] bool; None: all. A field that is not known has no target and does not count.
+    """
+    if known is None:
+        return relative_l2_by_frame(errors.unsqueeze(1), fields.unsqueeze(1)).flatten(1).mean(dim=1)
+    errors = torch.where(known[:, None], errors, 0.0)
+    relative = relative_l2_by_frame(errors.unsqueeze(1), fields.unsqueeze(1)).flatten(1)
+    return relative.sum(dim=1) / known.sum(dim=1)
+
+
+def random_shift(fields: Tensor, periodic: tuple[bool, ...], generator: torch.Generator) -> Tensor:
+    """Roll fields [B, *grid, C] by one random offset per periodic axis, the same for the whole batch."""
+    offsets, axes = [], []
+    for axis, (points, wraps) in enumerate(zip(fields.shape[1:-1], periodic, strict=True), start=1):
+        if wraps:
+            offset = torch.randint(points, (), generator=generator, device=generator.device)
+            offsets.append(int(offset.item()))
+            axes.append(axis)
+    return fields.roll(offsets, dims=axes) if axes else fields

@@ -1,0 +1,115 @@
+"""Muon for hidden matrices, AdamW for all else, as one optimiser.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) takes the momentum of a matrix's gradient,
+makes it orthogonal by five Newton-Schulz iterations, and steps by that: all directions of the matrix learn at the
+same rate. Biases, gains and the maps in and out of a network are AdamW's.
+
+torch.optim.Muon does the same one matrix at a time, in bfloat16, which these CPUs emulate; here matrices of one
+shape are iterated together, in float32 on a CPU and bfloat16 on a GPU (tested equal to torch's).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ups.training.groups import decayed_and_others
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_HIDDEN = {"blocks", "convolutions", "down", "middle", "up"}
+"""Parts of networks that map hidden channels to hidden channels."""
+
+
+def optimizer(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    matrix_learning_rate: float,
+    momentum: float,
+) -> torch.optim.Optimizer:
+    """See `ups.training.optimizers`. matrix_learning_rate: peak rate for hidden matrices."""
+    hidden = hidden_matrices(model)
+    claimed = {id(parameter) for parameter in hidden}
+    groups = decayed_and_others((p for p in model.parameters() if id(p) not in claimed), weight_decay)
+    if hidden:
+        rate = matrix_learning_rate / learning_rate
+        groups.append({"params": hidden, "weight_decay": weight_decay, "rate": rate, "muon": True})
+    return MuonAdamW(groups, lr=learning_rate, betas=betas, momentum=momentum)
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW whose groups with "muon": True are stepped by Muon; "momentum" is theirs."""
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], momentum: float
+    ) -> None:
+        super().__init__(groups, lr=lr, betas=betas, fused=True)
+        for group in self.param_groups:
+            group.setdefault("muon", False)
+            group["momentum"] = momentum
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # AdamW's own brings states of older versions up to date, for which each must have a count of steps.
+        torch.optim.Optimizer.__setstate__(self, state)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of both."""
+        if closure is not None:
+            raise ValueError("losses are computed by the training step, not by a closure")
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group["muon"]]
+            super().step()
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["muon"]:
+                self._step_matrices(group)
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                by_shape.setdefault(parameter.shape, []).append((parameter, parameter.grad))
+        for (*_, rows, columns), members in by_shape.items():
+            updates = []
+            for parameter, gradient in members:
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                buffer = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+                updates.append(gradient.lerp(buffer, group["momentum"]))  # Nesterov
+            stacked = torch.stack(updates)
+            orthogonal = orthogonalised(stacked.view(-1, rows, columns)).view(stacked.shape)
+            rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+            for (parameter, _), update in zip(members, orthogonal.unbind(), strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.to(parameter.dtype), alpha=-rate)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices [n, rows, columns] with their singular values brought near 1, by Newton-Schulz iterations."""
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if wide else x.mT
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Trainable matrices between hidden channels, and stacks of them: all but the maps in and out of a network, norms
+    and biases."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim in {2, 3} and _HIDDEN & set(name.split("."))
+    ]

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from ups.config.schema import TRAINING_STAGES, StageName
+from ups.config.schema import TRAINING_STAGES
 from ups.pipeline.run import Progress, Run
 
 SECONDS_BETWEEN_UPDATES = 1.0
@@ -18,7 +18,7 @@ SECONDS_AFTER_A_FAILURE = 60.0
 
 
 @contextmanager
-def shown_progress(run: Run, name: StageName) -> Iterator[Progress | None]:
+def shown_progress(run: Run, name: str) -> Iterator[Progress | None]:
     """Show the records of a training as a progress bar of this task run; None for other stages."""
     if name not in TRAINING_STAGES:
         yield None

@@ -20,7 +20,6 @@ from prefect.states import Completed
 
 from tasks.gpu import gpu
 from tasks.progress import shown_progress
-from ups.config.schema import StageName
 from ups.errors import UpsError
 from ups.pipeline.run import Pointer, Run
 
@@ -51,7 +50,7 @@ RETRIES: dict[str, Any] = {
 class ArtifactKey(CachePolicy):
     """The key of a task's result is that of the stage's artifact."""
 
-    stage: StageName = "download"
+    stage: str = "download"
 
     def compute_key(
         self,
@@ -72,7 +71,7 @@ class ArtifactKey(CachePolicy):
             return None
 
 
-def stage(name: StageName) -> dict[str, Any]:
+def stage(name: str) -> dict[str, Any]:
     """The options of a stage's task."""
     shown_name = name.replace("_", "-")
     return RETRIES | {
@@ -85,7 +84,7 @@ def stage(name: StageName) -> dict[str, Any]:
     }
 
 
-def build(name: StageName, settings: Settings, *inputs: Pointer) -> Any:  # a state; callers get its data
+def build(name: str, settings: Settings, *inputs: Pointer) -> Any:  # a state; callers get its data
     """Bring a stage to a sealed artifact, or find it sealed; returns its pointer.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration
-from ups.pipeline.graph import GRAPH
+from ups.config.schema import STAGES
 from ups.pipeline.plan import derive, derive_parts
 
 
@@ -19,7 +19,7 @@ def derivations(configuration: Configuration, store: Store) -> dict[str, dict[st
         for problem, splits in derive_parts(configuration, store).items()
         for split, derivation in splits.items()
     }
-    for name in GRAPH:
+    for name in STAGES:
         found[name] = derive(name, configuration, contents, store)
         contents[name] = SimpleNamespace(
             stage=name, manifest=SimpleNamespace(content=digest_of(found[name]), parts=parts)

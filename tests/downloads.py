@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from ups.artifacts import Store
 from ups.artifacts.files import write_json
 from ups.config import Configuration
-from ups.config.schema import StageName
+from ups.config.schema import STAGES
 from ups.data.dataset import PART_DESCRIPTION, read_description
 from ups.data.pdebench_writer import write_trajectories
 from ups.data.splits import TRAJECTORIES
-from ups.pipeline.graph import GRAPH
 from ups.pipeline.plan import derive_parts
 from ups.runtime.request import Request
 from ups.stages import download
@@ -30,7 +29,7 @@ def run_download(root: Path, configuration: Configuration) -> Path:
 
 def stage_request(root: Path, stage: str, configuration: Configuration, digest: str = "") -> Request:
     """A stage to run in this process, behind others that did; it writes to root/artifacts/STAGE/output."""
-    inputs = GRAPH[cast(StageName, stage)].inputs
+    inputs = STAGES[stage].inputs
     return Request(
         root / "artifacts" / stage,
         root,

@@ -2,7 +2,9 @@
 
 import pytest
 
-from ups.config.schema import LOSS_TERMS, OPERATORS, OPTIMIZERS, SCHEDULES
+from ups.config.model import OPERATORS
+from ups.config.stages.operator import LOSS_TERMS
+from ups.config.training import OPTIMIZERS, SCHEDULES
 from ups.kinds import kind_of, kinds_of, module_of, sections_of
 
 PAIRS = {

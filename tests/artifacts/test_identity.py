@@ -9,7 +9,7 @@ from command_line import CONFIGS, TINY
 
 from ups.artifacts import identity
 from ups.config import Configuration, load_configuration
-from ups.pipeline.graph import GRAPH
+from ups.config.schema import STAGES
 
 BURGERS = load_configuration(TINY)
 OUTSIDE = load_configuration(TINY, {"evaluation.outside": {"trajectories": 2}})
@@ -35,7 +35,7 @@ def forget() -> None:
 
 def identities(configuration: Configuration = BURGERS) -> dict[str, identity.Code]:
     forget()
-    return {name: identity.code_identity(*stage.modules(configuration)) for name, stage in GRAPH.items()}
+    return {name: identity.code_identity(*stage.modules(configuration)) for name, stage in STAGES.items()}
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
@@ -45,7 +45,7 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
 
 
 def test_stages_differ(package):
-    assert len({str(code) for code in identities().values()}) == len(GRAPH)
+    assert len({str(code) for code in identities().values()}) == len(STAGES)
 
 
 def test_comments_docstrings_and_layout_do_not_count(package):
@@ -130,7 +130,7 @@ def test_how_a_run_is_asked_for_does_not_count(package):
 @pytest.mark.parametrize(
     ("library", "release", "changed"),
     [
-        ("numpy", "0.0", set(GRAPH)),
+        ("numpy", "0.0", set(STAGES)),
         ("zarr", "0.0.0", {"cache_encode"}),
         ("zarr", "{}.999", set()),  # a patch release
     ],

@@ -21,7 +21,7 @@ from ups.artifacts.pins import pin, pins
 from ups.commands.cache import _age, _size
 from ups.commands.main import main
 from ups.config import load_configuration
-from ups.pipeline.graph import GRAPH
+from ups.config.schema import STAGES
 from ups.pipeline.plan import derive
 
 A, B, C, D = (f"{letter}{letter}11" + letter * 60 for letter in "abcd")
@@ -327,7 +327,7 @@ def test_why_in_a_process_of_its_own(tmp_path):
     store = Store(tmp_path)
     configuration = load_configuration(TINY, {"execution.device": "cpu", "data.nu": 0.02})
     built: dict[str, Artifact] = {}
-    for name, stage in GRAPH.items():
+    for name, stage in STAGES.items():
         inputs = {i: built[i] for i in stage.inputs}
         derivation = derive(name, configuration, inputs, store)
         summary = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
@@ -343,7 +343,7 @@ def test_why_in_a_process_of_its_own(tmp_path):
     assert not loaded & {"torch", "numpy", "zarr"}
     everything = ups("cache", "why", TINY, "--json", *options)
     rows = json.loads(everything.stdout)
-    assert [row["stage"] for row in rows] == list(GRAPH)
+    assert [row["stage"] for row in rows] == list(STAGES)
     assert {row["verdict"] for row in rows} == {"MISS"}
     (difference,) = rows[0]["differences"]
     assert difference == difference | {"before": 0.02, "after": 0.01}
@@ -361,7 +361,7 @@ def test_a_finished_run_is_a_hit_and_its_latent_cache_is_described(finished_root
     root, run = finished_root
     done = ups("cache", "why", TINY, "--root", root)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^\w+: HIT \w{12}: sealed ", done.stdout, re.MULTILINE)) == len(GRAPH)
+    assert len(re.findall(r"^\w+: HIT \w{12}: sealed ", done.stdout, re.MULTILINE)) == len(STAGES)
     pointer = json.loads((run / "artifacts.json").read_text())["cache_encode"]
     described = json.loads(ups("cache", "show", pointer["digest"][:8], "--root", root, "--json").stdout)
     arrays = {array["path"].rpartition("/")[2]: array for array in described["arrays"]}

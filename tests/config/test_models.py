@@ -8,8 +8,8 @@ from command_line import CONFIGS, TINY, ups
 
 from ups.config import Configuration, load_configuration
 from ups.config.load import validate
+from ups.config.model import OPERATORS, SYMMETRIES
 from ups.config.numbers import parse_yaml
-from ups.config.schema import OPERATORS, SYMMETRIES
 from ups.errors import ConfigurationError
 from ups.problems import PROBLEMS
 

@@ -1,17 +1,19 @@
 """The examples of CONTRIBUTING.md, added to a copy of the library and used as a user would."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from command_line import TINY, ups
 
-import ups as package
-
-TEXT = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text()
+CHECKOUT = Path(__file__).resolve().parents[2]
+TEXT = (CHECKOUT / "CONTRIBUTING.md").read_text()
 CHAPTER = TEXT.partition("\n## Adding things\n")[2].partition("\n## ")[0]
 TITLES = {
     "an operator": "An operator",
@@ -20,6 +22,7 @@ TITLES = {
     "a term of the operator's loss": "A term of the operator's loss",
     "a metric": "A metric",
     "an equation": "An equation",
+    "a stage": "A stage",
 }
 BLOCK = re.compile(r"^`([\w/]+\.py)`:\n\n```(python|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -63,11 +66,10 @@ def assignment(title: str) -> str:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
-    """The library with all examples added."""
+    """The library, tasks and flows with all examples added."""
     folder = tmp_path_factory.mktemp("sources")
-    shutil.copytree(
-        Path(package.__file__).parent, folder / "ups", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for room in ("ups", "tasks", "flows"):
+        shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     for title in TITLES.values():
         for block in blocks(title):
             block.add(folder)
@@ -83,7 +85,8 @@ def extended(sources: Path, *arguments: str | Path) -> str:
 def test_the_table_counts_the_files_of_the_examples():
     rows = dict(re.findall(r"^\| (an? [^|]+?) \| (\d+) \(\d+\) \|", CHAPTER, re.MULTILINE))
     assert {thing: int(count) for thing, count in rows.items()} == {
-        thing: len({block.file for block in blocks(title)}) for thing, title in TITLES.items()
+        thing: len({block.file for block in blocks(title) if block.file.startswith("ups/")})
+        for thing, title in TITLES.items()
     }
     assert all(count == "2" for count in rows.values())
 
@@ -97,11 +100,11 @@ def test_no_block_of_the_chapter_is_left_out():
 @pytest.mark.slow
 @pytest.mark.long
 def test_what_was_added_and_is_not_used_builds_nothing_again_but_the_evaluation(sources, finished_root):
-    """A metric is one more number for every model."""
+    """A metric is one more number for every model; the new stage was never built."""
     plan = extended(sources, "plan", TINY, "--root", finished_root[0])
     verdicts = dict(re.findall(r"^(\w+) +(HIT|MISS)", plan, re.MULTILINE))
-    assert {stage for stage, verdict in verdicts.items() if verdict == "MISS"} == {"evaluate"}
-    assert len(verdicts) == 7
+    assert {stage for stage, verdict in verdicts.items() if verdict == "MISS"} == {"evaluate", "extrema"}
+    assert len(verdicts) == 8
 
 
 @pytest.mark.slow
@@ -110,12 +113,13 @@ def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
     chosen = [assignment(title) for title in list(TITLES.values())[:4]]
+    chosen.append(assignment("A stage"))
     chosen.append("model.operator.conserve=false")  # the codec of this configuration is not linear
     chosen += [f"training.{stage}.steps=2" for stage in ("operator", "diffusion", "consistency")]
     chosen += [f"training.{stage}.warmup_steps=0" for stage in ("operator", "diffusion", "consistency")]
     chosen += ["training.operator.log_every=1", "tracking.wandb=disabled"]
     options = [part for each in chosen for part in ("--set", each)]
-    told = extended(sources, "run", TINY, "--root", root, *options)
+    output = extended(sources, "run", TINY, "--root", root, *options)
     directory = max((root / "runs").iterdir())
     pointers = json.loads((directory / "artifacts.json").read_text())
     kept = {stage for stage, pointer in pointers.items() if pointer["hit"]}
@@ -146,8 +150,37 @@ def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
     ]
     assert {"persistence", "operator", "diffusion"} <= {record["model"] for record in numbers}
     assert all(record["value"] > 0 and record["unit"] == "length/time" for record in numbers)
-    assert "largest error" in " ".join(told.split())
+    assert "largest error" in " ".join(output.split())
     assert "Largest absolute error over all frames" in (directory / "report.html").read_text()
+    # The stage was run by its own settings.
+    (extrema,) = (root / "artifacts" / "extrema").iterdir()
+    found = json.loads((extrema / "extrema.json").read_text())
+    assert found["burgers1d"]["u"][0] < 0 < found["burgers1d"]["u"][1]
+    assert json.loads((extrema / "manifest.json").read_text())["derivation"]["settings"] == {
+        "trajectories": 4
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_flow_runs_the_stage_that_was_added(sources, finished_root, tmp_path):
+    """With a temporary Prefect server; what the chain had is cached."""
+    root = tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", TINY, "--set", "tracking.wandb=disabled"],
+        cwd=sources,
+        env=environment
+        | {"UPS_ROOT": str(root), "PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "Task run 'extrema' - Finished in state Completed" in said
+    assert "Task run 'operator' - Finished in state Cached" in said
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from command_line import TINY
 
 from ups.config import load_configuration
-from ups.config.schema import Outside
+from ups.config.stages.evaluate import Outside
 from ups.data.dataset import Dataset
 from ups.evaluation.outside import SPLIT, outside_dataset
 from ups.physics.generators import generator_of

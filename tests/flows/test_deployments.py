@@ -12,7 +12,7 @@ import yaml
 from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
 from flows.experiment import Experiment
-from ups.pipeline.graph import GRAPH
+from ups.config import schema
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,8 @@ def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra
         [*STAGES, "publish"], "Completed"
     )
     assert _edges(built, flow_run) == {
-        name.replace("_", "-"): {i.replace("_", "-") for i in stage.inputs} for name, stage in GRAPH.items()
+        name.replace("_", "-"): {i.replace("_", "-") for i in stage.inputs}
+        for name, stage in schema.STAGES.items()
     } | {"publish": {"evaluate"}}
 
     pointers = json.loads((built.first_run() / "artifacts.json").read_text())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import LINE, PROBLEM, build, evolutions, random_batch
 
-from ups.config.schema import LOSS_TERMS
+from ups.config.stages.operator import LOSS_TERMS
 from ups.losses.terms import loss_term
 from ups.models.codec import Codec
 from ups.training.objectives.operator import RolloutError

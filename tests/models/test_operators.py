@@ -8,7 +8,7 @@ import torch
 from tiny import LATENT_DIM, LINE, SQUARE, build, fresh
 from torch import Tensor, nn
 
-from ups.config.schema import OPERATORS
+from ups.config.model import OPERATORS
 from ups.models.embedding import module_key
 from ups.models.operators.convolution import ResidualConvolutions, TokenConvolution
 from ups.models.shape import ProblemShape

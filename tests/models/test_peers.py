@@ -10,7 +10,7 @@ import torch
 from tiny import LINE, PROBLEM, SQUARE, waves
 from torch import Tensor, nn
 
-from ups.config.schema import OPERATORS
+from ups.config.model import OPERATORS
 from ups.data.batch import Batch
 from ups.models.build import build_model
 from ups.models.codec import Codec

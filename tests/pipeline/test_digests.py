@@ -16,18 +16,12 @@ from ups.artifacts import Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
+from ups.config.model import OPERATORS, SYMMETRIES, Denoiser, SymmetryUses
 from ups.config.networks import Correction, OperatorSettings, Transformer
-from ups.config.schema import (
-    LOSS_TERMS,
-    OPERATORS,
-    OPTIMIZERS,
-    SCHEDULES,
-    SYMMETRIES,
-    Configuration,
-    LossTerms,
-    SymmetryUses,
-)
-from ups.pipeline.graph import GRAPH, chain_to
+from ups.config.schema import STAGES, Configuration
+from ups.config.stages.operator import LOSS_TERMS, LossTerms
+from ups.config.training import OPTIMIZERS, SCHEDULES
+from ups.pipeline.graph import chain_to
 from ups.pipeline.plan import derive_parts
 from ups.section import Section
 
@@ -246,7 +240,7 @@ def digests(folder: Path, overrides: dict[str, Any]) -> dict[str, str]:
 
 def changes(folder: Path, base: dict[str, Any], key: str, value: Any) -> set[str]:
     before, after = digests(folder, base), digests(folder, base | {key: value})
-    return {name for name in GRAPH if before[name] != after[name]}
+    return {name for name in STAGES if before[name] != after[name]}
 
 
 def base(tag: str) -> dict[str, Any]:
@@ -343,7 +337,7 @@ def test_other_bytes_in_the_file_change_all_stages(folder, tag):
     before = digests(folder, base(tag))
     (folder / "data.hdf5").write_bytes(b"other bytes!!!")
     after = digests(folder, base(tag))
-    assert {name for name in GRAPH if before[name] != after[name]} == ALL
+    assert {name for name in STAGES if before[name] != after[name]} == ALL
 
 
 def test_rows_that_mean_the_same_are_the_same(folder):
@@ -377,7 +371,7 @@ def settings_changed(folder: Path, first: dict[str, Any], second: dict[str, Any]
     for overrides in (first, second):
         read = load_configuration(folder / "config.yaml", {"execution.device": "cpu"} | overrides)
         derivations.append(derived.derivations(read, Store(folder)))
-    return {name for name in GRAPH if derivations[0][name]["settings"] != derivations[1][name]["settings"]}
+    return {name for name in STAGES if derivations[0][name]["settings"] != derivations[1][name]["settings"]}
 
 
 @pytest.mark.parametrize("sampling", ["proportional", "difficulty_weighted"])
@@ -433,7 +427,7 @@ def test_the_order_of_problems_does_not_count_and_their_names_do(folder):
     assert digests(folder, turned) == digests(folder, MIX)
     renamed = {"data": MIX["data"] | {"problems": {"stream": PROBLEMS["flow"], "map": PROBLEMS["map"]}}}
     before, after = digests(folder, MIX), digests(folder, renamed)
-    assert {name for name in GRAPH if before[name] != after[name]} == ALL
+    assert {name for name in STAGES if before[name] != after[name]} == ALL
 
 
 def test_each_file_of_a_mix_counts(folder):
@@ -513,11 +507,13 @@ def test_no_key_is_dead():
     from ups.kinds import module_of
     from ups.models.decoder import AnyPointDecoder
     from ups.models.encoder import GridEncoder
+    from ups.models.residual import RolloutNetwork
 
     assert set(TAGGED.values()) < sections()
     assert len(sections()) > 24
     read = names_read()
-    handed_on = {Transformer, Correction, SymmetryUses, *OPERATORS.values(), *OPTIMIZERS.values(), LossTerms}
+    networks = {Transformer: (GridEncoder, AnyPointDecoder), Denoiser: (RolloutNetwork,)}
+    handed_on = {*networks, Correction, SymmetryUses, *OPERATORS.values(), *OPTIMIZERS.values(), LossTerms}
     dead = {
         f"{section.__name__}.{name}"
         for section in sections() - handed_on
@@ -528,8 +524,9 @@ def test_no_key_is_dead():
     around = set(OperatorSettings.model_fields)
     assert around <= read
     assert set(SymmetryUses.model_fields) == set(SYMMETRIES)
-    for network in (GridEncoder, AnyPointDecoder):
-        assert set(Transformer.model_fields) <= set(inspect.signature(network).parameters)
+    for section, built in networks.items():
+        for network in built:
+            assert set(section.model_fields) <= set(inspect.signature(network).parameters)
     for package, function, chosen, own in (
         ("ups.training.optimizers", "optimizer", OPTIMIZERS, {"kind"}),
         ("ups.training.schedules", "shape", SCHEDULES, {"kind"}),
@@ -558,8 +555,8 @@ def test_a_network_takes_all_sizes_of_its_section(kind):
 def test_a_chain_holds_what_a_stage_needs_in_order():
     assert chain_to("download") == ["download"]
     assert chain_to("operator") == ["download", "autoencoder", "cache_encode", "operator"]
-    assert chain_to("evaluate") == list(GRAPH)
-    for name, stage in GRAPH.items():
+    assert chain_to("evaluate") == list(STAGES)
+    for name, stage in STAGES.items():
         assert set(stage.inputs) < set(chain_to(name))
 
 
@@ -582,14 +579,14 @@ def test_a_stage_depends_on_the_kinds_that_it_uses():
         "consistency": network | {adamw, cosine},
         "evaluate": network,
     }
-    assert {name: set(stage.modules(configuration)) for name, stage in GRAPH.items()} == {
+    assert {name: set(stage.modules(configuration)) for name, stage in STAGES.items()} == {
         name: modules | equation | {f"ups.stages.{name}"} for name, modules in expected.items()
     }
     # The linear path is part of every operator, and the denoiser convolves as `convolution` does.
     others = {
         f"ups.models.operators.{kind}" for kind in OPERATORS.keys() - {"linear", "convolution"}
     } - network
-    for stage in GRAPH.values():
+    for stage in STAGES.values():
         modules = code_identity(*stage.modules(configuration))["modules"].keys()
         assert not modules & others, stage.name
         assert {name for name in modules if name.startswith("ups.problems.equations.")} == equation

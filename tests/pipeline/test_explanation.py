@@ -13,10 +13,10 @@ from ups.artifacts.files import write_json
 from ups.artifacts.identity import digest_of
 from ups.artifacts.manifest import MANIFEST
 from ups.config import load_configuration
+from ups.config.schema import STAGES
 from ups.errors import IntegrityError
 from ups.pipeline import plan as plan_module
 from ups.pipeline.explanation import ABSENT, Explanation, differences, explain, leaves, newest_digests
-from ups.pipeline.graph import GRAPH
 from ups.pipeline.plan import derive, make_plan
 
 RATE = "training.operator.learning_rate"
@@ -34,7 +34,7 @@ class Chain:
 
     def seal(self, overrides: dict[str, Any] | None = None, *, day: int = 1) -> dict[str, Artifact]:
         built: dict[str, Artifact] = {}
-        for name, stage in GRAPH.items():
+        for name, stage in STAGES.items():
             inputs = {i: built[i] for i in stage.inputs}
             derivation = derive(name, configured(overrides), inputs, self.store)
             digest = digest_of(derivation)
@@ -71,7 +71,7 @@ def test_nothing_there(chain):
     first, *others = chain.explain().values()
     assert told(first) == f"download: MISS {first.digest[:12]}: never built"
     assert {told(each).partition(": MISS: ")[2] for each in others} == {
-        f"after {stage.inputs[-1]}" for stage in GRAPH.values() if stage.inputs
+        f"after {stage.inputs[-1]}" for stage in STAGES.values() if stage.inputs
     }
 
 

@@ -9,11 +9,11 @@ from sealing import FILES, sealed, sealed_parts
 from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
+from ups.config.schema import STAGES
+from ups.config.sizes import KeptShape
 from ups.errors import ConfigurationError
 from ups.pipeline import plan as plan_module
-from ups.pipeline.graph import GRAPH
 from ups.pipeline.plan import derive, kept_shapes, make_plan
-from ups.pipeline.prediction import KeptShape
 
 KEPT = {"problems": {"burgers1d": {"frames": 9, "grid": [32]}}}
 CONFIGURATION = load_configuration(TINY, {"execution.device": "cpu"})
@@ -27,7 +27,7 @@ class Chain:
         self.sealed: dict[str, Artifact] = {}
 
     def seal(self, name: str, content: bytes = b"weights") -> Artifact:
-        inputs = {i: self.sealed[i] for i in GRAPH[name].inputs}
+        inputs = {i: self.sealed[i] for i in STAGES[name].inputs}
         digest = digest_of(derive(name, CONFIGURATION, inputs, self.store))
         summary = KEPT if name == "download" else {}
         files = FILES | {"model.bin": content}
@@ -36,7 +36,7 @@ class Chain:
         return self.sealed[name]
 
     def seal_all(self) -> None:
-        for name in GRAPH:
+        for name in STAGES:
             self.seal(name, name.encode())
 
     def rebuild(self, name: str, content: bytes) -> Artifact:
@@ -60,7 +60,7 @@ def chain(tmp_path):
 
 def test_a_new_root(chain):
     plan = make_plan(CONFIGURATION, chain.store)
-    assert [stage.name for stage in plan] == list(GRAPH)
+    assert [stage.name for stage in plan] == list(STAGES)
     assert {stage.name: stage.reason for stage in plan} == {
         "download": "never built",
         "autoencoder": "after download",

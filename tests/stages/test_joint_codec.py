@@ -11,11 +11,11 @@ from downloads import stage_request
 
 from ups.artifacts.files import read_records
 from ups.config import load_configuration
+from ups.config.schema import STAGES
 from ups.errors import ConfigurationError, IntegrityError
 from ups.evaluation.surrogate import load_surrogate
 from ups.models.build import CODEC_FILE, MODEL_FILE, codec_of_operator, load_codec, load_model
 from ups.models.operators import LatentOperator
-from ups.pipeline.graph import GRAPH
 from ups.runtime.ranks import join_ranks
 from ups.stages import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from ups.training.latents import open_problems
@@ -30,26 +30,26 @@ OVERRIDES = {
     "training.autoencoder.steps": 0,
     "training.operator.joint": {"begin": 0.5},
 }
-STAGES = {
+MODULES = {
     module.__name__.rpartition(".")[2]: module for module in (download, autoencoder, cache_encode, operator)
 }
-STAGES |= {"diffusion": diffusion, "consistency": consistency, "evaluate": evaluate}
+MODULES |= {"diffusion": diffusion, "consistency": consistency, "evaluate": evaluate}
 CONFIGURATION = load_configuration(TINY, OVERRIDES)
 
 
 def paths(root: Path, stage: str) -> dict[str, Path]:
-    return {name: root / "artifacts" / name / "output" for name in GRAPH[stage].inputs}
+    return {name: root / "artifacts" / name / "output" for name in STAGES[stage].inputs}
 
 
 def run(root: Path, stage: str) -> Path:
-    STAGES[stage].run(stage_request(root, stage, CONFIGURATION, f"{stage}-digest-of-64"))
+    MODULES[stage].run(stage_request(root, stage, CONFIGURATION, f"{stage}-digest-of-64"))
     return root / "artifacts" / stage / "output"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("joint")
-    for stage in STAGES:
+    for stage in MODULES:
         run(root, stage)
     return root
 

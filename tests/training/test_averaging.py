@@ -8,7 +8,7 @@ import torch
 from tiny import LINE, PROBLEM, SQUARE, build, fresh, waves
 from torch import Tensor
 
-from ups.config.schema import SYMMETRIES, SymmetryUses
+from ups.config.model import SYMMETRIES, SymmetryUses
 from ups.models.codec import Codec, ProblemCodec
 from ups.models.evolution import advance, forecast
 from ups.models.frame import Frame

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ups.artifacts.files import read_records
 from ups.config.optimizers.muon import Muon
-from ups.config.schema import Training
+from ups.config.training import Training
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
 from ups.errors import IntegrityError, Interrupted, NotFiniteError, PreflightError, ProcessKilled

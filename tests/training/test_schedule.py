@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ups.config.schema import SCHEDULES
+from ups.config.training import SCHEDULES
 from ups.training.schedules import learning_rate
 
 SCHEDULE = {"steps": 100, "warmup": 10, "peak": 1e-3, "final": 1e-5, "schedule": {"kind": "cosine"}}

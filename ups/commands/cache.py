@@ -409,7 +409,7 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
 
 def _why(store: Store, options: argparse.Namespace) -> None:
     configuration = read_configuration(options)
-    plan = make_plan(configuration, store, options.stage or "evaluate")
+    plan = make_plan(configuration, store, options.stage)
     known = entries(store)
     explanations = explain(
         plan,

@@ -18,7 +18,6 @@ from ups.config import Configuration
 from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
-from ups.config.schema import StageName
 from ups.errors import ConfigurationError
 from ups.metrics import HEADINGS
 from ups.pipeline.device import resolve
@@ -199,12 +198,12 @@ def departures(records: list[dict[str, Any]]) -> list[str]:
     )
 
 
-def _run(options: argparse.Namespace, until: StageName, changes: Mapping[str, Any]) -> Run:
+def _run(options: argparse.Namespace, until: str, changes: Mapping[str, Any]) -> Run:
     """An ordinary run of the configuration, up to a stage."""
     overrides = {**parse_overrides(options.assignments), **changes}
     run = Run.start(options.config, overrides, root=options.root, until=until)
 
-    def on_stage(name: StageName, built: Built | None) -> None:
+    def on_stage(name: str, built: Built | None) -> None:
         if built is not None:
             _tell(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
 

@@ -10,7 +10,6 @@ from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root, add_stage
 from ups.commands.tables import console, plan_table, result_tables, seed_tables, show
 from ups.config.load import parse_overrides
-from ups.config.schema import StageName
 from ups.pipeline.execute import Built
 from ups.pipeline.run import OUTSIDE, Run, overrides_by_seed, run_all
 
@@ -18,7 +17,9 @@ from ups.pipeline.run import OUTSIDE, Run, overrides_by_seed, run_all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_configuration(parser)
     add_root(parser)
-    add_stage(parser, "--until", default="evaluate", help="last stage to run")
+    add_stage(
+        parser, "--until", default=None, help="last stage to run, of those that it needs; all by default"
+    )
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -27,27 +28,27 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def run_and_show(
-    config: Path, overrides: Mapping[str, Any], *, root: Path | None = None, until: StageName = "evaluate"
+    config: Path, overrides: Mapping[str, Any], *, root: Path | None = None, until: str | None = None
 ) -> None:
     """Plan, run, and end with the result table and the path of the report; of several seeds, with their range."""
     tables = []
     for chosen in overrides_by_seed(config, overrides):
         run = Run.start(config, chosen, root=root, until=until)
         follow(run, until)
-        if until == "evaluate":
+        if "evaluate" in run.plan:
             tables.append(read_json(run.directory / "metrics.json"))
     if len(tables) > 1:
         for table in seed_tables(tables).values():
             show(table)
 
 
-def follow(run: Run, until: StageName) -> None:
+def follow(run: Run, until: str | None) -> None:
     """Run with progress on the terminal."""
     terminal = console()
     show(plan_table(list(run.plan.values())))
     started = time.monotonic()
 
-    def on_stage(name: StageName, built: Built | None) -> None:
+    def on_stage(name: str, built: Built | None) -> None:
         if built is None:
             return
         verdict = "cached" if built.hit else f"done in {built.artifact.manifest.seconds:.1f} s"
@@ -59,7 +60,7 @@ def follow(run: Run, until: StageName) -> None:
         on_stage=on_stage,
         until=until,
     )
-    if until == "evaluate":
+    if "evaluate" in run.plan:
         for name in ("metrics.json", OUTSIDE):
             for table in result_tables(read_json(run.directory / name)):
                 show(table)

@@ -308,3 +308,8 @@ Data = Annotated[Annotated[OneProblem, Tag("one")] | Annotated[Mix, Tag("mix")],
 
 TAGGED = _OF_ONE | {"mix": Mix}
 """The section behind each tag, for messages: validation errors name the tags that they passed."""
+
+
+def how_read(data: ProblemData) -> dict[str, Any]:
+    """What the stages take of a problem's trajectories."""
+    return {"stride": data.stride, "variables": data.used_variables()}

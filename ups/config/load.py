@@ -11,15 +11,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ups.config.data import TAGGED, DataFile, Mix
+from ups.config.model import OPERATORS
+from ups.config.networks import ONE_FOR_ALL, PER_PROBLEM
 from ups.config.numbers import parse_yaml
-from ups.config.schema import (
-    ONE_FOR_ALL,
-    OPERATORS,
-    OPTIMIZERS,
-    PER_PROBLEM,
-    SCHEDULES,
-    Configuration,
-)
+from ups.config.schema import Configuration
+from ups.config.training import OPTIMIZERS, SCHEDULES
 from ups.errors import ConfigurationError
 from ups.problems import PROBLEMS
 from ups.problems.generated import ProblemData

@@ -50,6 +50,9 @@ def one_or_several(value: object) -> str:
 
 LinearPath = Literal["none", "trained", "frozen", "alone"]
 
+LARGEST_MATRIX = 4096
+"""Rows that the linear path of a problem with walls may have: 64 MiB."""
+
 
 class Body(NamedTuple):
     """What layers are made for: so many space axes, with walls or without."""

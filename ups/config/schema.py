@@ -1,146 +1,33 @@
 """The schema of a run: every key, its unit, its default and its limits.
 
-All models are frozen and forbid unknown keys. Which keys count for the digest of which stage is not said
-here but written down once, in `ups.pipeline.graph`. What is chosen by a word (an operator, an optimiser, ...) has its own
-settings in a file of that name, see `ups.kinds`.
+All models are frozen and forbid unknown keys. Here the sections meet, with the rules between them. The settings of a stage,
+and which keys its result is a function of, are in its file of `ups/config/stages`; those of what is chosen by a word (an
+operator, an optimiser, ...) in a file of that name, see `ups.kinds`.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Field, create_model, model_validator
 
 from ups.config.data import Data, Mix, Sampling
-from ups.config.networks import (
-    ONE_FOR_ALL,
-    PER_PROBLEM,
-    Correction,
-    LinearPath,
-    OperatorSettings,
-    one_or_several,
-)
-from ups.config.operators.convolution import ConvolutionOperator
-from ups.config.optimizers.adamw import AdamW
-from ups.config.schedules.cosine import Cosine
-from ups.kinds import choice_of, kind_of, sections_of, some_of
-from ups.problems import Symmetry
+from ups.config.model import SYMMETRIES, Model, SymmetryUses
+from ups.config.networks import LARGEST_MATRIX, LinearPath
+from ups.config.stage import Stage, all_stages
+from ups.config.stages.autoencoder import AutoencoderTraining
+from ups.config.stages.cache_encode import CacheEncode
+from ups.config.stages.consistency import ConsistencyTraining
+from ups.config.stages.diffusion import DiffusionTraining
+from ups.config.stages.evaluate import Evaluation
+from ups.config.stages.operator import OperatorTraining
+from ups.kinds import kind_of
 from ups.problems.generated import FromSinusoids, ProblemData
-from ups.section import (
-    Count,
-    Decay,
-    Integer,
-    Name,
-    NonNegative,
-    Parallel,
-    Positive,
-    Real,
-    Section,
-    Seed,
-    Share,
-)
+from ups.section import Count, Name, Parallel, Section, Seed
 
-STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
-StageName = Literal[
-    "download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate"
-]
+STAGES: dict[str, Stage] = all_stages()
+"""By name, each behind what it reads."""
+TRAINING_STAGES = tuple(name for name, stage in STAGES.items() if stage.trains)
 DATA = "data"
 """The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
-TRAINING_STAGES = ("autoencoder", "operator", "diffusion", "consistency")
-
-
-OPERATORS = sections_of("ups.config.operators")
-if TYPE_CHECKING:
-    Operator = OperatorSettings  # a union of what is found has no type that a checker knows
-else:
-    Operator = choice_of(OPERATORS, default="convolution")
-
-LARGEST_MATRIX = 4096
-"""Rows that the linear path of a problem with walls may have: 64 MiB."""
-
-
-class Denoiser(Section):
-    """The network of the generative models: convolutions along tokens and along leads in turn."""
-
-    width: Count = 64
-    blocks: Count = Field(default=2, description="residual blocks")
-    dilations: tuple[Count, ...] = Field(
-        default=(1, 2, 4), min_length=1, description="of the convolutions of a block along tokens"
-    )
-    leads_per_position: Count = Field(default=8, description="steps of a forecast that make one position")
-
-
-SymmetryUse = Literal["off", "augment", "average", "exact"]
-AVERAGED: tuple[Symmetry, ...] = ("shift", "reflection", "square")
-"""Symmetries with a finite number of elements on a grid."""
-# Without quotes YAML reads the word off as false.
-_Use = Annotated[SymmetryUse, BeforeValidator(lambda use: "off" if use is False else use)]
-
-
-class SymmetryUses(Section):
-    """How the symmetries of a problem's equation are used.
-
-    augment: training draws them at random. average: that too, and a forecast is the mean over all of their elements,
-    which costs as many forecasts and tells how sure it is. exact: every trajectory is moved to its own frame and
-    back. With the last two the model obeys them whatever its weights.
-    """
-
-    shift: _Use = "off"
-    reflection: _Use = "off"
-    galilean: _Use = "off"
-    offset: _Use = "off"
-    scaling: _Use = "off"
-    square: _Use = "off"
-
-    def used(self, *how: SymmetryUse) -> tuple[Symmetry, ...]:
-        """The symmetries that are used in one of some ways."""
-        return tuple(name for name in SYMMETRIES if getattr(self, name) in how)
-
-    @model_validator(mode="after")
-    def _averages_are_finite(self) -> Self:
-        for name in self.used("average"):
-            if name not in AVERAGED:
-                raise ValueError(
-                    f"{name}: average needs a finite number of elements, as {', '.join(AVERAGED)} have: write augment or "
-                    "exact"
-                )
-        return self
-
-
-SYMMETRIES: tuple[Symmetry, ...] = get_args(Symmetry)
-
-
-def _uses_or_problems(value: object) -> str:
-    several = isinstance(value, dict) and any(isinstance(use, dict | SymmetryUses) for use in value.values())
-    return PER_PROBLEM if several else ONE_FOR_ALL
-
-
-class Latent(Section):
-    """Shape of the latent state."""
-
-    tokens: Annotated[
-        Annotated[Count, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, Count], Tag(PER_PROBLEM)],
-        Discriminator(one_or_several),
-    ] = Field(
-        description="tokens per space axis; must divide the resolution. One number, or one per problem of a mix"
-    )
-    dim: Count = Field(description="channels per token, the same for all problems of a mix")
-    floor: Positive | None = Field(
-        default=None,
-        description="largest relative L2 that the untrained codec may have on train fields, physical units; null: any",
-    )
-
-
-class Model(Section):
-    """All networks of a run."""
-
-    latent: Latent
-    encoder: Correction = Correction()
-    decoder: Correction = Correction()
-    operator: Operator = ConvolutionOperator()
-    denoiser: Denoiser = Denoiser()
-    symmetries: Annotated[
-        Annotated[SymmetryUses, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, SymmetryUses], Tag(PER_PROBLEM)],
-        Discriminator(_uses_or_problems),
-    ] = Field(default=SymmetryUses(), description="uses of symmetries. One set, or one per problem of a mix")
 
 
 class Execution(Section):
@@ -159,202 +46,6 @@ class Execution(Section):
         default=False,
         description="processes and threads do not count: a training that was begun with others goes on, and not bit for bit",
     )
-
-
-OPTIMIZERS = sections_of("ups.config.optimizers")
-SCHEDULES = sections_of("ups.config.schedules")
-LOSS_TERMS = sections_of("ups.config.loss_terms")
-if TYPE_CHECKING:
-    Optimizer = Section
-    Schedule = Section
-    LossTerms = Section
-else:
-    Optimizer, Schedule = choice_of(OPTIMIZERS), choice_of(SCHEDULES)
-    LossTerms = some_of("LossTerms", LOSS_TERMS)
-
-
-class Training(Section):
-    """Optimisation of one stage. One loop and one step serve all stages."""
-
-    steps: Count
-    batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
-    optimizer: Optimizer = AdamW()
-    learning_rate: Positive = 1e-3
-    schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")
-    final_learning_rate: NonNegative = Field(default=1e-5, description="end of the schedule")
-    warmup_steps: Integer = Field(default=50, ge=0, description="linear warm-up of the learning rate")
-    weight_decay: NonNegative = 1e-4
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
-    gradient_clip: Positive = Field(default=1.0, description="global norm")
-    ema_decay: Decay = Field(default=0.999, description="EMA of weights, with warm-up")
-    checkpoint_every: Count = Field(default=100, description="steps between checkpoints")
-    log_every: Count = Field(default=20, description="steps between progress lines")
-    validate_every: Count = Field(default=500, description="steps between validations")
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
-        if self.warmup_steps >= self.steps > 0:
-            raise ValueError(
-                f"warmup_steps {self.warmup_steps} must be below steps {self.steps}: lower warmup_steps"
-            )
-        if self.final_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"final_learning_rate {self.final_learning_rate:g} is above learning_rate "
-                f"{self.learning_rate:g}: lower final_learning_rate"
-            )
-        return self
-
-
-class AutoencoderTraining(Training):
-    """Reconstruction of single fields."""
-
-    steps: Integer = Field(
-        ge=0,
-        le=10**9,
-        description="0: the linear codec as it starts, where encoder and decoder have no correction",
-    )
-
-
-class JointTraining(Section):
-    """The end of the operator's training, in which encoder and decoder move with it, from fields."""
-
-    begin: Share = Field(default=0.8, description="part of the training after which they move")
-    encoder_weight: NonNegative = Field(
-        default=0.1, description="of the error of decoding an encoding (L_inv_enc)"
-    )
-    decoder_weight: NonNegative = Field(
-        default=0.1, description="of the error of encoding the decoding of a prediction (L_inv_dec)"
-    )
-    ramp: Share | None = Field(
-        default=None,
-        description="part of the training over which both weights grow from 0; null: whole at once",
-    )
-    every: Count = Field(default=1, description="steps from one with these errors to the next")
-    queries: Count | None = Field(
-        default=None,
-        description="grid points at which a decoded encoding is compared, drawn at random; null: all",
-    )
-
-
-class OperatorTraining(Training):
-    """Prediction over rollouts, in the norm in which forecasts are scored."""
-
-    rollout_steps: Count = Field(default=2, description="autoregressive steps in the loss, gradients through")
-    curriculum: Share | None = Field(
-        default=None,
-        description="part of the training until all rollout_steps are taken, one more at a time; null: from the start",
-    )
-    pushforward_steps: Integer = Field(
-        default=0,
-        ge=0,
-        le=10**6,
-        description="at most so many steps of the operator's own, without gradient, first",
-    )
-    start_exponent: NonNegative = Field(
-        default=0.0,
-        description="windows begin at frame s with a probability in proportion to (1 + s)^-start_exponent: initial "
-        "states are unlike all later ones, and every forecast begins with one; 0: evenly",
-    )
-    state_noise: NonNegative = Field(
-        default=0.0, description="deviation of noise on the first state, in its root mean square"
-    )
-    time_steps: tuple[Count, ...] = Field(
-        default=(1,),
-        description="time steps that the operator learns, in frames, of which every batch has one; forecasts reach "
-        "a frame by few long ones. 1 is among them",
-    )
-    norm: Literal["physical", "frame"] = Field(
-        default="physical",
-        description="errors are relative to the norm of the physical field, mean included, or of the field in the "
-        "models' frame",
-    )
-    loss_terms: LossTerms = Field(
-        default=LossTerms(),
-        description="what is added to the loss, each with its weight; none of them by default",
-    )
-    joint: JointTraining | None = Field(
-        default=None, description="train encoder and decoder too, at the end; null: the codec stays as it is"
-    )
-    residual_fraction: Share = Field(
-        default=0.125,
-        description="part of the train trajectories that the operator does not fit, kept for the diffusion model",
-    )
-
-    @model_validator(mode="after")
-    def _time_steps_reach_every_frame(self) -> Self:
-        if 1 not in self.time_steps or len(set(self.time_steps)) < len(self.time_steps):
-            raise ValueError(
-                f"time_steps {', '.join(map(str, self.time_steps))} must be different and hold 1, without which not "
-                "every frame is reached: write for example [1, 2, 4, 8]"
-            )
-        return self
-
-
-class NoiseLevels(Section):
-    """Noise of the residual diffusion, in units of the residual's deviation. Samplers start from pure noise."""
-
-    sigma_min: Positive = Field(default=0.05, description="last level of the samplers")
-    centre: Positive = Field(
-        default=3.0,
-        description="level around which training noise is log-normal and the samplers' levels are dense",
-    )
-    std_log_sigma: Positive = Field(default=1.4, description="deviation of the logarithm of training noise")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.sigma_min >= self.centre:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below centre {self.centre:g}")
-        return self
-
-
-class DiffusionTraining(Training):
-    """Denoising of the operator's residual."""
-
-    noise: NoiseLevels = NoiseLevels()
-    sampler_steps: Count = Field(default=8, ge=2, description="steps; 2 * steps - 1 network calls")
-
-
-class ConsistencyTraining(Training):
-    """Distillation of the diffusion model into one and two calls."""
-
-    intervals: Count = Field(default=8, ge=2, description="intervals of noise levels")
-    second_sigma: Positive = Field(default=3.0, description="noise level of the second call")
-
-
-class Outside(Section):
-    """Test trajectories outside the training range: the same initial states, turned into others and solved anew."""
-
-    amplitude: Positive = Field(default=2.0, description="factor on the initial states")
-    offset: Real = Field(default=1.0, ge=-1e6, le=1e6, description="added to them")
-    parameter: Positive = Field(default=1.0, description="factor on the equation's parameter (nu, beta)")
-    trajectories: Count = Field(default=32, description="of the test split, its first")
-
-
-class Evaluation(Section):
-    """Scoring of full rollouts on the test split."""
-
-    members: Count = Field(default=16, ge=2, description="ensemble members of the probabilistic models")
-    batch_size: Count = Field(default=256, description="states advanced together")
-    seed: Seed = Field(default=0, description="seed of the ensembles' noise")
-    outside: Outside | None = Field(
-        default=None,
-        description="score outside the training range too, in a table of its own; of generated Burgers and advection",
-    )
-
-
-class Stages(Section):
-    """Settings of the training stages."""
-
-    autoencoder: AutoencoderTraining
-    operator: OperatorTraining
-    diffusion: DiffusionTraining
-    consistency: ConsistencyTraining
-
-
-class CacheEncode(Section):
-    """The zarr cache of latents and physical fields."""
-
-    trajectories_per_chunk: Count = Field(default=128, description="trajectories in one slab file")
 
 
 LoadingMode = Literal["auto", "device", "memory", "stream", "encode"]
@@ -387,9 +78,7 @@ class Tracking(Section):
     entity: str | None = Field(default=None, min_length=1, description="W&B's user or team; null: your own")
 
 
-class Configuration(Section):
-    """One run."""
-
+class _Run(Section):
     name: Name = Field(description="of the configuration; part of the names of its runs")
     seed: Seed = Field(default=0, description="seed of initial weights, batches and noise")
     seeds: Count = Field(
@@ -400,10 +89,47 @@ class Configuration(Section):
     data: Data
     model: Model
     execution: Execution = Execution()
-    training: Stages
-    cache_encode: CacheEncode = CacheEncode()
     loading: Loading = Loading()
-    evaluation: Evaluation = Evaluation()
+
+
+def _with_stages(base: type[Section], prefix: str) -> type[Section]:
+    """A section with one key for the settings of each stage that has them below a dotted key."""
+    found: dict[str, Any] = {}
+    for stage in STAGES.values():
+        place, _, key = stage.section[0].rpartition(".") if stage.section else ("", "", "")
+        if stage.section and place == prefix:
+            section = stage.section[1]
+            required = any(field.is_required() for field in section.model_fields.values())
+            found[key] = (section, Field() if required else Field(default=section()))
+    return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **found)
+
+
+if TYPE_CHECKING:  # what is found has no type that a checker knows
+
+    class _Trainings(Section):
+        autoencoder: AutoencoderTraining
+        operator: OperatorTraining
+        diffusion: DiffusionTraining
+        consistency: ConsistencyTraining
+
+    class _RunOfStages(_Run):
+        training: _Trainings
+        cache_encode: CacheEncode
+        evaluation: Evaluation
+else:
+
+    class Trainings(Section):
+        """Settings of the trainings."""
+
+    Trainings = _with_stages(Trainings, "training")
+
+    class _RunOfStages(_with_stages(_Run, "")):
+        training: Trainings
+
+
+class Configuration(_RunOfStages):
+    """One run."""
+
     tracking: Tracking = Tracking()
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from ups.config.schema import Outside
+from ups.config.stages.evaluate import Outside
 from ups.data.dataset import Dataset
 from ups.physics.generators import generator_of
 from ups.problems.generated import FromSinusoids

@@ -17,7 +17,7 @@ from ups.artifacts.files import read_json, storage_error, write_json
 from ups.artifacts.identity import digest_of
 from ups.artifacts.store import BusyError
 from ups.config import Configuration
-from ups.config.schema import DATA, StageName
+from ups.config.schema import DATA, STAGES
 from ups.errors import (
     DataError,
     DiskFullError,
@@ -27,11 +27,10 @@ from ups.errors import (
     StageError,
     StorageError,
 )
-from ups.pipeline.graph import GRAPH
+from ups.pipeline.graph import stage_settings
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
 from ups.pipeline.plan import check, content_read, derive_parts, kept_shapes, missing_trajectories, part_keys
-from ups.pipeline.prediction import predicted_bytes
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
 
@@ -67,10 +66,10 @@ class Built:
 
 
 def execute(
-    name: StageName,
+    name: str,
     derivation: dict[str, Any],
     configuration: Configuration,
-    inputs: dict[StageName, Artifact],
+    inputs: dict[str, Artifact],
     store: Store,
     listener: Listener,
     log_file: Path,
@@ -113,7 +112,7 @@ def execute(
             outcome = _read_outcome(work)
             if outcome is None:
                 raise StageError("the stage's word of its end is damaged", where=str(work / OUTCOME_FILE))
-            if GRAPH[name].settings(configuration, store.root) != derivation["settings"]:
+            if stage_settings(name, configuration, store.root) != derivation["settings"]:
                 shutil.rmtree(work)
                 raise DataError(
                     "the input file changed while it was read", where=name, fix="run the same command again"
@@ -140,7 +139,7 @@ def execute(
 
 
 def _require_contents(
-    inputs: dict[StageName, Artifact], derivation: dict[str, Any], configuration: Configuration, store: Store
+    inputs: dict[str, Artifact], derivation: dict[str, Any], configuration: Configuration, store: Store
 ) -> None:
     """Inputs are still those that the key was taken of."""
     for stage, content in derivation["inputs"].items():
@@ -174,7 +173,7 @@ def require_space(where: Path, needed: int, who: str) -> None:
 
 
 def remaining_bytes(
-    store: Store, name: StageName, digest: str, configuration: Configuration, download: Artifact | None
+    store: Store, name: str, digest: str, configuration: Configuration, download: Artifact | None
 ) -> int:
     """What a stage will still write, by prediction less what an earlier launch wrote."""
     begun, missing = [store.work(name, digest)], {}
@@ -182,13 +181,13 @@ def remaining_bytes(
         parts = derive_parts(configuration, store)
         begun += [store.work(DATA, part) for part in part_keys(parts)]
         missing = missing_trajectories(configuration, store, parts)
-    needed = predicted_bytes(name, configuration, kept_shapes(configuration, download), missing)
+    needed = STAGES[name].bytes(configuration, kept_shapes(configuration, download), missing)
     files = (path for work in begun for path in work.rglob("*") if path.is_file())
     return max(0, needed - sum(path.stat().st_size for path in files))
 
 
 @contextmanager
-def _alone(store: Store, name: StageName, digest: str, work: Path, listener: Listener) -> Iterator[None]:
+def _alone(store: Store, name: str, digest: str, work: Path, listener: Listener) -> Iterator[None]:
     """Hold the lock of an artifact, with no process of an earlier launch left in its work directory.
 
     The lock of a killed parent is free at once, while its stage is still writing a last checkpoint. So
@@ -236,10 +235,10 @@ def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
 
 def _request(
     work: Path,
-    name: StageName,
+    name: str,
     derivation: dict[str, Any],
     configuration: Configuration,
-    inputs: dict[StageName, Artifact],
+    inputs: dict[str, Artifact],
     store: Store,
 ) -> None:
     write_json(
@@ -248,7 +247,7 @@ def _request(
             "stage": name,
             "root": str(store.root),
             "digest": digest_of(derivation),
-            "modules": GRAPH[name].modules(configuration),
+            "modules": STAGES[name].modules(configuration),
             "code": derivation["code"],
             "configuration": configuration.model_dump(mode="json"),
             "inputs": {stage: str(artifact.path) for stage, artifact in inputs.items()},
@@ -258,10 +257,8 @@ def _request(
     )
 
 
-def _launch(
-    work: Path, name: StageName, configuration: Configuration, listener: Listener, log_file: Path
-) -> None:
-    stage, execution = GRAPH[name], configuration.execution
+def _launch(work: Path, name: str, configuration: Configuration, listener: Listener, log_file: Path) -> None:
+    stage, execution = STAGES[name], configuration.execution
     follower = _Follower(work / METRICS, listener.on_record)
 
     def on_line(line: str) -> None:

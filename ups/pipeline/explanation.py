@@ -16,7 +16,6 @@ from typing import Any
 
 from ups.artifacts import Manifest
 from ups.artifacts.files import read_json
-from ups.config.schema import StageName
 from ups.errors import IntegrityError
 from ups.pipeline.plan import PlannedStage
 
@@ -73,7 +72,7 @@ class Explanation:
         compared: the sealed artifact compared with; None if there is none, and of a HIT.
     """
 
-    stage: StageName
+    stage: str
     digest: str | None
     verdict: str
     reason: str

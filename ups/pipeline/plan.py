@@ -11,10 +11,11 @@ from typing import Any, Literal
 from ups.artifacts import Artifact, Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
-from ups.config.schema import DATA, StageName
+from ups.config.data import how_read
+from ups.config.schema import DATA, STAGES
+from ups.config.sizes import KeptShape
 from ups.errors import ConfigurationError, IntegrityError
-from ups.pipeline.graph import GRAPH, chain_to, how_read
-from ups.pipeline.prediction import KeptShape, predicted_bytes
+from ups.pipeline.graph import chain_to, stage_settings
 from ups.problems.generated import SPLITS, ProblemData
 
 
@@ -29,7 +30,7 @@ class PlannedStage:
         parts: keys of the trajectories that the download stage finds or makes.
     """
 
-    name: StageName
+    name: str
     digest: str | None
     derivation: dict[str, Any] | None
     verdict: Literal["HIT", "MISS"]
@@ -48,10 +49,8 @@ class PlannedStage:
         }
 
 
-def make_plan(
-    configuration: Configuration, store: Store, until: StageName = "evaluate"
-) -> list[PlannedStage]:
-    """Keys and verdicts of all stages up to `until`. Builds nothing.
+def make_plan(configuration: Configuration, store: Store, until: str | None = None) -> list[PlannedStage]:
+    """Keys and verdicts of all stages, or of one and what it needs. Builds nothing.
 
     Args:
         configuration: resolved: no `auto` is left.
@@ -61,11 +60,11 @@ def make_plan(
         ConfigurationError: the models do not fit the data that are there.
     """
     plan: list[PlannedStage] = []
-    hits: dict[StageName, Artifact] = {}
+    hits: dict[str, Artifact] = {}
     parts = derive_parts(configuration, store)
     missing_rows = missing_trajectories(configuration, store, parts)
     for name in chain_to(until):
-        missing = [i for i in GRAPH[name].inputs if i not in hits]
+        missing = [i for i in STAGES[name].inputs if i not in hits]
         if missing:
             digest = derivation = artifact = None
             reason = f"after {missing[-1]}"
@@ -75,7 +74,7 @@ def make_plan(
             artifact, reason = check(store, name, digest, read=False)
         if artifact is None:
             shapes = kept_shapes(configuration, hits.get("download"))
-            size = predicted_bytes(name, configuration, shapes, missing_rows)
+            size = STAGES[name].bytes(configuration, shapes, missing_rows)
         else:
             hits[name] = artifact
             size = sum(each.manifest.total_bytes for each in (artifact, *store.parts(artifact)))
@@ -88,30 +87,30 @@ def make_plan(
 
 
 def derive(
-    name: StageName, configuration: Configuration, inputs: Mapping[StageName, Artifact], store: Store
+    name: str, configuration: Configuration, inputs: Mapping[str, Artifact], store: Store
 ) -> dict[str, Any]:
     """What a stage's key is taken of: its settings, its code, and the contents of its inputs, not how these were made.
 
     An input that is built again with the same bytes changes no key behind it (early cutoff: Mokhov, Mitchell and
     Peyton Jones 2018, "Build systems a la carte", section 2.3).
     """
-    stage = GRAPH[name]
+    stage = STAGES[name]
     return {
         "stage": name,
-        "settings": stage.settings(configuration, store.root),
+        "settings": stage_settings(name, configuration, store.root),
         "code": code_identity(*stage.modules(configuration)),
         "inputs": {i: content_read(name, configuration, inputs[i]) for i in stage.inputs},
     }
 
 
-def content_read(name: StageName, configuration: Configuration, artifact: Artifact) -> Any:
+def content_read(name: str, configuration: Configuration, artifact: Artifact) -> Any:
     """What a stage reads of an input: of trajectories some splits, and points that the configuration chooses."""
     if artifact.stage != "download":
         return artifact.manifest.content
     parts = artifact.manifest.parts
     return {
         problem: how_read(data)
-        | {split: parts[f"{problem}/{split}"]["content"] for split in GRAPH[name].splits}
+        | {split: parts[f"{problem}/{split}"]["content"] for split in STAGES[name].splits}
         for problem, data in configuration.problems.items()
     }
 
@@ -125,7 +124,7 @@ def derive_parts(configuration: Configuration, store: Store) -> Parts:
 
     They do not depend on the run's other problems: runs share them.
     """
-    settings = GRAPH["download"].settings(configuration, store.root)["data"]
+    settings = stage_settings("download", configuration, store.root)["data"]
     return {
         name: {
             split: {
@@ -157,7 +156,7 @@ def missing_trajectories(configuration: Configuration, store: Store, parts: Part
     }
 
 
-def check(store: Store, name: StageName, digest: str, *, read: bool) -> tuple[Artifact | None, str]:
+def check(store: Store, name: str, digest: str, *, read: bool) -> tuple[Artifact | None, str]:
     """The artifact if it is sealed and intact, and the reason for the verdict.
 
     read: read its bytes, as everybody does who goes on with it. A plan does so only where somebody has written to
@@ -208,7 +207,7 @@ def require_fit(configuration: Configuration, download: Artifact) -> None:
             raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
 
 
-def _why_absent(store: Store, name: StageName, digest: str) -> str:
+def _why_absent(store: Store, name: str, digest: str) -> str:
     work = store.work(name, digest)
     if (work / "checkpoints").is_dir() and any((work / "checkpoints").iterdir()):
         return "unfinished: resumes from a checkpoint"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -21,18 +21,18 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, read_records, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
-from ups.config.schema import DATA, StageName
+from ups.config.schema import DATA, STAGES
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
-from ups.pipeline.graph import GRAPH, chain_to
+from ups.pipeline.graph import chain_to
 from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.outcome import classify
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
 from ups.problems.generated import Generated
 
-Progress = Callable[[StageName, dict[str, Any]], None]
+Progress = Callable[[str, dict[str, Any]], None]
 Output = Callable[[str], None]
 Pointer = dict[str, str]
 """{"stage", "digest", "content", "path"} of an artifact: its key, the sum of its contents, and where it lies below the
@@ -72,7 +72,7 @@ class Run:
         self.store = store
         self.plan = {stage.name: stage for stage in plan}
         self.directory = directory
-        self.built: dict[StageName, Built] = {}
+        self.built: dict[str, Built] = {}
         self._mirror = Mirror(directory, configuration.tracking)
         self._leases = ExitStack()
 
@@ -83,7 +83,7 @@ class Run:
         overrides: Mapping[str, Any] | None = None,
         *,
         root: str | Path | None = None,
-        until: StageName = "evaluate",
+        until: str | None = None,
     ) -> "Run":
         """Load, resolve, plan, and make the run's directory.
 
@@ -150,7 +150,7 @@ class Run:
         except OSError as error:
             raise storage_error(error, directory) from error
         for pointer in inputs:
-            name = cast(StageName, pointer["stage"])
+            name = pointer["stage"]
             artifact = store.find(name, pointer["digest"])
             if artifact is None or artifact.manifest.content != pointer["content"]:
                 raise IntegrityError(
@@ -170,7 +170,7 @@ class Run:
             "configuration": self.configuration.model_dump(mode="json"),
         }
 
-    def pointer(self, name: StageName) -> Pointer:
+    def pointer(self, name: str) -> Pointer:
         """Of a stage that this run has built or found."""
         artifact = self.built[name].artifact
         return {
@@ -180,12 +180,12 @@ class Run:
             "path": str(artifact.path.relative_to(self.store.root)),
         }
 
-    def uses_gpu(self, name: StageName) -> bool:
+    def uses_gpu(self, name: str) -> bool:
         """Whether a stage computes on a GPU; one that only fetches or reads files does not."""
         generates = any(isinstance(data, Generated) for data in self.configuration.problems.values())
         return self.configuration.execution.device == "cuda" and (generates or name != "download")
 
-    def key(self, name: StageName) -> str:
+    def key(self, name: str) -> str:
         """The key of a stage whose inputs are there.
 
         Raises:
@@ -194,7 +194,7 @@ class Run:
         """
         return digest_of(derive(name, self.configuration, self._inputs(name), self.store))
 
-    def stage(self, name: StageName, *, on_line: Output, on_progress: Progress | None = None) -> Built:
+    def stage(self, name: str, *, on_line: Output, on_progress: Progress | None = None) -> Built:
         """Bring one stage to a sealed artifact; its inputs must have been brought there by this run before.
 
         on_progress: gets every record of a training as it is written.
@@ -221,7 +221,7 @@ class Run:
         self._register(name, built)
         return built
 
-    def adopt(self, name: StageName) -> Built | None:
+    def adopt(self, name: str) -> Built | None:
         """The artifact of a stage, if it is sealed and may be used; nothing is built.
 
         Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
@@ -250,10 +250,10 @@ class Run:
         self._leases.close()
         self._mirror.close(finished=self._registered().keys() == self.plan.keys())
 
-    def _inputs(self, name: StageName) -> dict[StageName, Artifact]:
-        return {i: self.built[i].artifact for i in GRAPH[name].inputs}
+    def _inputs(self, name: str) -> dict[str, Artifact]:
+        return {i: self.built[i].artifact for i in STAGES[name].inputs}
 
-    def _derive(self, name: StageName) -> dict[str, Any]:
+    def _derive(self, name: str) -> dict[str, Any]:
         """What the key of a stage is taken of, now that its inputs are there; the plan and gc are told."""
         derivation = derive(name, self.configuration, self._inputs(name), self.store)
         digest = digest_of(derivation)
@@ -267,7 +267,7 @@ class Run:
     def _write_plan(self) -> None:
         write_json(self.directory / PLAN, [stage.to_json() for stage in self.plan.values()])
 
-    def _register(self, name: StageName, built: Built) -> None:
+    def _register(self, name: str, built: Built) -> None:
         """Note a stage's artifact in the run's directory; what a stage trained earlier counts as record."""
         if name == "download":
             require_fit(self.configuration, built.artifact)
@@ -297,12 +297,12 @@ class Run:
         """Either may be reached through a symbolic link, and .. is what lies above its target."""
         return os.path.relpath(path.resolve(), self.directory.resolve())
 
-    def _registered(self) -> dict[StageName, dict[str, Any]]:
+    def _registered(self) -> dict[str, dict[str, Any]]:
         """What artifacts.json holds: stages of this run, whichever process brought them there."""
         path = self.directory / ARTIFACTS
         return read_json(path) if path.exists() else {}
 
-    def _append(self, name: StageName, records: list[dict[str, Any]]) -> None:
+    def _append(self, name: str, records: list[dict[str, Any]]) -> None:
         """Add records to metrics.jsonl, each once: a stage that is tried again tells its first ones again."""
         path = self.directory / METRICS
         try:
@@ -343,10 +343,10 @@ def run_all(
     run: Run,
     *,
     on_line: Output,
-    on_stage: Callable[[StageName, Built | None], None],
-    until: StageName = "evaluate",
+    on_stage: Callable[[str, Built | None], None],
+    until: str | None = None,
 ) -> None:
-    """The chain without Prefect: every stage up to `until`.
+    """The chain without Prefect: every stage, or one and what it needs.
 
     on_stage: called with None before a stage and with its result after it.
 
@@ -357,7 +357,7 @@ def run_all(
         for name in chain_to(until):
             on_stage(name, None)
             on_stage(name, run.stage(name, on_line=on_line))
-        if until == "evaluate":
+        if "evaluate" in run.built:
             run.report(on_line=on_line)
     finally:
         run.close()
@@ -454,12 +454,12 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _command(config: str | Path, overrides: Mapping[str, Any] | None, until: StageName) -> str:
+def _command(config: str | Path, overrides: Mapping[str, Any] | None, until: str | None) -> str:
     """What does the same without Prefect, in the same place, whoever started it."""
     words = ["ups", "run", str(config)]
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    return shlex.join([*words, *([] if until == "evaluate" else ["--until", until])])
+    return shlex.join([*words, *([] if until is None else ["--until", until])])
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ups.config.schema import JointTraining, OperatorTraining
+from ups.config.stages.operator import JointTraining, OperatorTraining
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
 from ups.errors import ConfigurationError

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ups.config.schema import Training
+from ups.config.training import Training
 from ups.errors import Interrupted
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import Ranks

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ups.artifacts.files import read_records
-from ups.config.schema import Training
+from ups.config.training import Training
 from ups.models.build import MODEL_FILE, Description, build_model, save_model
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks

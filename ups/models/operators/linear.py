@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ups.config.schema import LARGEST_MATRIX
+from ups.config.networks import LARGEST_MATRIX
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import TokenGrid
 

@@ -9,12 +9,16 @@ from command_line import CONFIGS, TINY
 from downloads import outcome, run_download, stage_request
 
 from ups.config import Configuration, load_configuration
-from ups.config.schema import OPERATORS
+from ups.config.model import OPERATORS
+from ups.config.schema import STAGES
+from ups.config.sizes import KeptShape
+from ups.config.stages.autoencoder import codec_weights
+from ups.config.stages.diffusion import denoiser_weights
+from ups.config.stages.operator import linear_path_weights, network_weights
 from ups.data.splits import TRAJECTORIES
 from ups.models.build import MODEL_FILE, build_model, save_model
 from ups.models.shape import ProblemShape
 from ups.pipeline.plan import kept_shapes
-from ups.pipeline.prediction import KeptShape, predicted_bytes
 from ups.stages import cache_encode
 
 MIDDLE = {
@@ -84,9 +88,9 @@ def test_data_and_cache_are_predicted(tmp_path, path, overrides, of_data, of_cac
         "cache_encode": written(artifacts / "cache_encode" / "output"),
     }
     for stage, tolerance in (("download", of_data), ("cache_encode", of_cache)):
-        predicted = predicted_bytes(stage, configuration, shapes, everything(configuration))
+        predicted = STAGES[stage].bytes(configuration, shapes, everything(configuration))
         assert predicted == pytest.approx(real[stage], rel=tolerance), stage
-    assert predicted_bytes("download", configuration, shapes, dict.fromkeys(shapes, 0)) == 0
+    assert STAGES["download"].bytes(configuration, shapes, dict.fromkeys(shapes, 0)) == 0
     told = outcome(tmp_path)
     assert {name: KeptShape(t["frames"], tuple(t["grid"])) for name, t in told.items()} == shapes
 
@@ -99,7 +103,7 @@ def test_without_a_cache_only_the_codec_is_written(tmp_path):
     save_model(artifacts / "autoencoder" / "output" / MODEL_FILE, build_model(description), description)
     cache_encode.run(stage_request(tmp_path, "cache_encode", configuration))
     shapes = kept_shapes(configuration, None)
-    predicted = predicted_bytes("cache_encode", configuration, shapes, everything(configuration))
+    predicted = STAGES["cache_encode"].bytes(configuration, shapes, everything(configuration))
     assert predicted == pytest.approx(written(artifacts / "cache_encode" / "output"), rel=0.05)
 
 
@@ -112,14 +116,12 @@ def numbers(description: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_numbers_of_a_network_are_predicted(path):
-    from ups.pipeline import prediction
-
     configuration = load_configuration(path)
     shapes, model = kept_shapes(configuration, None), configuration.model
     description = describe(configuration)
     predicted = {
-        "autoencoder": prediction._autoencoder(configuration, shapes),
-        "diffusion": prediction._denoiser(configuration, shapes),
+        "autoencoder": codec_weights(configuration, shapes),
+        "diffusion": denoiser_weights(configuration, shapes),
     }
     real = {
         "autoencoder": numbers(description),
@@ -159,8 +161,6 @@ OPERATOR_SIZES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_numbers_of_every_kind_of_operator_are_predicted(kind, path, linear_path):
     """With walls a linear path is a matrix, where it is not too large."""
-    from ups.pipeline import prediction
-
     chosen = OPERATOR_SIZES[kind] | {"kind": kind, "conserve": False, "linear_path": linear_path}
     configuration = load_configuration(path, {"model.operator": chosen})
     shapes, operator = kept_shapes(configuration, None), configuration.model.operator
@@ -172,8 +172,8 @@ def test_numbers_of_every_kind_of_operator_are_predicted(kind, path, linear_path
         "time_steps": [1],
         "average": {},
     }
-    predicted = prediction._network(configuration, operator)
-    predicted += prediction._linear_paths(configuration, shapes)
+    predicted = network_weights(configuration)
+    predicted += linear_path_weights(configuration, shapes)
     assert predicted == pytest.approx(numbers(described), rel=0.05)
 
 
@@ -189,7 +189,7 @@ def test_what_is_fetched_is_predicted_beside_what_is_kept():
         configuration = load_configuration(TINY, {"data": PUBLISHED | chosen})
         shapes = kept_shapes(configuration, None)
         assert shapes == {"burgers1d": KeptShape(41, (256,))}
-        sizes[name] = predicted_bytes("download", configuration, shapes, everything(configuration))
+        sizes[name] = STAGES["download"].bytes(configuration, shapes, everything(configuration))
     kept = 200 * 41 * 1024 * 4
     assert sizes["whole"] == pytest.approx(8_232_968_312 + kept, rel=0.01)
     assert sizes["rows"] == pytest.approx(200 * 201 * 1024 * 4 + kept, rel=0.01)
@@ -205,7 +205,7 @@ def test_every_stage_of_a_finished_run_fits_its_prediction(finished_root):
         stage = path.parent.name
         if stage in {"data", "download", "figures"}:
             continue  # the first two together, above
-        predicted = predicted_bytes(
-            stage, configuration, kept_shapes(configuration, None), everything(configuration)
+        predicted = STAGES[stage].bytes(
+            configuration, kept_shapes(configuration, None), everything(configuration)
         )
         assert 0.8 * written(path) < predicted, stage

@@ -1,0 +1,50 @@
+"""What the settings of all trainings have in common."""
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from ups.config.optimizers.adamw import AdamW
+from ups.config.schedules.cosine import Cosine
+from ups.kinds import choice_of, sections_of
+from ups.section import Count, Decay, Integer, NonNegative, Positive, Section
+
+OPTIMIZERS = sections_of("ups.config.optimizers")
+SCHEDULES = sections_of("ups.config.schedules")
+if TYPE_CHECKING:
+    Optimizer = Section
+    Schedule = Section
+else:
+    Optimizer, Schedule = choice_of(OPTIMIZERS), choice_of(SCHEDULES)
+
+
+class Training(Section):
+    """Optimisation of one stage. One loop and one step serve all stages."""
+
+    steps: Count
+    batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
+    optimizer: Optimizer = AdamW()
+    learning_rate: Positive = 1e-3
+    schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")
+    final_learning_rate: NonNegative = Field(default=1e-5, description="end of the schedule")
+    warmup_steps: Integer = Field(default=50, ge=0, description="linear warm-up of the learning rate")
+    weight_decay: NonNegative = 1e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    gradient_clip: Positive = Field(default=1.0, description="global norm")
+    ema_decay: Decay = Field(default=0.999, description="EMA of weights, with warm-up")
+    checkpoint_every: Count = Field(default=100, description="steps between checkpoints")
+    log_every: Count = Field(default=20, description="steps between progress lines")
+    validate_every: Count = Field(default=500, description="steps between validations")
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_steps >= self.steps > 0:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} must be below steps {self.steps}: lower warmup_steps"
+            )
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate {self.final_learning_rate:g} is above learning_rate "
+                f"{self.learning_rate:g}: lower final_learning_rate"
+            )
+        return self

@@ -31,12 +31,12 @@ def shown_progress(run: Run, name: str) -> Iterator[Progress | None]:
         nonlocal artifact
         # A stage without steps tells its validation alone.
         done = 100 * record["step"] / record["steps"] if record["steps"] else 100.0
-        told = f"step {record['step']} of {record['steps']}, {of_run}"
+        description = f"step {record['step']} of {record['steps']}, {of_run}"
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             if artifact is None:
-                artifact = create_progress_artifact(done, key=series, description=told)
+                artifact = create_progress_artifact(done, key=series, description=description)
             else:
-                update_progress_artifact(artifact, progress=done, description=told)
+                update_progress_artifact(artifact, progress=done, description=description)
 
     bar = Throttle(send)
     try:
@@ -53,7 +53,7 @@ def series_key(configuration: str, what: str) -> str:
 class Throttle:
     """Sends a record at most once in a while, but always the last one.
 
-    Whatever is wrong with the display costs the display and not the training: a failed update is told and not
+    Whatever is wrong with the display costs the display and not the training: a failed update is logged and not
     repeated, and the next one waits, because a try can hold up the reading of the stage's output for a while.
     """
 

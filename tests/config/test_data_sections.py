@@ -401,10 +401,10 @@ def test_every_problem_of_a_mix_must_fit_the_models(tmp_path, changes, message):
 @pytest.mark.parametrize("grid", [(32, 24), (32,)])
 def test_every_axis_must_be_divided_by_the_tokens(grid):
     read = configured(MAP_FILE)
-    assert read.misfit("darcy2d", (32, 24), 2) is None
-    assert read.misfit("darcy2d", None, None) is None
+    assert read.grid_problem("darcy2d", (32, 24), 2) is None
+    assert read.grid_problem("darcy2d", None, None) is None
     assert "8 tokens do not divide the 20 grid points of darcy2d" in (
-        read.misfit("darcy2d", (32, 20), 2) or ""
+        read.grid_problem("darcy2d", (32, 20), 2) or ""
     )
 
 

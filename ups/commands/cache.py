@@ -1,6 +1,6 @@
 """`ups cache ls|show|verify|gc|why|pin|unpin`.
 
-Every action has --json: then standard output is one JSON value, and what is told on the way goes to standard
+Every action has --json: then standard output is one JSON value, and what is reported on the way goes to standard
 error.
 """
 
@@ -56,7 +56,7 @@ _HELP: dict[str, tuple[str, str, str]] = {
         "ups cache ls --sort size",
     ),
     "show": (
-        "tell everything about one artifact",
+        "show everything about one artifact",
         "Path, sizes and sums, settings, code, inputs and whether they are still there, what the stage reported, "
         "the runs that point to it, pins; of a latent cache also its arrays.",
         "ups cache show 3f2a\n  ups cache show operator/3f2a --json",
@@ -210,8 +210,8 @@ def _artifact_table(found: list[Entry]) -> Table:
             entry.stage,
             entry.digest[:_SHORT],
             f"{entry.bytes / 1e6:.1f}",
-            _told(entry.created),
-            _told(entry.used),
+            _time_text(entry.created),
+            _time_text(entry.used),
             _runs(entry.runs),
             Text(entry.pin.note or "yes") if entry.pin else "",
             Text(entry.problem or ""),
@@ -228,7 +228,7 @@ def _leftover_table(others: list[Leftover]) -> Table:
             other.stage,
             other.digest[:_SHORT],
             f"{other.bytes / 1e6:.1f}",
-            _told(other.written),
+            _time_text(other.written),
             Text(other.problem or ""),
         )
     return table
@@ -256,10 +256,10 @@ def _print_described(entry: Entry, manifest: Manifest, described: dict[str, Any]
         "path": entry.path,
         "size": f"{_megabytes(entry.bytes)} in {_count(len(manifest.files), 'file')}",
         "created": f"{manifest.created}, in {manifest.seconds:g} s",
-        "last used": _told(entry.used),
+        "last used": _time_text(entry.used),
         "pinned": pinned,
         "runs": ", ".join(entry.runs) or "none",
-        "code": _told_code(manifest.derivation.get("code")),
+        "code": _code_text(manifest.derivation.get("code")),
     }.items():
         print(f"{name:10} {value}")
     _section("inputs", [
@@ -278,9 +278,9 @@ def _print_described(entry: Entry, manifest: Manifest, described: dict[str, Any]
     _section("settings", _as_yaml(manifest.derivation.get("settings", {})).splitlines())
     _section("reported by the stage", _as_yaml(manifest.summary).splitlines())
     for group in described["groups"]:
-        told = {"splits": group["splits"], **group["attributes"]}
-        lines = _as_yaml({name: value for name, value in told.items() if value != {}}).splitlines()
-        if any(told.values()):
+        values = {"splits": group["splits"], **group["attributes"]}
+        lines = _as_yaml({name: value for name, value in values.items() if value != {}}).splitlines()
+        if any(values.values()):
             _section(f"zarr group {group['path']}", lines)
     if described["arrays"]:
         print("\nzarr arrays")
@@ -295,7 +295,7 @@ def _print_described(entry: Entry, manifest: Manifest, described: dict[str, Any]
     show(table)
 
 
-def _told_code(code: Any) -> str:
+def _code_text(code: Any) -> str:
     """Modules by their number; `--json` has them all. An earlier version recorded one sum of everything."""
     if not isinstance(code, dict):
         return str(code or "not recorded")
@@ -338,9 +338,9 @@ def _verify(store: Store, options: argparse.Namespace) -> None:
             print(f"reading {entry.name}, {_megabytes(entry.bytes)} ({done})", file=sys.stderr)
         begun += entry.bytes
 
-    results, tell = [], _teller(options)
+    results, report = [], _printer(options)
     for entry, problem in verify(store, deep=not options.fast, only=only, on_start=on_start):
-        tell(f"{entry.stage:13} {entry.digest[:_SHORT]}  {problem or 'intact'}")
+        report(f"{entry.stage:13} {entry.digest[:_SHORT]}  {problem or 'intact'}")
         results.append(entry.to_json() | {"problem": problem})
     if options.json:
         _print_json(results)
@@ -355,9 +355,9 @@ def _verify(store: Store, options: argparse.Namespace) -> None:
 
 def _collect(store: Store, options: argparse.Namespace) -> None:
     policy = Policy(options.older_than, options.include_runs, options.include_work, options.quota)
-    removed, kept, tell = [], [], _teller(options)
+    removed, kept, report = [], [], _printer(options)
     for removal in collect(store, dry_run=options.dry_run, policy=policy):
-        tell(_told_removal(store, removal, dry_run=options.dry_run))
+        report(_removal_text(store, removal, dry_run=options.dry_run))
         (removed if removal.kept is None else kept).append(removal)
     losses: dict[str, list[str]] = defaultdict(list)
     for removal in removed:
@@ -366,8 +366,8 @@ def _collect(store: Store, options: argparse.Namespace) -> None:
     freed, held = (sum(removal.bytes for removal in part) for part in (removed, kept))
     for run, lost in sorted(losses.items()):
         stages = ", ".join(sorted(name.partition("/")[0] for name in lost))
-        tell(f"run {run} {'would lose' if options.dry_run else 'has lost'} {stages}")
-    tell(f"{_megabytes(freed)} {'would be ' if options.dry_run else ''}freed, {_megabytes(held)} kept")
+        report(f"run {run} {'would lose' if options.dry_run else 'has lost'} {stages}")
+    report(f"{_megabytes(freed)} {'would be ' if options.dry_run else ''}freed, {_megabytes(held)} kept")
     if options.json:
         _print_json({
             "dry_run": options.dry_run,
@@ -393,12 +393,12 @@ def _collect(store: Store, options: argparse.Namespace) -> None:
         )
 
 
-def _told_removal(store: Store, removal: Removal, *, dry_run: bool) -> str:
+def _removal_text(store: Store, removal: Removal, *, dry_run: bool) -> str:
     place = f"{removal.path.relative_to(store.artifacts)}  {_megabytes(removal.bytes)}"
     if removal.kept is not None:
         return f"kept {place}: {removal.kept}"
     verb = "would remove" if dry_run else "removed"
-    used = f", last used {_told(removal.used)}" if removal.runs else ""
+    used = f", last used {_time_text(removal.used)}" if removal.runs else ""
     return f"{verb} {place}{used}" + (f" by {_runs(list(removal.runs))}" if removal.runs else "")
 
 
@@ -416,14 +416,14 @@ def _why(store: Store, options: argparse.Namespace) -> None:
         [entry.manifest for entry in known if entry.manifest is not None],
         newest=newest_digests(store.root / RUNS, configuration.name),
     )
-    told = [each for each in explanations if options.stage in {None, each.stage}]
+    shown = [each for each in explanations if options.stage in {None, each.stage}]
     for entry in known:
-        if entry.manifest is None and entry.stage in {each.stage for each in told}:
+        if entry.manifest is None and entry.stage in {each.stage for each in shown}:
             print(f"not compared with: {entry.problem}", file=sys.stderr)
     if options.json:
-        _print_json([each.to_json() for each in told])
+        _print_json([each.to_json() for each in shown])
     else:
-        for each in told:
+        for each in shown:
             print("\n".join(each.lines()))
 
 
@@ -471,7 +471,7 @@ def _size(text: str) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
-def _teller(options: argparse.Namespace) -> Callable[[str], None]:
+def _printer(options: argparse.Namespace) -> Callable[[str], None]:
     """Where lines for people go: standard output, which with --json is for one JSON value alone."""
     return lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
 
@@ -509,7 +509,7 @@ def _when(time: datetime | None) -> float:
     return time.timestamp() if time else 0.0
 
 
-def _told(time: datetime | None) -> str:
+def _time_text(time: datetime | None) -> str:
     return f"{time:%Y-%m-%d %H:%M}" if time else "unknown"
 
 

@@ -161,7 +161,7 @@ def _fetch(options: argparse.Namespace) -> None:
         },
         place=downloads,
         threads=1,
-        on_line=_tell,
+        on_line=_print,
     )
     if options.json:
         print(json.dumps(records, indent=2))
@@ -208,7 +208,7 @@ def _generate(options: argparse.Namespace) -> None:
         },
         place=output.parent,
         threads=1,
-        on_line=_tell,
+        on_line=_print,
     )
     if options.json:
         print(json.dumps(record, indent=2))
@@ -232,7 +232,7 @@ def _check(options: argparse.Namespace) -> None:
         },
         place=root / DOWNLOADS,
         threads=options.threads,
-        on_line=_tell,
+        on_line=_print,
     )
     if options.json:
         print(json.dumps(records, indent=2))
@@ -280,7 +280,7 @@ def _check_table(records: list[dict[str, Any]]) -> Table:
             " x ".join(shape),
             f"{parameters}, {record['boundary']}",
             str(record["bad_rows"]["count"]),
-            f"{max(told['largest'] for told in drift.values()):.1e}" if isinstance(drift, dict) else "",
+            f"{max(field['largest'] for field in drift.values()):.1e}" if isinstance(drift, dict) else "",
             f"{distance['mean']:.1e}" if measured else "",
             f"{expected['mean']:.1e}" if isinstance(expected, dict) else "",
             "" if published is None else ("as published" if published else "NOT AS PUBLISHED"),
@@ -372,5 +372,5 @@ def _range(text: str) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr)

@@ -95,7 +95,7 @@ def execute_ablation(options: argparse.Namespace) -> None:
         },
         place=place,
         threads=configuration.execution.threads,
-        on_line=_tell,
+        on_line=_print,
     )
     _tell_departures(records)
     if options.json:
@@ -103,7 +103,7 @@ def execute_ablation(options: argparse.Namespace) -> None:
         return
     for record in records:
         if record["measure"] == "diverged":
-            _tell(f"{record['model']} diverged: {record['message']}")
+            _print(f"{record['model']} diverged: {record['message']}")
     scored = [record for record in records if record["measure"] == "peers"]
     for problem in dict.fromkeys(record["problem"] for record in scored):
         rows = [record for record in scored if record["problem"] == problem]
@@ -139,7 +139,7 @@ def execute(options: argparse.Namespace) -> None:
         },
         place=place,
         threads=configuration.execution.threads,
-        on_line=_tell,
+        on_line=_print,
     )
     _tell_departures(records)
     if options.json:
@@ -169,7 +169,7 @@ def _in_one_process(options: argparse.Namespace) -> Configuration:
 def _tell_departures(records: list[dict[str, Any]]) -> None:
     unequal = departures(records)
     if unequal:
-        _tell(
+        _print(
             f"not a fair race: trainings took more than {TOLERANCE:.0%} more or less than their seconds, for something "
             f"else was running ({', '.join(unequal)}); repeat it on a quiet machine"
         )
@@ -205,13 +205,13 @@ def _run(options: argparse.Namespace, until: str, changes: Mapping[str, Any]) ->
 
     def on_stage(name: str, built: Built | None) -> None:
         if built is not None:
-            _tell(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
+            _print(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
 
-    run_all(run, on_line=_tell, on_stage=on_stage, until=until)
+    run_all(run, on_line=_print, on_stage=on_stage, until=until)
     return run
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr)
 
 
@@ -243,7 +243,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
             model,
             *(_mean([row[metric] for row in rows]) for metric in _METRICS),
             _interval([row["over_operator"] for row in rows]),
-            *(_told([row.get(name) for row in rows]) for name in _TOLD),
+            *(_joined([row.get(name) for row in rows]) for name in _SHOWN),
         )
     return table
 
@@ -278,7 +278,7 @@ _METRICS = (
     "pdebench_nrmse",
     "seconds_per_trajectory",
 )
-_TOLD = ("parameters", "training", "steps", "planned_seconds", "seconds")
+_SHOWN = ("parameters", "training", "steps", "planned_seconds", "seconds")
 
 
 def _mean(values: list[float | None]) -> str:
@@ -302,7 +302,7 @@ def _interval(ratios: list[dict[str, Any] | None]) -> str:
     return f"{mean} [{min(low for low, _ in intervals):.3g}, {max(high for _, high in intervals):.3g}]"
 
 
-def _told(values: list[Any]) -> str:
+def _joined(values: list[Any]) -> str:
     """What seeds have in common, or the mean of what they have not."""
     if any(value is None for value in values):
         return ""

@@ -211,9 +211,9 @@ class Configuration(_RunOfStages):
                 "model.operator.linear_path: alone leaves the network no problem: write model.operator: {kind: linear}"
             )
         for name, data in self.problems.items():
-            if problem := self.misfit(name, data.kept_grid, data.kept_frames):
+            if problem := self.grid_problem(name, data.kept_grid, data.kept_frames):
                 raise ValueError(problem)
-            if problem := self._symmetry_misfit(name, data, corrected):
+            if problem := self._symmetry_problem(name, data, corrected):
                 raise ValueError(problem)
             operator = self.training.operator
             held_out = round(data.counts.train * operator.residual_fraction)
@@ -243,7 +243,7 @@ class Configuration(_RunOfStages):
         uses = self.model.symmetries
         return uses.get(problem, SymmetryUses()) if isinstance(uses, dict) else uses
 
-    def _symmetry_misfit(self, name: str, data: ProblemData, corrected: list[str]) -> str | None:
+    def _symmetry_problem(self, name: str, data: ProblemData, corrected: list[str]) -> str | None:
         """Why symmetries or conservation cannot be had; None if they can."""
         equation, boundary, variables = data.problem, data.usual_boundary, data.used_variables()
         available = equation.has(boundary, variables)
@@ -280,7 +280,7 @@ class Configuration(_RunOfStages):
             )
         return None
 
-    def misfit(self, name: str, grid: tuple[int, ...] | None, frames: int | None) -> str | None:
+    def grid_problem(self, name: str, grid: tuple[int, ...] | None, frames: int | None) -> str | None:
         """Why models of this configuration cannot work on a problem's trajectories; None if they can.
 
         Args:

@@ -90,7 +90,7 @@ def execute(
     for artifact in inputs.values():
         store.verify(artifact)
     try:
-        with _alone(store, name, digest, work, listener):
+        with _exclusive(store, name, digest, work, listener):
             artifact, reason = check(store, name, digest, read=True)
             if artifact is not None:
                 return Built(artifact, hit=True, reason=reason)
@@ -187,7 +187,7 @@ def remaining_bytes(
 
 
 @contextmanager
-def _alone(store: Store, name: str, digest: str, work: Path, listener: Listener) -> Iterator[None]:
+def _exclusive(store: Store, name: str, digest: str, work: Path, listener: Listener) -> Iterator[None]:
     """Hold the lock of an artifact, with no process of an earlier launch left in its work directory.
 
     The lock of a killed parent is free at once, while its stage is still writing a last checkpoint. So
@@ -215,7 +215,7 @@ def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
     if not lock_file.exists():
         return
     gives_up_at = time.monotonic() + _PATIENCE_SECONDS
-    told = False
+    reported = False
     with lock_file.open("rb") as lock:
         while True:
             with suppress(BlockingIOError):
@@ -227,9 +227,9 @@ def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
                     where=str(lock_file.parent),
                     fix=f"end the processes that have {lock_file.name} open, then repeat the command",
                 )
-            if not told:
+            if not reported:
                 on_wait()
-                told = True
+                reported = True
             time.sleep(_POLL_SECONDS)
 
 

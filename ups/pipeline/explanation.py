@@ -19,7 +19,7 @@ from ups.artifacts.files import read_json
 from ups.errors import IntegrityError
 from ups.pipeline.plan import PlannedStage
 
-_SHORT = 12  # characters of a sum that are told
+_SHORT = 12  # characters of a sum that are shown
 _SUM = 64
 _MODULES, _NAMED = ("code", "modules"), 4
 
@@ -120,15 +120,15 @@ def explain(
 
 
 def _explain(stage: PlannedStage, candidates: list[Manifest], preferred: str | None) -> Explanation:
-    told = Explanation(stage.name, stage.digest, stage.verdict, stage.reason)
+    plain = Explanation(stage.name, stage.digest, stage.verdict, stage.reason)
     wanted, others = stage.derivation, [each for each in candidates if each.digest != stage.digest]
     damaged = len(others) < len(candidates)
     if stage.verdict == "HIT" or wanted is None or damaged or not others:
-        return told
+        return plain
     others.sort(key=lambda each: (each.created, each.digest), reverse=True)
     found = {each.digest: differences(each.derivation, wanted) for each in others}
     nearest = min(others, key=lambda each: (each.digest != preferred, _distance(found[each.digest])))
-    return Explanation(told.stage, told.digest, told.verdict, told.reason, nearest, found[nearest.digest])
+    return Explanation(plain.stage, plain.digest, plain.verdict, plain.reason, nearest, found[nearest.digest])
 
 
 def _distance(found: list[Difference]) -> int:

@@ -72,11 +72,11 @@ def launch(
     if processes is not None:
         command.append(f"--processes={processes}")
     command += [f"--grace={grace_seconds}", "--", module, *arguments]
-    patience = grace_seconds + _LAUNCHER_MARGIN_SECONDS
+    wait_seconds = grace_seconds + _LAUNCHER_MARGIN_SECONDS
     deadline = math.inf if deadline_seconds is None else time.monotonic() + deadline_seconds
     kill_at = math.inf
 
-    lock = _lock_alone(work, patience)
+    lock = _lock_exclusively(work, wait_seconds)
     with log_file.open("ab") as output, log_file.open("rb") as reader:
         reader.seek(0, os.SEEK_END)
         lines = _Lines(reader)
@@ -104,7 +104,7 @@ def launch(
                 for line in lines.read():
                     on_line(line)
                 if time.monotonic() > deadline:
-                    deadline, kill_at = math.inf, time.monotonic() + patience
+                    deadline, kill_at = math.inf, time.monotonic() + wait_seconds
                     launcher.terminate()
                     on_line(f"The deadline of {deadline_seconds:g} s has passed; the stage is told to end.")
                 if time.monotonic() > kill_at:
@@ -112,20 +112,20 @@ def launch(
                 if not ended:
                     time.sleep(_POLL_SECONDS)
         finally:
-            _end(launcher, patience)
+            _end(launcher, wait_seconds)
             # A launcher that was itself killed leaves ranks that are still writing their checkpoint.
-            _lock_alone(work, patience).close()
+            _lock_exclusively(work, wait_seconds).close()
         for line in lines.read(final=True):
             on_line(line)
     return launcher.returncode
 
 
-def _end(launcher: subprocess.Popen[bytes], patience: float) -> None:
-    """End the launcher, in order if it does so within `patience` seconds, and reap it."""
+def _end(launcher: subprocess.Popen[bytes], wait_seconds: float) -> None:
+    """End the launcher, in order if it does so within `wait_seconds` seconds, and reap it."""
     try:
         if launcher.poll() is None:
             launcher.terminate()
-            launcher.wait(patience)
+            launcher.wait(wait_seconds)
     except subprocess.TimeoutExpired:
         pass
     finally:  # also after a second Ctrl-C, by which the user says that the first took too long
@@ -134,7 +134,7 @@ def _end(launcher: subprocess.Popen[bytes], patience: float) -> None:
             launcher.wait()
 
 
-def _lock_alone(work: Path, patience: float) -> BinaryIO:
+def _lock_exclusively(work: Path, wait_seconds: float) -> BinaryIO:
     """Lock the work directory against a second launch, once no process of an earlier one is left.
 
     The lock belongs to the opened file, and every process of a launch inherits that file, as its
@@ -142,11 +142,11 @@ def _lock_alone(work: Path, patience: float) -> BinaryIO:
     ends, however it ends and whoever its parent is by then. The file is empty, as input should be.
 
     Raises:
-        StageError: processes of an earlier launch still run after `patience` seconds.
+        StageError: processes of an earlier launch still run after `wait_seconds` seconds.
         OSError: the file cannot be opened or locked.
     """
     file = work / LOCK_FILE
-    gives_up_at = time.monotonic() + patience
+    gives_up_at = time.monotonic() + wait_seconds
     with ExitStack() as unless_locked:
         file.touch()
         lock = unless_locked.enter_context(file.open("rb"))
@@ -156,7 +156,7 @@ def _lock_alone(work: Path, patience: float) -> BinaryIO:
             except BlockingIOError:
                 if time.monotonic() > gives_up_at:
                     raise StageError(
-                        f"processes of an earlier launch still run after {patience:g} s",
+                        f"processes of an earlier launch still run after {wait_seconds:g} s",
                         where=str(work),
                         fix=f"end the processes that have {LOCK_FILE} open, then repeat the command",
                     ) from None

@@ -96,12 +96,12 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]) -> int:
     """Start the child, pass on the first signal in `received`, and return how the child ended."""
-    patience = options.grace
+    wait_seconds = options.grace
     arguments = process.arguments(signal.SIGKILL, *module)
     environment = {**os.environ, process.PARENT_VARIABLE: str(os.getpid())}
     if options.processes is not None:
         grace = max(1, math.ceil(options.grace))  # whole seconds: torchrun takes no others
-        patience = grace + AGENT_MARGIN_SECONDS
+        wait_seconds = grace + AGENT_MARGIN_SECONDS
         arguments = process.arguments(
             signal.SIGTERM,
             "torch.distributed.run",
@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
     while (code := child.poll()) is None:
         if received and killed_at == math.inf:
             child.send_signal(signal.SIGTERM)
-            killed_at = time.monotonic() + patience
+            killed_at = time.monotonic() + wait_seconds
         if time.monotonic() > killed_at:
             child.kill()
         time.sleep(_POLL_SECONDS)

@@ -186,9 +186,9 @@ def _error_without_word(exit_codes: Mapping[str, int], spoken: set[str | None]) 
     }
     if crashed or (silent and not killed):  # torchrun itself ends the other ranks by SIGTERM
         return StageError(f"ended without an exception: {_endings(crashed or silent)}; the log may say where")
-    told = _endings(killed) if killed else "it left no word"
+    reason = _endings(killed) if killed else "it left no word"
     return ProcessKilled(
-        f"a process was killed from outside ({told}); the same command resumes it",
+        f"a process was killed from outside ({reason}); the same command resumes it",
         fix="if it was the kernel for lack of memory (see its log), lower the batch size first",
     )
 

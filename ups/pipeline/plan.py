@@ -180,7 +180,7 @@ def kept_shapes(configuration: Configuration, download: Artifact | None) -> dict
     """
     if download is not None:
         kept = download.manifest.summary["problems"]
-        return {name: KeptShape(told["frames"], tuple(told["grid"])) for name, told in kept.items()}
+        return {name: KeptShape(shape["frames"], tuple(shape["grid"])) for name, shape in kept.items()}
     return {name: _expected_shape(data) for name, data in configuration.problems.items()}
 
 
@@ -203,7 +203,7 @@ def require_fit(configuration: Configuration, download: Artifact) -> None:
         ConfigurationError: they cannot.
     """
     for name, shape in kept_shapes(configuration, download).items():
-        if problem := configuration.misfit(name, shape.grid, shape.frames):
+        if problem := configuration.grid_problem(name, shape.grid, shape.frames):
             raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
 
 

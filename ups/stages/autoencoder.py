@@ -78,7 +78,7 @@ def run(request: Request) -> None:
             }
 
         validation = Validation("validation_relative_l2", errors)
-        told = {"loading": "device", "untrained_relative_l2": floors}
+        summary = {"loading": "device", "untrained_relative_l2": floors}
         windows = {
             name: ProblemWindows(
                 store=ResidentStore(
@@ -103,7 +103,7 @@ def run(request: Request) -> None:
         )
         objective = Reconstruction(problems)
         train_and_publish(
-            model, description, objective, source, validation, settings, request, ranks, told=told
+            model, description, objective, source, validation, settings, request, ranks, summary=summary
         )
 
 
@@ -153,9 +153,9 @@ def normalisation(
     for part in np.array_split(rows, -(-len(rows) // max(1, _FRAMES_AT_ONCE // len(known)))):
         fields = torch.from_numpy(dataset.fields[part])
         for channel, values in enumerate(fields.unbind(-1)):
-            told = values[:, known[:, channel]]
-            lowest[channel] = torch.minimum(lowest[channel], told.min())
-            highest[channel] = torch.maximum(highest[channel], told.max())
+            present = values[:, known[:, channel]]
+            lowest[channel] = torch.minimum(lowest[channel], present.min())
+            highest[channel] = torch.maximum(highest[channel], present.max())
         inside = Frame.of(shape, fields[:, 0], dataset.parameters).enter(fields, elapsed).double()
         inside = inside.flatten(2, -2) * known[None, :, None]
         total[0] += inside.sum(dim=(0, 1, 2))
@@ -226,14 +226,14 @@ def _errors(
     if len(held_out) == 0:  # of a rank, where there are more ranks than trajectories
         return torch.zeros(0)
     frames = held_out.flatten(0, 1)
-    told = torch.from_numpy(known).to(held_out.device).repeat(len(held_out), 1)
+    present = torch.from_numpy(known).to(held_out.device).repeat(len(held_out), 1)
     at_once = max(1, _VALIDATION_POINTS // frames[0].numel())
     parts = [
         reconstructed(model, name, problem, *part)
-        for part in zip(frames.split(at_once), told.split(at_once), strict=True)
+        for part in zip(frames.split(at_once), present.split(at_once), strict=True)
     ]
     errors, fields = (torch.cat(values) for values in zip(*parts, strict=True))
     if known.all():
         shape = (len(held_out), -1, fields.shape[-1])
         return reconstruction_errors(errors.reshape(shape), fields.reshape(shape), None)
-    return reconstruction_errors(errors, fields, told).view(len(held_out), -1).mean(dim=1)
+    return reconstruction_errors(errors, fields, present).view(len(held_out), -1).mean(dim=1)

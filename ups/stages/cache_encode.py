@@ -255,12 +255,12 @@ class _Build:
         self._started = time.monotonic()
         self._encoding = 0.0
 
-    def carry_out(self, tasks: Sequence[_Task], told: str, done: int) -> None:
+    def carry_out(self, tasks: Sequence[_Task], activity: str, done: int) -> None:
         """Read, encode and finish all tasks; every rank takes its share and returns when all are done.
 
         Args:
             tasks: what is left, the same list on all ranks.
-            told: what the progress lines begin with.
+            activity: what the progress lines begin with.
             done: tasks that were done before, for the record of an interruption.
 
         Raises:
@@ -287,7 +287,7 @@ class _Build:
                     writing = writer.submit(mine[turn].finish, latents, fields)
                 begun = tasks[: (turn + 1) * ranks.world]
                 encoded = sum(len(task.rows) for task in begun)
-                self._tell(told, encoded, total, encoded / (time.monotonic() - started))
+                self._report(activity, encoded, total, encoded / (time.monotonic() - started))
                 if ranks.should_stop() and turn + 1 < rounds:
                     _wait(writing)
                     self._interrupt(done + len(begun))
@@ -314,11 +314,16 @@ class _Build:
         self._encoding += time.monotonic() - started
         return latents
 
-    def _tell(self, told: str, encoded: int, total: int, rate: float) -> None:
+    def _report(self, activity: str, encoded: int, total: int, rate: float) -> None:
         if self.ranks.is_first:
             share = 100 * self.pace()["outside_encoder"]
             log.info(
-                "%s %d/%d trajectories  %.0f/s  outside encoder %.0f %%", told, encoded, total, rate, share
+                "%s %d/%d trajectories  %.0f/s  outside encoder %.0f %%",
+                activity,
+                encoded,
+                total,
+                rate,
+                share,
             )
 
     def _interrupt(self, done: int) -> NoReturn:

@@ -102,7 +102,7 @@ def run(request: Request) -> None:
                 settings,
                 request,
                 ranks,
-                told={"loading": loading},
+                summary={"loading": loading},
                 finish=finish,
                 published=model,
             )

@@ -77,9 +77,9 @@ def copy_splits(
     first = splits[next(iter(missing))][:1]
     kept = read_trajectories(path, first, space_stride=data.space_stride, **given)
     grid, frames = kept.fields.shape[2:-1], kept.fields.shape[1]
-    if misfit := configuration.misfit(name, grid, frames):
+    if unfit := configuration.grid_problem(name, grid, frames):
         raise DataError(
-            f"keeps {frames} frames of {' x '.join(map(str, grid))} points with its strides, and {misfit}",
+            f"keeps {frames} frames of {' x '.join(map(str, grid))} points with its strides, and {unfit}",
             where=str(path),
         )
     if min(described.parameters.values()) <= 0:

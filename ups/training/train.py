@@ -39,7 +39,7 @@ def train_and_publish(
     request: Request,
     ranks: Ranks,
     *,
-    told: dict[str, Any] | None = None,
+    summary: dict[str, Any] | None = None,
     finish: Callable[[], None] | None = None,
     published: nn.Module | None = None,
 ) -> None:
@@ -47,7 +47,7 @@ def train_and_publish(
 
     Without steps, or without trainable weights, the model is validated and written as it is.
 
-    told: what was decided at the start and belongs into the manifest.
+    summary: what was decided at the start and belongs into the manifest.
     finish: the last thing before the model is written: on every rank, with the averaged weights in the model, in
         evaluation mode. (What the first rank did alone, the others would wait for, and no longer than their
         communication allows.)
@@ -74,7 +74,7 @@ def train_and_publish(
         )
         averaged = state.ema.applied_to(model)
         if len(state.layouts) > 1:
-            told = (told or {}) | {"layouts": state.layouts}
+            summary = (summary or {}) | {"layouts": state.layouts}
     else:
         log.info("%s: nothing to train", request.stage)
         validate_untrained(model, validation, request.stage, ranks, request.work)
@@ -85,7 +85,7 @@ def train_and_publish(
         if ranks.is_first:
             save_model(request.output / MODEL_FILE, published or model, description)
     if ranks.is_first:
-        request.finish((told or {}) | _summary(model, request))
+        request.finish((summary or {}) | _summary(model, request))
     ranks.barrier()
 
 

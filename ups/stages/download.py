@@ -50,11 +50,11 @@ def run(request: Request) -> None:
             "space_stride": data.stride,
             "parts": {split: f"../../{DATA}/{artifact.digest}" for split, artifact in built.items()},
         }
-        described = {
+        splits = {
             split: json.loads((artifact.path / PART_DESCRIPTION).read_text())
             for split, artifact in built.items()
         }
-        _require_disjoint(name, {split: part["rows"] for split, part in described.items()})
+        _require_disjoint(name, {split: part["rows"] for split, part in splits.items()})
         about = StoredTrajectories(described[name], {split: each.path for split, each in built.items()}).about
         summary[name] = {
             "problem": data.problem.name,
@@ -62,7 +62,7 @@ def run(request: Request) -> None:
             "version": about["version"],
             "frames": len(about["times"]),
             "grid": [len(axis) for axis in about["coordinates"]],
-            "trajectories": {split: len(part["rows"]) for split, part in described.items()},
+            "trajectories": {split: len(part["rows"]) for split, part in splits.items()},
         }
     request.output.mkdir(parents=True, exist_ok=True)
     write_text(request.output / DESCRIPTION, json.dumps(described))

@@ -34,7 +34,7 @@ _EQUATIONS: dict[str, tuple[ProblemName, int]] = {
     "map": ("darcy2d", 2),
 }
 ROWS = {"waves": 11, "flow": 5, "map": 7}
-SLAB = 4
+TRAJECTORIES_PER_CHUNK = 4
 
 
 def dataset(name: str, *, rows: int | None = None, seed: int = 0) -> Dataset:
@@ -97,7 +97,7 @@ def build_small_cache(
     model, description = autoencoder(of, seed=seed)
     settings: dict[str, Any] = {
         "threads": 1,
-        "slab": SLAB,
+        "slab": TRAJECTORIES_PER_CHUNK,
         "stored": True,
         "encoder": "e" * 64,
         "dataset": "d" * 64,
@@ -139,4 +139,4 @@ def contents(artifact: Path) -> dict[str, bytes]:
     }
 
 
-__all__ = ["LATENT_DIM", "SHAPES", "SLAB"]
+__all__ = ["LATENT_DIM", "SHAPES", "TRAJECTORIES_PER_CHUNK"]

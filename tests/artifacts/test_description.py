@@ -18,7 +18,7 @@ A, B, C = ("abc"[i] * 64 for i in range(3))
 
 @pytest.fixture
 def cache(tmp_path) -> Artifact:
-    """A cache with a group per problem, one array of whole slabs and one in shards."""
+    """A cache with a group per problem, one array of whole chunks and one in shards."""
     store = Store(tmp_path)
     output = store.work("cache_encode", A) / "output"
     output.mkdir(parents=True)

@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cached import ROWS, SLAB, autoencoder, build_small_cache, codec, contents, datasets, encoded
+from cached import (
+    ROWS,
+    TRAJECTORIES_PER_CHUNK,
+    autoencoder,
+    build_small_cache,
+    codec,
+    contents,
+    datasets,
+    encoded,
+)
 from downloads import write_splits
 from tiny import alone
 
@@ -22,7 +31,7 @@ from ups.errors import Interrupted
 from ups.problems.generated import LEARNT_SPLITS
 from ups.stages.cache_encode import STATISTICS_TRAJECTORIES, spread
 
-SLABS = sum(-(-rows // SLAB) for rows in ROWS.values())
+CHUNKS = sum(-(-rows // TRAJECTORIES_PER_CHUNK) for rows in ROWS.values())
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["torch", "ups.training.loop", "ups.models.build"])
@@ -70,9 +79,9 @@ def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path, re
     again = []
     artifact, _ = build_small_cache(tmp_path, sources=sources(again.append))
     assert contents(artifact) == reference
-    assert len(again) <= 3 + SLABS
+    assert len(again) <= 3 + CHUNKS
     if reads > 5:
-        assert len(again) < SLABS, "what was done is not done again"
+        assert len(again) < CHUNKS, "what was done is not done again"
 
 
 def test_a_finished_build_is_not_done_again(tmp_path, reference):
@@ -83,18 +92,18 @@ def test_a_finished_build_is_not_done_again(tmp_path, reference):
     assert contents(artifact) == reference
 
 
-@pytest.mark.parametrize("lost", ["record", "slab", "part of a slab"])
-def test_a_slab_counts_only_with_its_record_and_all_its_files(tmp_path, reference, lost):
+@pytest.mark.parametrize("lost", ["record", "chunk", "part of a chunk"])
+def test_a_chunk_counts_only_with_its_record_and_all_its_files(tmp_path, reference, lost):
     artifact, _ = build_small_cache(tmp_path)
-    slab = artifact / GROUP / "map" / "u" / "c" / "1" / "0" / "0" / "0"
+    chunk = artifact / GROUP / "map" / "u" / "c" / "1" / "0" / "0" / "0"
     if lost == "record":
-        (tmp_path / "slabs" / "map" / "000001.json").unlink()
-        slab.write_bytes(b"of a killed process")
-        (slab.parent / "0.partial").write_bytes(b"of a killed process")
-    elif lost == "slab":
-        slab.unlink()
+        (tmp_path / "chunks" / "map" / "000001.json").unlink()
+        chunk.write_bytes(b"of a killed process")
+        (chunk.parent / "0.partial").write_bytes(b"of a killed process")
+    elif lost == "chunk":
+        chunk.unlink()
     else:
-        slab.write_bytes(slab.read_bytes()[:10])
+        chunk.write_bytes(chunk.read_bytes()[:10])
     again = []
     build_small_cache(tmp_path, sources=sources(again.append))
     assert [rows.tolist() for rows in again] == [[4, 5, 6]]
@@ -102,7 +111,7 @@ def test_a_slab_counts_only_with_its_record_and_all_its_files(tmp_path, referenc
 
 
 @pytest.mark.parametrize("reads", [1, 5])
-def test_sigterm_ends_it_after_the_slab_at_hand(tmp_path, reference, reads):
+def test_sigterm_ends_it_after_the_chunk_at_hand(tmp_path, reference, reads):
     ranks, count = alone(), [0]
 
     def act(rows: np.ndarray) -> None:
@@ -121,8 +130,8 @@ def test_the_number_of_threads_does_not_change_the_bytes(tmp_path, reference):
     assert contents(build_small_cache(tmp_path, threads=3)[0]) == reference
 
 
-def test_the_length_of_slabs_does_not_change_the_values(tmp_path):
-    found = [open_caches(build_small_cache(tmp_path / str(slab), slab=slab)[0]) for slab in (1, 3, 100)]
+def test_the_length_of_chunks_does_not_change_the_values(tmp_path):
+    found = [open_caches(build_small_cache(tmp_path / str(chunk), slab=chunk)[0]) for chunk in (1, 3, 100)]
     for name, cache in found[0].items():
         rows = np.arange(cache.trajectories)
         for other in found[1:]:
@@ -130,7 +139,7 @@ def test_the_length_of_slabs_does_not_change_the_values(tmp_path):
             np.testing.assert_allclose(cache.latents(rows), other[name].latents(rows), atol=2e-3)
 
 
-def test_trajectories_read_slab_by_slab_from_files_are_those_of_the_datasets(tmp_path):
+def test_trajectories_read_chunk_by_chunk_from_files_are_those_of_the_datasets(tmp_path):
     """All problems, through a download artifact in PDEBench's layout, strided in space."""
     described = {}
     for name, data in datasets().items():

@@ -1,4 +1,4 @@
-"""Windows from mapped slabs, and the thread that prepares batches."""
+"""Windows from mapped chunks, and the thread that prepares batches."""
 
 import threading
 import time

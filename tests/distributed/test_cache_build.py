@@ -32,28 +32,28 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def records(directory: Path) -> int:
-    return sum(1 for _ in (directory / "slabs").rglob("*.json"))
+    return sum(1 for _ in (directory / "chunks").rglob("*.json"))
 
 
-SLABS = sum(-(-rows // 4) for rows in ROWS.values())
+CHUNKS = sum(-(-rows // 4) for rows in ROWS.values())
 
 
 def test_two_ranks_build_what_one_does(tmp_path, alone):
     done = torchrun(tmp_path)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "output") == alone
-    assert records(tmp_path) == SLABS
+    assert records(tmp_path) == CHUNKS
 
 
 def test_after_a_rank_was_killed_one_process_goes_on(tmp_path, alone):
-    """It read once for the statistics and is killed at the third of its slabs."""
+    """It read once for the statistics and is killed at the third of its chunks."""
     done = torchrun(tmp_path, "kill", "4")
     assert done.returncode != 0
-    assert records(tmp_path) < SLABS
+    assert records(tmp_path) < CHUNKS
     assert contents(build_small_cache(tmp_path)[0]) == alone
 
 
-def test_a_rank_that_is_told_to_stop_stops_all_after_their_slabs(tmp_path, alone):
+def test_a_rank_that_is_told_to_stop_stops_all_after_their_chunks(tmp_path, alone):
     """Only one of two gets the signal; three go on."""
     done = torchrun(tmp_path, "terminate", "3")
     assert done.returncode != 0

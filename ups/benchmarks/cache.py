@@ -26,11 +26,11 @@ from ups.data.encoding import EncodingStore
 from ups.data.layout import cell_centres
 from ups.data.loading import open_store
 from ups.data.pdebench_writer import TrajectoryWriter
-from ups.data.slabs import read_layout
 from ups.data.splits import TRAJECTORIES
 from ups.data.streaming import ReadAhead
 from ups.data.window_store import WindowStore
 from ups.data.windows import ProblemWindows, WindowSource
+from ups.data.zarr_chunks import read_layout
 from ups.models.autoencoder import Autoencoder
 from ups.models.build import CODEC_FILE, Description, build_model, load_model
 from ups.models.codec import Codec
@@ -51,7 +51,7 @@ Record = dict[str, Any]
 
 _PROBLEM = "burgers1d"
 _FRAMES, _STORED_POINTS, _STRIDE = 201, 1024, 4
-_SLAB = 128
+_TRAJECTORIES_PER_CHUNK = 128
 _BATCH = 32
 _REPEATS = 7
 _STEPS = 20
@@ -115,7 +115,7 @@ def _write_split(directory: Path, rows: int, x: NDArray[np.floating], times: NDA
 def _build(
     directory: Path, data: Path, network: Mapping[str, int], *, tokens: int, dim: int, threads: int
 ) -> tuple[Path, Record]:
-    """Build a cache from scratch, with the latent statistics, from files that are read slab by slab."""
+    """Build a cache from scratch, with the latent statistics, from files that are read chunk by chunk."""
     sources = sources_of_artifact(data)
     source = sources[_PROBLEM]
     shape = ProblemShape("burgers1d", source.grid, (tokens,), (0,), "periodic")
@@ -139,7 +139,7 @@ def _build(
         work=directory,
         ranks=Ranks(0, 1, _CPU),
         threads=threads,
-        slab=_SLAB,
+        slab=_TRAJECTORIES_PER_CHUNK,
         stored=True,
         encoder="random weights",
         dataset="benchmark",
@@ -171,9 +171,9 @@ def _measure_loads(artifact: Path) -> list[Record]:
     def raw() -> None:
         for layout in layouts:
             held = np.empty(layout.shape, dtype=np.float16)
-            for slab in range(layout.slabs):
-                part = layout.rows_of(slab)
-                mapped = np.memmap(layout.file(slab), dtype="<f2", mode="r", shape=layout.slab_shape)
+            for chunk in range(layout.chunk_count):
+                part = layout.rows_of(chunk)
+                mapped = np.memmap(layout.file(chunk), dtype="<f2", mode="r", shape=layout.chunk_shape)
                 held[part] = mapped[: part.stop - part.start]
 
     def load(verify: bool) -> None:
@@ -196,21 +196,21 @@ def _measure_loads(artifact: Path) -> list[Record]:
 
 
 def _measure_batches(artifact: Path, directory: Path) -> list[Record]:
-    """Random batches of whole trajectories' latents, from our slabs and from other layouts of the same values."""
+    """Random batches of whole trajectories' latents, from our chunks and from other layouts of the same values."""
     (cache,) = open_caches(artifact, verify=False).values()
     values = cache.latents(np.arange(cache.trajectories))
-    single, slabs = directory / "single.zarr", directory / "zstd.zarr"
+    single, several_zstd = directory / "single.zarr", directory / "zstd.zarr"
     single_zstd = directory / "single-zstd.zarr"
     _write(single, values, 1, None)
-    _write(slabs, values, _SLAB, ZstdCodec(level=1))
+    _write(several_zstd, values, _TRAJECTORIES_PER_CHUNK, ZstdCodec(level=1))
     _write(single_zstd, values, 1, ZstdCodec(level=1))
     stored = artifact / GROUP / _PROBLEM / LATENTS
     paths = {
-        "mapped slabs": stored,
-        "zarr's reader, the same slabs": stored,
+        "mapped chunks": stored,
+        "zarr's reader, the same chunks": stored,
         "zarr, one trajectory per chunk, uncompressed": single,
         "zarr, one trajectory per chunk, zstd": single_zstd,
-        f"zarr, slabs of {_SLAB}, zstd": slabs,
+        f"zarr, chunks of {_TRAJECTORIES_PER_CHUNK}, zstd": several_zstd,
     }
     generator = np.random.default_rng(0)
 
@@ -221,12 +221,12 @@ def _measure_batches(artifact: Path, directory: Path) -> list[Record]:
         array = zarr.open_array(path, mode="r")
         return lambda: array.oindex[rows()]
 
-    readers: dict[str, Callable[[], Any]] = {"mapped slabs": lambda: cache.latents(rows())}
-    readers |= {name: through_zarr(path) for name, path in paths.items() if name != "mapped slabs"}
-    readers["mapped slabs"]()  # maps them
+    readers: dict[str, Callable[[], Any]] = {"mapped chunks": lambda: cache.latents(rows())}
+    readers |= {name: through_zarr(path) for name, path in paths.items() if name != "mapped chunks"}
+    readers["mapped chunks"]()  # maps them
     seconds = _in_turn(readers)
     size = _BATCH * cache.row_bytes(fields=False)
-    best = statistics.median(seconds["mapped slabs"])
+    best = statistics.median(seconds["mapped chunks"])
     return [
         {
             "measure": "batch",
@@ -234,7 +234,7 @@ def _measure_batches(artifact: Path, directory: Path) -> list[Record]:
             "rows": _BATCH,
             "milliseconds": 1e3 * statistics.median(taken),
             "megabytes_per_second": size / 1e6 / statistics.median(taken),
-            "times_mapped_slabs": statistics.median(taken) / best,
+            "times_mapped_chunks": statistics.median(taken) / best,
             "bytes_of_raw": _bytes_below(paths[name]) / values.nbytes,
         }
         for name, taken in seconds.items()

@@ -3,25 +3,25 @@
 One zarr v3 group per problem, which xarray opens as a dataset: `latents [n, t, K, d]` and each field by its name
 [n, t, *grid], float16, unknown values 0; with coordinates `time [t]` and one per space axis, float64. The group's attributes
 hold everything else: names, splits, original row numbers, parameters, statistics, what the latents were encoded
-by, and the crc32c of every slab.
+by, and the crc32c of every chunk.
 
-Layout. A chunk is a slab of whole trajectories, uncompressed, followed by its crc32c: a file to be mapped.
+Layout. A chunk holds whole trajectories, uncompressed, followed by its crc32c: a file to be mapped.
 Random batches of 32 trajectories (201 frames x 32 tokens x 16 channels, 6.6 MB) of 512, two busy cores, files in
 the page cache (`ups.benchmarks.cache`, which also gives the ratios elsewhere):
 
-    slabs of 128, mapped                     0.7 ms
-    the same slabs through zarr              134 ms   190 times as long
+    chunks of 128, mapped                    0.7 ms
+    the same chunks through zarr             134 ms   190 times as long
     one trajectory per chunk, zarr            91 ms   130
     one trajectory per chunk, zstd, zarr      51 ms    73
-    slabs of 128, zstd, zarr                 200 ms   285
+    chunks of 128, zstd, zarr                200 ms   285
 
 Per chunk, zarr's event loop costs more than the bytes do; shards are slower still, and what cannot be mapped must
-be read whole. Compression would save a quarter to a half of the bytes, at these prices. Long slabs keep the number
+be read whole. Compression would save a quarter to a half of the bytes, at these prices. Long chunks keep the number
 of files low (some ten per gigabyte), and a batch costs the same whatever their length.
 
 What belongs together is found together or refused. The attributes carry a sum over themselves and the sha256 of
 `codec.safetensors`, the frozen encoder with the statistics that give the latents their meaning; they are written
-last, so that a cache without them is unfinished. Slabs must exist with their exact size when a cache is opened;
+last, so that a cache without them is unfinished. Chunks must exist with their exact size when a cache is opened;
 their crc32c is compared with the attributes' when each is first read.
 
 float16 holds 11 bits: a relative error of 4.9e-4 (2^-11) at most per value, and below 6.1e-5 an absolute one
@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ups.artifacts.files import canonical_json, file_sums
-from ups.data.slabs import REBUILD, SlabArray, read_layout, read_metadata
+from ups.data.zarr_chunks import REBUILD, ChunkedArray, read_layout, read_metadata
 from ups.errors import IntegrityError
 
 GROUP = "cache.zarr"
@@ -70,7 +70,7 @@ class LatentCache:
         """Use `open_caches`, which checks the attributes.
 
         Raises:
-            IntegrityError: an array or a slab is missing or has another shape or size than it should.
+            IntegrityError: an array or a chunk is missing or has another shape or size than it should.
         """
         self.directory = directory
         self.attributes = attributes
@@ -82,8 +82,8 @@ class LatentCache:
         self.parameters: dict[str, float] = attributes["parameters"]
         self.shape: dict[str, Any] = attributes["shape"]
         self.stored: bool = attributes["stored"]
-        self._latents: SlabArray | None = None
-        self._fields: list[SlabArray] = []
+        self._latents: ChunkedArray | None = None
+        self._fields: list[ChunkedArray] = []
         if self.stored:
             extent = (self.trajectories, self.frames)
             self._latents = self._open(LATENTS, (*extent, *attributes["latent_shape"]), verify)
@@ -126,7 +126,7 @@ class LatentCache:
         """Standardised latents [n, t, K, d] of some rows.
 
         Raises:
-            IntegrityError: a slab is not what was written; see `open_caches`.
+            IntegrityError: a chunk is not what was written; see `open_caches`.
         """
         values = np.empty((len(rows), *self.latent_shape), dtype=np.float16)
         self.read_latents(rows, values)
@@ -160,22 +160,22 @@ class LatentCache:
         for channel, array in enumerate(self._field_arrays()):
             array.read_windows(rows, starts, out[..., channel])
 
-    def _latent_array(self) -> SlabArray:
+    def _latent_array(self) -> ChunkedArray:
         if self._latents is None:
             raise ValueError(f"{self.directory} holds no values: it was built with loading.mode encode")
         return self._latents
 
-    def _field_arrays(self) -> list[SlabArray]:
+    def _field_arrays(self) -> list[ChunkedArray]:
         self._latent_array()
         return self._fields
 
-    def _open(self, name: str, shape: tuple[int, ...], verify: bool) -> SlabArray:
+    def _open(self, name: str, shape: tuple[int, ...], verify: bool) -> ChunkedArray:
         layout = read_layout(self.directory / name)
         if layout.shape != shape:
             raise IntegrityError(
                 f"has shape {layout.shape}, its group says {shape}", where=str(layout.directory), fix=REBUILD
             )
-        return SlabArray(layout, self.attributes["crc32c"][name], verify=verify)
+        return ChunkedArray(layout, self.attributes["crc32c"][name], verify=verify)
 
 
 def open_caches(artifact: Path, *, verify: bool = True) -> dict[str, LatentCache]:
@@ -183,12 +183,12 @@ def open_caches(artifact: Path, *, verify: bool = True) -> dict[str, LatentCache
 
     Args:
         artifact: directory of the artifact of `cache_encode`.
-        verify: compare the crc32c of each slab when it is first read in this process. Without it a cache is
+        verify: compare the crc32c of each chunk when it is first read in this process. Without it a cache is
             trusted as it lies there, for measurements.
 
     Raises:
         IntegrityError: a file is missing or short, the attributes were changed, or the cache was not written
-            with the codec beside it. Later, a slab is not what was written.
+            with the codec beside it. Later, a chunk is not what was written.
         StorageError: something cannot be read.
     """
     root = artifact / GROUP

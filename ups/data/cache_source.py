@@ -1,4 +1,4 @@
-"""What a cache is made of: trajectories that are read slab by slab, for a data set may be larger than memory."""
+"""What a cache is made of: trajectories that are read chunk by chunk, for a data set may be larger than memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields

@@ -1,11 +1,11 @@
-"""Writing the cache: slab after slab, by any number of processes, in any order, and killed at any time.
+"""Writing the cache: chunk by chunk, by any number of processes, in any order, and killed at any time.
 
-The bytes of a slab go to the disk as they are, in zarr's chunk layout, and not through zarr: that takes 1.0 to 1.3
+The bytes of a chunk go to the disk as they are, in zarr's chunk layout, and not through zarr: that takes 1.0 to 1.3
 times as long (the disk's flush is most of it), needs the metadata first, and leaves behind files of arbitrary names
 when it is killed. zarr makes the metadata, which describe the same bytes.
 
-A slab counts when all its arrays are on the disk and its record says so: `slabs/<problem>/<slab>.json` in the
-work directory, with its sums. What a killed process left of another slab is written over. The metadata come
+A chunk counts when all its arrays are on the disk and its record says so: `chunks/<problem>/<chunk>.json` in the
+work directory, with its sums. What a killed process left of another chunk is written over. The metadata come
 last. So the finished directory is the same, byte for byte, however often and by however many ranks it was built.
 """
 
@@ -23,7 +23,7 @@ from zarr.storage import MemoryStore
 from ups.artifacts.files import read_json, write_bytes, write_json
 from ups.data.cache import FORMAT, GROUP, LATENTS, TIME, attributes_sum
 from ups.data.half import rounded_to_half
-from ups.data.slabs import SlabLayout, write_slab
+from ups.data.zarr_chunks import ChunkLayout, write_chunk
 
 Coordinates = Mapping[str, NDArray[np.float64]]
 """Times of the frames and points of each space axis, by the axis."""
@@ -85,10 +85,10 @@ class ArrayShapes:
 
 @dataclass(frozen=True)
 class Piece:
-    """One slab of one problem: what is read, encoded and written at once."""
+    """One chunk of each array of one problem: what is read, encoded and written at once."""
 
     problem: str
-    slab: int
+    chunk: int
     rows: slice
 
     @property
@@ -97,42 +97,44 @@ class Piece:
 
 
 class CacheWriter:
-    """Writes `<output>/cache.zarr`; remembers in `<work>/slabs` what is done."""
+    """Writes `<output>/cache.zarr`; remembers in `<work>/chunks` what is done."""
 
-    def __init__(self, output: Path, work: Path, problems: Mapping[str, ArrayShapes], *, slab: int) -> None:
-        """slab: trajectories per file; a problem with fewer has one slab of its own length."""
+    def __init__(
+        self, output: Path, work: Path, problems: Mapping[str, ArrayShapes], *, trajectories_per_chunk: int
+    ) -> None:
+        """A problem with fewer trajectories has one chunk of its own length."""
         self.path = output / GROUP
-        self.records = work / "slabs"
+        self.records = work / "chunks"
         self.problems = dict(problems)
-        self.slab = slab
+        self.trajectories_per_chunk = trajectories_per_chunk
         self.layouts = {
             problem: {
-                name: SlabLayout(self.path / problem / name, shape, min(slab, shape[0]))
+                name: ChunkLayout(self.path / problem / name, shape, min(trajectories_per_chunk, shape[0]))
                 for name, (shape, _) in shapes.arrays().items()
             }
             for problem, shapes in problems.items()
         }
 
     def pieces(self) -> list[Piece]:
-        """All slabs of all problems, in order."""
+        """All chunks of all problems, in order."""
         return [
-            Piece(problem, slab, arrays[LATENTS].rows_of(slab))
+            Piece(problem, chunk, arrays[LATENTS].rows_of(chunk))
             for problem, arrays in self.layouts.items()
-            for slab in range(arrays[LATENTS].slabs)
+            for chunk in range(arrays[LATENTS].chunk_count)
         ]
 
     def missing(self) -> list[Piece]:
-        """Slabs that are not written. A record without its files is none: files may be lost with the power."""
+        """Chunks that are not written. A record without its files is none: files may be lost with the power."""
 
         def done(piece: Piece) -> bool:
             return self._record(piece).exists() and not any(
-                layout.problem_of(piece.slab) for layout in self.layouts[piece.problem].values()
+                layout.problem_of(piece.chunk) for layout in self.layouts[piece.problem].values()
             )
 
         return [piece for piece in self.pieces() if not done(piece)]
 
     def write(self, piece: Piece, latents: NDArray[np.float32], fields: NDArray[np.float32]) -> None:
-        """Latents [n, t, K, d] and physical fields [n, t, *grid, C] of a slab.
+        """Latents [n, t, K, d] and physical fields [n, t, *grid, C] of a chunk.
 
         Raises:
             DataError: a value does not fit float16.
@@ -148,7 +150,7 @@ class CacheWriter:
             )
             error = RoundTrip()
             error.add(values, stored)
-            crc = write_slab(self.layouts[piece.problem][name], piece.slab, stored)
+            crc = write_chunk(self.layouts[piece.problem][name], piece.chunk, stored)
             record[name] = {"crc32c": crc} | vars(error)
         write_json(self._record(piece), record)
 
@@ -158,7 +160,7 @@ class CacheWriter:
         coordinates: Mapping[str, Coordinates],
         about: dict[str, Any],
     ) -> dict[str, Any]:
-        """Write coordinates and metadata, after all slabs, and return the error of storing per problem and array.
+        """Write coordinates and metadata, after all chunks, and return the error of storing per problem and array.
 
         Args:
             attributes: of each problem's group.
@@ -176,11 +178,18 @@ class CacheWriter:
                 for record in records:
                     total.join(RoundTrip(**record[name]))
                 errors[problem][name] = total.to_json()
-        write_metadata(self.path, complete, coordinates, about, self.problems, slab=self.slab)
+        write_metadata(
+            self.path,
+            complete,
+            coordinates,
+            about,
+            self.problems,
+            trajectories_per_chunk=self.trajectories_per_chunk,
+        )
         return errors
 
     def _record(self, piece: Piece) -> Path:
-        return self.records / piece.problem / f"{piece.slab:06d}.json"
+        return self.records / piece.problem / f"{piece.chunk:06d}.json"
 
 
 def write_metadata(
@@ -190,7 +199,7 @@ def write_metadata(
     about: dict[str, Any],
     shapes: Mapping[str, ArrayShapes] | None = None,
     *,
-    slab: int = 1,
+    trajectories_per_chunk: int = 1,
 ) -> None:
     """Every `zarr.json` of a cache at `path`, and its coordinates, durably, as zarr itself would write them.
 
@@ -208,7 +217,7 @@ def write_metadata(
             group.create_array(
                 name,
                 shape=shape,
-                chunks=(min(slab, shape[0]), *shape[1:]),
+                chunks=(min(trajectories_per_chunk, shape[0]), *shape[1:]),
                 dtype="float16",
                 serializer=BytesCodec(),
                 compressors=[Crc32cCodec()],

@@ -60,7 +60,7 @@ def open_store(
 
     Raises:
         PreflightError: a mode was asked for by name, and the values do not fit.
-        IntegrityError: a slab is not what was written.
+        IntegrityError: a chunk is not what was written.
     """
     if free is None:
         free = free_memory(device)

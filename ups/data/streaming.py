@@ -1,4 +1,4 @@
-"""Windows straight from the cache's slabs, and batches prepared ahead by one thread.
+"""Windows straight from the cache's chunks, and batches prepared ahead by one thread.
 
 For caches that do not fit into memory. There are no worker processes: a batch is a few hundred copies out of
 mapped files, which one thread does while the model computes, and forked workers would have to be kept away from
@@ -23,7 +23,7 @@ from ups.data.windows import WindowSource
 
 
 class StreamingStore:
-    """Some trajectories of a cache, read from its slabs window by window; only batches are in memory."""
+    """Some trajectories of a cache, read from its chunks window by window; only batches are in memory."""
 
     def __init__(
         self, cache: LatentCache, rows: NDArray[np.int64], *, device: torch.device, fields: bool = True
@@ -43,7 +43,7 @@ class StreamingStore:
         """See `WindowStore`.
 
         Raises:
-            IntegrityError: a slab that is read for the first time is not what was written.
+            IntegrityError: a chunk that is read for the first time is not what was written.
         """
         require_frames(starts, length, self.frames)
         of_cache, extent = self.rows[rows], (len(rows), length)

@@ -116,7 +116,7 @@ def build_cache(
         statistics.field_mean.copy_(torch.tensor(known["field_mean"]))
         statistics.field_deviation.copy_(torch.tensor(known["field_deviation"]))
     shapes = {name: _array_shapes(source, codec.of(name), description) for name, source in sources.items()}
-    writer = CacheWriter(output, work, shapes, slab=slab)
+    writer = CacheWriter(output, work, shapes, trajectories_per_chunk=slab)
     with FrameEncoder(codec, sources, device=ranks.device, threads=threads) as encode:
         build = _Build(sources, encode, ranks, work)
         counts = _set_latent_statistics(codec, build)

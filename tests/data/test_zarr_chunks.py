@@ -1,4 +1,4 @@
-"""Slab files are zarr chunks: what is written is what zarr reads, and damage has a name."""
+"""Chunk files are zarr chunks: what is written is what zarr reads, and damage has a name."""
 
 from pathlib import Path
 
@@ -8,43 +8,43 @@ import pytest
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 
-from ups.data.slabs import SlabArray, SlabLayout, read_layout, write_slab
+from ups.data.zarr_chunks import ChunkedArray, ChunkLayout, read_layout, write_chunk
 from ups.errors import IntegrityError, StorageError
 
-SHAPE, SLAB = (10, 3, 4, 2), 4
+SHAPE, TRAJECTORIES_PER_CHUNK = (10, 3, 4, 2), 4
 
 
 def values(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float16)
 
 
-def written(directory: Path, exact: np.ndarray, slab: int = SLAB) -> SlabArray:
-    layout = SlabLayout(directory / "array", exact.shape, slab)
-    sums = [write_slab(layout, i, exact[layout.rows_of(i)]) for i in range(layout.slabs)]
-    return SlabArray(layout, sums, verify=True)
+def written(directory: Path, exact: np.ndarray, chunk: int = TRAJECTORIES_PER_CHUNK) -> ChunkedArray:
+    layout = ChunkLayout(directory / "array", exact.shape, chunk)
+    sums = [write_chunk(layout, i, exact[layout.rows_of(i)]) for i in range(layout.chunk_count)]
+    return ChunkedArray(layout, sums, verify=True)
 
 
-def read(array: SlabArray, rows: list[int]) -> np.ndarray:
+def read(array: ChunkedArray, rows: list[int]) -> np.ndarray:
     out = np.full((len(rows), *array.shape[1:]), np.nan, dtype=np.float16)
     array.read(np.array(rows, dtype=np.int64), out)
     return out
 
 
-def windows(array: SlabArray, rows: list[int], starts: list[int], length: int) -> np.ndarray:
+def windows(array: ChunkedArray, rows: list[int], starts: list[int], length: int) -> np.ndarray:
     out = np.empty((len(rows), length, *array.shape[2:]), dtype=np.float16)
     array.read_windows(np.array(rows), np.array(starts), out)
     return out
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (8, 2, 3), (4, 2), (3, 5, 2, 2, 2)])
-@pytest.mark.parametrize("slab", [1, 2, 3])
-def test_slabs_are_byte_for_byte_what_zarr_writes_for_such_an_array(tmp_path, shape, slab):
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_chunks_are_byte_for_byte_what_zarr_writes_for_such_an_array(tmp_path, shape, chunk):
     exact = values(shape)
-    ours = written(tmp_path, exact, slab).layout
+    ours = written(tmp_path, exact, chunk).layout
     array = zarr.create_array(
         tmp_path / "zarr",
         shape=shape,
-        chunks=(slab, *shape[1:]),
+        chunks=(chunk, *shape[1:]),
         dtype="float16",
         serializer=BytesCodec(),
         compressors=[Crc32cCodec()],
@@ -52,10 +52,14 @@ def test_slabs_are_byte_for_byte_what_zarr_writes_for_such_an_array(tmp_path, sh
     )
     array[:] = exact
     theirs = read_layout(tmp_path / "zarr")
-    assert (theirs.shape, theirs.slab, theirs.slabs) == (ours.shape, ours.slab, ours.slabs)
-    for index in range(ours.slabs):
+    assert (theirs.shape, theirs.trajectories_per_chunk, theirs.chunk_count) == (
+        ours.shape,
+        ours.trajectories_per_chunk,
+        ours.chunk_count,
+    )
+    for index in range(ours.chunk_count):
         assert ours.file(index).read_bytes() == theirs.file(index).read_bytes()
-        assert ours.file(index).stat().st_size == ours.slab_bytes
+        assert ours.file(index).stat().st_size == ours.chunk_bytes
 
 
 @pytest.mark.parametrize(
@@ -99,8 +103,8 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_many_slabs_keep_no_files_open(tmp_path):
-    array = written(tmp_path, values((200, 2, 2)), slab=1)
+def test_many_chunks_keep_no_files_open(tmp_path):
+    array = written(tmp_path, values((200, 2, 2)), chunk=1)
     before = open_files()
     read(array, list(range(200)))
     assert open_files() <= before
@@ -119,17 +123,17 @@ def damage(path: Path, how: str) -> None:
             path.write_bytes(content + b"\0")
 
 
-@pytest.mark.parametrize("slab", [0, 1, 2])
+@pytest.mark.parametrize("chunk", [0, 1, 2])
 @pytest.mark.parametrize("how", ["deleted", "empty", "truncated", "longer"])
-def test_a_slab_of_another_size_is_refused_at_open(tmp_path, how, slab):
+def test_a_chunk_of_another_size_is_refused_at_open(tmp_path, how, chunk):
     layout = written(tmp_path, values()).layout
-    damage(layout.file(slab), how)
-    with pytest.raises(IntegrityError, match=rf"(?s)c/{slab}/0/0/0: (is missing|has \d+ bytes).*fix: run"):
-        SlabArray(layout, ["00000000"] * 3, verify=False)
+    damage(layout.file(chunk), how)
+    with pytest.raises(IntegrityError, match=rf"(?s)c/{chunk}/0/0/0: (is missing|has \d+ bytes).*fix: run"):
+        ChunkedArray(layout, ["00000000"] * 3, verify=False)
 
 
 @pytest.mark.parametrize("offset", [0, 57, -1])
-def test_a_flipped_bit_is_refused_when_its_slab_is_first_read(tmp_path, offset):
+def test_a_flipped_bit_is_refused_when_its_chunk_is_first_read(tmp_path, offset):
     exact = values()
     array = written(tmp_path, exact)
     path = array.layout.file(1)
@@ -141,7 +145,7 @@ def test_a_flipped_bit_is_refused_when_its_slab_is_first_read(tmp_path, offset):
         read(array, [0, 4])
 
 
-def test_a_whole_slab_of_another_array_is_refused(tmp_path):
+def test_a_whole_chunk_of_another_array_is_refused(tmp_path):
     """Its own sum is right; it is not the one that was recorded."""
     array, other = written(tmp_path, values()), written(tmp_path / "other", values() * np.float16(2))
     array.layout.file(0).write_bytes(other.layout.file(0).read_bytes())
@@ -149,17 +153,17 @@ def test_a_whole_slab_of_another_array_is_refused(tmp_path):
         read(array, [0])
 
 
-def test_a_slab_is_verified_once(tmp_path, monkeypatch):
+def test_a_chunk_is_verified_once(tmp_path, monkeypatch):
     calls = []
     exact = google_crc32c.value
     array = written(tmp_path, values())
     monkeypatch.setattr(google_crc32c, "value", lambda data: calls.append(len(data)) or exact(data))
     for _ in range(3):
         read(array, [0, 1, 9])
-    assert len(calls) == 2  # slabs 0 and 2
+    assert len(calls) == 2  # chunks 0 and 2
 
 
-def test_what_is_no_slab_layout_is_refused(tmp_path):
+def test_what_is_no_chunk_layout_is_refused(tmp_path):
     for name, changes in {
         "chunked": {"chunks": (2, 1)},
         "float32": {"dtype": "float32"},
@@ -167,7 +171,7 @@ def test_what_is_no_slab_layout_is_refused(tmp_path):
     }.items():
         settings = {"chunks": (2, 3), "dtype": "float16", "compressors": [Crc32cCodec()]} | changes
         zarr.create_array(tmp_path / name, shape=(4, 3), **settings)
-        with pytest.raises(IntegrityError, match="does not describe slabs"):
+        with pytest.raises(IntegrityError, match="does not describe chunks"):
             read_layout(tmp_path / name)
     with pytest.raises(IntegrityError, match="is missing"):
         read_layout(tmp_path / "nowhere")
@@ -180,14 +184,14 @@ def test_what_is_no_slab_layout_is_refused(tmp_path):
 
 
 def test_values_of_another_shape_or_type_are_a_mistake(tmp_path):
-    layout = SlabLayout(tmp_path, SHAPE, SLAB)
+    layout = ChunkLayout(tmp_path, SHAPE, TRAJECTORIES_PER_CHUNK)
     for wrong in (values()[:3], values()[:4].astype(np.float32)):
         with pytest.raises(ValueError, match="holds float16"):
-            write_slab(layout, 0, wrong)
+            write_chunk(layout, 0, wrong)
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "array").write_text("in the way")
-    layout = SlabLayout(tmp_path / "array", SHAPE, SLAB)
+    layout = ChunkLayout(tmp_path / "array", SHAPE, TRAJECTORIES_PER_CHUNK)
     with pytest.raises(StorageError, match=str(tmp_path)):
-        write_slab(layout, 0, values()[:SLAB])
+        write_chunk(layout, 0, values()[:TRAJECTORIES_PER_CHUNK])

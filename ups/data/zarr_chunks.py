@@ -1,13 +1,13 @@
-"""Arrays of trajectories in slab files: chunks of a zarr array that can be memory-mapped.
+"""Chunks of a zarr array of trajectories, each a file that can be memory-mapped.
 
-A slab is a fixed number of whole trajectories, float16, little endian, in C order, followed by its crc32c. That
-is exactly a chunk of a zarr v3 array with the codecs `bytes` and `crc32c` (tested against zarr's reader), so a
-slab is written and mapped here without zarr, whose cost per chunk is Python's. A last slab that is not full is
+A chunk holds a fixed number of whole trajectories, float16, little endian, in C order, followed by its crc32c. That
+is what zarr v3 writes with the codecs `bytes` and `crc32c` (tested against zarr's reader), so chunks are
+written and mapped here without zarr, whose cost per chunk is Python's. A last chunk that is not full is
 filled up with zeros, as zarr does: every file of an array has the same size, and one that is missing or has
 another size is damage. To zarr itself a missing chunk is a chunk of zeros.
 
-Slabs are mapped through `torch.from_file`, which keeps no file descriptor open; `numpy.memmap` keeps one per
-slab, and a large cache has more slabs than a process may open files.
+Chunks are mapped through `torch.from_file`, which keeps no file descriptor open; `numpy.memmap` keeps one per
+chunk, and a large cache has more chunks than a process may open files.
 """
 
 import os
@@ -33,57 +33,58 @@ _METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
-class SlabLayout:
+class ChunkLayout:
     """Where the values of one array lie.
 
     Attributes:
         directory: of the zarr array.
         shape: of the array, trajectories first.
-        slab: trajectories per file, at most shape[0].
+        trajectories_per_chunk: at most shape[0].
     """
 
     directory: Path
     shape: tuple[int, ...]
-    slab: int
+    trajectories_per_chunk: int
 
     @property
-    def slabs(self) -> int:
-        return -(-self.shape[0] // self.slab)
+    def chunk_count(self) -> int:
+        return -(-self.shape[0] // self.trajectories_per_chunk)
 
     @property
-    def slab_shape(self) -> tuple[int, ...]:
-        """Shape of every slab, the last one filled up."""
-        return (self.slab, *self.shape[1:])
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Shape of every chunk, the last one filled up."""
+        return (self.trajectories_per_chunk, *self.shape[1:])
 
     @property
-    def slab_bytes(self) -> int:
-        """Size of every slab file."""
-        return int(np.prod(self.slab_shape)) * DTYPE.itemsize + _SUM_BYTES
+    def chunk_bytes(self) -> int:
+        """Size of every chunk file."""
+        return int(np.prod(self.chunk_shape)) * DTYPE.itemsize + _SUM_BYTES
 
-    def rows_of(self, slab: int) -> slice:
-        """Trajectories in a slab."""
-        return slice(slab * self.slab, min(self.shape[0], (slab + 1) * self.slab))
+    def rows_of(self, chunk: int) -> slice:
+        """Trajectories in a chunk."""
+        first = chunk * self.trajectories_per_chunk
+        return slice(first, min(self.shape[0], first + self.trajectories_per_chunk))
 
-    def file(self, slab: int) -> Path:
-        """zarr's default chunk key: `c/<slab>/0/.../0`."""
-        return self.directory.joinpath("c", str(slab), *("0" for _ in self.shape[1:]))
+    def file(self, chunk: int) -> Path:
+        """zarr's default chunk key: `c/<chunk>/0/.../0`."""
+        return self.directory.joinpath("c", str(chunk), *("0" for _ in self.shape[1:]))
 
-    def problem_of(self, slab: int) -> str | None:
-        """What is wrong with a slab's file, from its size alone; None if nothing is."""
+    def problem_of(self, chunk: int) -> str | None:
+        """What is wrong with a chunk's file, from its size alone; None if nothing is."""
         try:
-            size = self.file(slab).stat().st_size
+            size = self.file(chunk).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return "is missing"
-        if size == self.slab_bytes:
+        if size == self.chunk_bytes:
             return None
-        return f"has {size} bytes, a slab of this cache has {self.slab_bytes}"
+        return f"has {size} bytes, a chunk of this cache has {self.chunk_bytes}"
 
 
-def read_layout(directory: Path) -> SlabLayout:
+def read_layout(directory: Path) -> ChunkLayout:
     """The layout of an array, from its zarr metadata.
 
     Raises:
-        IntegrityError: there is no such array, or its metadata describe anything but slabs.
+        IntegrityError: there is no such array, or its metadata describe anything but chunks.
     """
     metadata = read_metadata(directory)
     try:
@@ -95,18 +96,20 @@ def read_layout(directory: Path) -> SlabLayout:
         raise IntegrityError(
             f"is no metadata of an array: {error!r}", where=str(directory / _METADATA), fix=REBUILD
         ) from error
-    slabbed = bool(shape) and 0 < chunk[0] <= shape[0] and chunk[1:] == shape[1:] and min(shape) > 0
+    whole_trajectories = (
+        bool(shape) and 0 < chunk[0] <= shape[0] and chunk[1:] == shape[1:] and min(shape) > 0
+    )
     if (
-        not slabbed
+        not whole_trajectories
         or kind != ("array", "float16", "default")
         or codecs != [("bytes", {"endian": "little"}), ("crc32c", {})]
     ):
         raise IntegrityError(
-            "does not describe slabs of whole trajectories in float16 with crc32c",
+            "does not describe chunks of whole trajectories in float16 with crc32c",
             where=str(directory / _METADATA),
             fix=REBUILD,
         )
-    return SlabLayout(directory, shape, chunk[0])
+    return ChunkLayout(directory, shape, chunk[0])
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
@@ -125,26 +128,26 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     return metadata
 
 
-def write_slab(layout: SlabLayout, slab: int, values: NDArray[np.float16]) -> str:
-    """Write one slab durably and return its crc32c, hexadecimal.
+def write_chunk(layout: ChunkLayout, chunk: int, values: NDArray[np.float16]) -> str:
+    """Write one chunk durably and return its crc32c, hexadecimal.
 
     A reader sees no file or all of it. What a killed writer leaves has the suffix `.partial`, and is replaced
-    when the slab is written again.
+    when the chunk is written again.
 
     Args:
-        values: [rows of the slab, ...].
+        values: [rows of the chunk, ...].
 
     Raises:
         StorageError: the disk is full, read-only or failing.
     """
-    rows = layout.rows_of(slab)
+    rows = layout.rows_of(chunk)
     expected = (rows.stop - rows.start, *layout.shape[1:])
     if values.shape != expected or values.dtype != DTYPE:
-        raise ValueError(f"slab {slab} holds float16 {expected}, got {values.dtype} {values.shape}")
+        raise ValueError(f"chunk {chunk} holds float16 {expected}, got {values.dtype} {values.shape}")
     content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    padding = bytes(layout.slab_bytes - _SUM_BYTES - content.nbytes)
+    padding = bytes(layout.chunk_bytes - _SUM_BYTES - content.nbytes)
     crc = google_crc32c.extend(google_crc32c.value(content), padding)
-    path = layout.file(slab)
+    path = layout.file(chunk)
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,24 +164,24 @@ def write_slab(layout: SlabLayout, slab: int, values: NDArray[np.float16]) -> st
     return f"{crc:08x}"
 
 
-class SlabArray:
-    """An array [n, ...] of float16 whose slabs are mapped when they are first read."""
+class ChunkedArray:
+    """An array [n, ...] of float16 whose chunks are mapped when they are first read."""
 
-    def __init__(self, layout: SlabLayout, checksums: Sequence[str], *, verify: bool) -> None:
-        """checksums: crc32c of every slab, hexadecimal; verify: compare them at the first read of a slab.
+    def __init__(self, layout: ChunkLayout, checksums: Sequence[str], *, verify: bool) -> None:
+        """checksums: crc32c of every chunk, hexadecimal; verify: compare them at the first read of a chunk.
 
         Raises:
-            IntegrityError: a slab is missing or has another size.
+            IntegrityError: a chunk is missing or has another size.
         """
-        if len(checksums) != layout.slabs:
+        if len(checksums) != layout.chunk_count:
             raise IntegrityError(
-                f"has {layout.slabs} slabs and {len(checksums)} checksums",
+                f"has {layout.chunk_count} chunks and {len(checksums)} checksums",
                 where=str(layout.directory),
                 fix=REBUILD,
             )
-        for slab in range(layout.slabs):
-            if problem := layout.problem_of(slab):
-                raise IntegrityError(problem, where=str(layout.file(slab)), fix=REBUILD)
+        for chunk in range(layout.chunk_count):
+            if problem := layout.problem_of(chunk):
+                raise IntegrityError(problem, where=str(layout.file(chunk)), fix=REBUILD)
         self.layout = layout
         self.verify = verify
         self._checksums = tuple(checksums)
@@ -188,22 +191,22 @@ class SlabArray:
     def shape(self) -> tuple[int, ...]:
         return self.layout.shape
 
-    def mapped(self, slab: int) -> NDArray[np.float16]:
-        """The trajectories of a slab, read-only, in the page cache and not in memory of this process.
+    def mapped(self, chunk: int) -> NDArray[np.float16]:
+        """The trajectories of a chunk, read-only, in the page cache and not in memory of this process.
 
         Raises:
             IntegrityError: its bytes are not those that were written (only with `verify`).
             StorageError: it cannot be mapped.
         """
-        if slab not in self._mapped:
-            self._mapped[slab] = self._map(slab)
-        return self._mapped[slab]
+        if chunk not in self._mapped:
+            self._mapped[chunk] = self._map(chunk)
+        return self._mapped[chunk]
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.float16]) -> None:
         """Copy trajectories `rows` [m] into `out` [m, ...]."""
-        for slab, places in self._by_slab(rows):
-            wanted = rows[places] - slab * self.layout.slab
-            source = self.mapped(slab)
+        for chunk, places in self._by_chunk(rows):
+            wanted = rows[places] - chunk * self.layout.trajectories_per_chunk
+            source = self.mapped(chunk)
             first, count = int(wanted[0]), len(wanted)
             if (np.diff(wanted) == 1).all() and (np.diff(places) == 1).all():  # a plain copy
                 out[places[0] : places[0] + count] = source[first : first + count]
@@ -217,22 +220,22 @@ class SlabArray:
         """Copy frames starts[i] onwards of trajectory rows[i] into out[i]; out is [m, length, ...]."""
         length = out.shape[1]
         for place, (row, start) in enumerate(zip(rows.tolist(), starts.tolist(), strict=True)):
-            slab, within = divmod(row, self.layout.slab)
-            out[place] = self.mapped(slab)[within, start : start + length]
+            chunk, within = divmod(row, self.layout.trajectories_per_chunk)
+            out[place] = self.mapped(chunk)[within, start : start + length]
 
-    def _by_slab(self, rows: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-        """The places in `rows`, by slab."""
-        slabs = rows // self.layout.slab
-        order = np.argsort(slabs, kind="stable")
-        present, begins = np.unique(slabs[order], return_index=True)
+    def _by_chunk(self, rows: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
+        """The places in `rows`, by chunk."""
+        chunks = rows // self.layout.trajectories_per_chunk
+        order = np.argsort(chunks, kind="stable")
+        present, begins = np.unique(chunks[order], return_index=True)
         return list(zip(present.tolist(), np.split(order, begins[1:]), strict=True)) if len(rows) else []
 
-    def _map(self, slab: int) -> NDArray[np.float16]:
-        path, layout = self.layout.file(slab), self.layout
+    def _map(self, chunk: int) -> NDArray[np.float16]:
+        path, layout = self.layout.file(chunk), self.layout
         try:
-            bytes_of_file = torch.from_file(str(path), size=layout.slab_bytes, dtype=torch.uint8)
+            bytes_of_file = torch.from_file(str(path), size=layout.chunk_bytes, dtype=torch.uint8)
         except RuntimeError as error:  # torch's only one; it says which system call failed
-            problem = layout.problem_of(slab)
+            problem = layout.problem_of(chunk)
             if problem:
                 raise IntegrityError(problem, where=str(path), fix=REBUILD) from error
             raise storage_error(OSError(str(error)), path) from error
@@ -240,14 +243,14 @@ class SlabArray:
         values, stored = content[:-_SUM_BYTES], int.from_bytes(content[-_SUM_BYTES:].tobytes(), "little")
         if self.verify:
             found = google_crc32c.value(values)
-            if found != stored or f"{found:08x}" != self._checksums[slab]:
+            if found != stored or f"{found:08x}" != self._checksums[chunk]:
                 raise IntegrityError(
-                    f"has crc32c {found:08x}, was written with {self._checksums[slab]}",
+                    f"has crc32c {found:08x}, was written with {self._checksums[chunk]}",
                     where=str(path),
                     fix=REBUILD,
                 )
         content.flags.writeable = False
-        rows = layout.rows_of(slab)
-        whole = values.view(DTYPE).reshape(layout.slab_shape)
+        rows = layout.rows_of(chunk)
+        whole = values.view(DTYPE).reshape(layout.chunk_shape)
         whole.flags.writeable = False
         return whole[: rows.stop - rows.start]

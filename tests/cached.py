@@ -123,10 +123,10 @@ def codec(artifact: Path) -> Codec:
 @torch.no_grad()
 def encoded(codec: Codec, name: str, data: Dataset) -> Tensor:
     """Standardised latents [n, t, K, d] of all trajectories, float32, trajectory by trajectory."""
-    known, told = torch.from_numpy(data.known), {"time_step": data.time_step, "parameters": data.parameters}
+    known, about = torch.from_numpy(data.known), {"time_step": data.time_step, "parameters": data.parameters}
     return torch.cat(
         [
-            codec.of(name).encode_trajectories(torch.from_numpy(fields)[None], known, **told)
+            codec.of(name).encode_trajectories(torch.from_numpy(fields)[None], known, **about)
             for fields in data.fields
         ]
     )

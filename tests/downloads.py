@@ -66,8 +66,8 @@ def write_splits(
         directory = artifact / name / split
         directory.mkdir(parents=True)
         write_trajectories(directory / TRAJECTORIES, fields[chosen], **written)
-        told = [row if numbers is None else numbers[row] for row in chosen]
-        write_json(directory / PART_DESCRIPTION, {"title": title, "version": version, "rows": told})
+        original = [row if numbers is None else numbers[row] for row in chosen]
+        write_json(directory / PART_DESCRIPTION, {"title": title, "version": version, "rows": original})
     return {split: f"{name}/{split}" for split in rows}
 
 

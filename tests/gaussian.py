@@ -86,7 +86,7 @@ class RawNetwork(ResidualNetwork):
     def deviation(self, forecast: Forecast, problem: str) -> Tensor:
         return torch.ones_like(forecast.mean)
 
-    def forward(self, y: Tensor, angle: Tensor, told: Tensor, scalars: Tensor, problem: str) -> Tensor:
+    def forward(self, y: Tensor, angle: Tensor, context: Tensor, scalars: Tensor, problem: str) -> Tensor:
         if self.last is None:
             return self.gaussian.raw(y, angle) + self.error
         return self.gaussian.jump_raw(y, angle, self.last) + self.error

@@ -79,8 +79,8 @@ def build(kind: str, *, seed: int = 0, scale: float = 0.2, **changes: Any) -> nn
 
 def encoded_frames(codec: ProblemCodec, fields: Tensor, known: Tensor | None = None) -> Tensor:
     """Single frames [B, *grid, C], each the first of its trajectory, to latents [B, K, d]. known: [B, C]."""
-    told = None if known is None else known.unsqueeze(1)
-    return codec.encode(fields.unsqueeze(1), torch.zeros(1), codec.frame(fields), told)[:, 0]
+    mask = None if known is None else known.unsqueeze(1)
+    return codec.encode(fields.unsqueeze(1), torch.zeros(1), codec.frame(fields), mask)[:, 0]
 
 
 def decoded_frames(codec: ProblemCodec, latents: Tensor, coordinates: Tensor | None = None) -> Tensor:
@@ -116,8 +116,8 @@ def raw_residual(
     model: ResidualNetwork, forecast: Tensor, y: Tensor, scalars: Tensor, problem: str
 ) -> Tensor:
     """What the network itself says of noisy residuals y [B, T, K, d] of forecasts, the same shape."""
-    told, given = model.given(Forecast.single(forecast), scalars, problem)
-    return model(y, torch.linspace(0.2, 1.2, len(y)), told, given, problem)
+    context, conditions = model.conditioning(Forecast.single(forecast), scalars, problem)
+    return model(y, torch.linspace(0.2, 1.2, len(y)), context, conditions, problem)
 
 
 def waves(count: int, frames: int, *, grid: int = GRID, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""How metrics are told: in the report, on the terminal, in Prefect. One entry each, in the order of the tables.
+"""How metrics are shown: in the report, on the terminal, in Prefect. One entry each, in the order of the tables.
 
 Formulas and units are in `ups/evaluation`, which does not see this file: other words are no other numbers.
 """
@@ -14,7 +14,7 @@ NOMINAL = 0.90
 
 @dataclass(frozen=True)
 class Metric:
-    """How one metric is told.
+    """How one metric is shown.
 
     Attributes:
         group, label, definition: in the report.

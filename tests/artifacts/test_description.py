@@ -87,7 +87,7 @@ def test_inputs_ancestors_and_dependants_are_told(tmp_path):
     operator = sealed(store, "operator", B, inputs={"download": download})
     sealed(store, "evaluate", C, inputs={"operator": operator})
 
-    def told() -> dict:
+    def current() -> dict:
         known = entries(store)
         entry = next(entry for entry in known if entry.stage == "operator")
         assert entry.manifest is not None
@@ -95,20 +95,20 @@ def test_inputs_ancestors_and_dependants_are_told(tmp_path):
         assert json.loads(json.dumps(described)) == described, "it is JSON"
         return described
 
-    described = told()
+    described = current()
     assert described["inputs"]["download"]["state"] == "present and equal"
     assert described["provenance"] == {f"download/{A}": [data]}
     assert described["dependants"] == [f"evaluate/{C}"]
     store.quarantine("download", A, reason="test")
-    assert told()["inputs"]["download"]["state"] == "absent"
-    assert told()["provenance"] == {}
+    assert current()["inputs"]["download"]["state"] == "absent"
+    assert current()["provenance"] == {}
     sealed(store, "download", C)
-    assert told()["inputs"]["download"]["state"] == f"its content is in download/{C}"
+    assert current()["inputs"]["download"]["state"] == f"its content is in download/{C}"
     store.remove(store.path("download", C))
     rebuilt = sealed(store, "download", A, {"other.bin": b"other"})
-    assert told()["inputs"]["download"]["state"] == "rebuilt with other content"
+    assert current()["inputs"]["download"]["state"] == "rebuilt with other content"
     (rebuilt.path / "manifest.json").write_text("{")
-    assert told()["inputs"]["download"]["state"].startswith("damaged: ")
+    assert current()["inputs"]["download"]["state"].startswith("damaged: ")
 
 
 def test_versions_of_several_problems_are_told_each(tmp_path):

@@ -239,9 +239,9 @@ def test_a_variant_that_diverges_is_told_and_the_others_go_on(monkeypatch, downl
         (name, configuration.model_dump(mode="json"))
         for name, configuration in (("wild", wild), ("tame", CONFIGURATION))
     ]
-    told = races.measure_ablation(request | {"changed": changed})
-    assert [record["model"] for record in told] == ["operator", "tame", "wild"]
-    assert "loss nan" in told[-1]["message"]
+    records = races.measure_ablation(request | {"changed": changed})
+    assert [record["model"] for record in records] == ["operator", "tame", "wild"]
+    assert "loss nan" in records[-1]["message"]
 
 
 @pytest.mark.slow

@@ -123,14 +123,14 @@ def test_unknown_fields_are_zero(artifact):
 def test_the_stage_says_how_much_float16_costs(tmp_path):
     data = datasets("flow")
     _, summary = build_small_cache(tmp_path, data)
-    told = summary["float16_round_trip"]["flow"]
+    errors = summary["float16_round_trip"]["flow"]
     for channel, field in enumerate(data["flow"].names):
         exact = data["flow"].fields[..., channel].astype(np.float64)
         error = exact.astype(np.float16).astype(np.float64) - exact
-        assert told[field]["largest"] == pytest.approx(np.abs(error).max(), rel=1e-12)
+        assert errors[field]["largest"] == pytest.approx(np.abs(error).max(), rel=1e-12)
         relative = np.linalg.norm(error) / np.linalg.norm(exact)
-        assert told[field]["relative_l2"] == pytest.approx(relative, rel=1e-9)
-    assert 0 < told["latents"]["relative_l2"] < 2.0**-11
+        assert errors[field]["relative_l2"] == pytest.approx(relative, rel=1e-9)
+    assert 0 < errors["latents"]["relative_l2"] < 2.0**-11
 
 
 @pytest.mark.parametrize("value", [65520.0, -1e6, np.inf, np.nan])

@@ -120,8 +120,8 @@ def test_each_problem_is_generated_and_read_back(tmp_path, name):
         values = data.fields[:, data.known[:, channel], ..., channel]
         assert values.std() > 0
         assert (values > 0).all() or not field.positive
-    told = summary(tmp_path)
-    assert told == {
+    reported = summary(tmp_path)
+    assert reported == {
         name: {
             "problem": name,
             "title": data.title,

@@ -99,10 +99,10 @@ def test_an_error_that_is_not_finite_is_no_weight(value):
 
 @pytest.mark.parametrize("sampling", ["balanced", "proportional"])
 def test_fixed_weights_are_fixed(sampling):
-    made, told = mixture(sampling), mixture(sampling)
-    assert not told.reweigh(7, {"a": 1.0, "b": 0.0, "c": 0.0})
-    assert told.state() == made.state()
-    assert turns(told, range(50)) == turns(made, range(50))
+    made, unmoved = mixture(sampling), mixture(sampling)
+    assert not unmoved.reweigh(7, {"a": 1.0, "b": 0.0, "c": 0.0})
+    assert unmoved.state() == made.state()
+    assert turns(unmoved, range(50)) == turns(made, range(50))
 
 
 def test_what_lies_behind_the_present_weights_cannot_be_asked_for():

@@ -164,8 +164,8 @@ def test_rows_of_another_file_are_reserved_by_their_numbers_there(numbers, seed,
 def test_a_whole_file_numbers_its_rows_itself():
     counts = {"train": 40, "validation": 10, "test": 20}
     plain = split_rows(100, counts, seed=1, test_first=30)
-    told = split_rows(100, counts, seed=1, test_first=30, original_rows=np.arange(100))
-    assert all(np.array_equal(plain[name], told[name]) for name in SPLITS)
+    numbered = split_rows(100, counts, seed=1, test_first=30, original_rows=np.arange(100))
+    assert all(np.array_equal(plain[name], numbered[name]) for name in SPLITS)
 
 
 @given(length=st.integers(2, 500), fraction=st.floats(0.01, 0.99))

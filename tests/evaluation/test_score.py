@@ -144,11 +144,11 @@ def test_persistence_repeats_the_first_frame_and_the_mean_is_flat():
 
 
 def test_records_are_complete_json():
-    told = records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
-    assert sorted(record["metric"] for record in told) == sorted(
+    table = records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
+    assert sorted(record["metric"] for record in table) == sorted(
         [*POINT_METRICS, "crps", "spread_skill", "coverage_90", "seconds_per_trajectory"]
     )
-    for record in told:
+    for record in table:
         assert record.keys() >= KEYS
         assert (record["model"], record["dataset"], record["split"]) == ("model", "waves", "test")
         assert (record["problem"], record["fields_scored"], record["field"]) == ("ours", ["u"], None)
@@ -156,7 +156,7 @@ def test_records_are_complete_json():
         assert (record["resolution"], record["seed"], record["n_members"]) == ([64], 3, 4)
         assert math.isfinite(record["value"])
         assert record["unit"]
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
 
 
 def test_a_deterministic_model_has_no_ensemble_metrics_but_its_absolute_error():
@@ -202,11 +202,11 @@ def test_given_fields_are_never_scored():
         found = [int((truth[:, 0] - frame).abs().amax(dim=(1, 2, 3)).argmin()) for frame in initial]
         return truth[found, 1:].flatten(2, -2)[:, None] + torch.tensor([7.0, 0.0])
 
-    told = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
-    values = {record["metric"]: record["value"] for record in told}
+    table = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
+    values = {record["metric"]: record["value"] for record in table}
     assert values.pop("seconds_per_trajectory") > 0
     assert set(values.values()) == {0.0}
-    assert {tuple(record["fields_scored"]) for record in told} == {("u",)}
+    assert {tuple(record["fields_scored"]) for record in table} == {("u",)}
 
 
 def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
@@ -216,8 +216,8 @@ def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
     def forecast(initial: Tensor) -> Tensor:
         return truth[:, None, 1:].flatten(3, -2) * (1 + errors.view(-1, 1, 1, 1, 1))
 
-    told = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=7), MAP)
-    values = {record["metric"]: record["value"] for record in told}
+    table = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=7), MAP)
+    values = {record["metric"]: record["value"] for record in table}
     assert values["trajectory_relative_l2"] == pytest.approx(0.6, rel=1e-5)
     assert values["trajectory_relative_l2_median"] == pytest.approx(0.4, rel=1e-5)
     assert values["pdebench_nrmse"] == pytest.approx(0.6, rel=1e-5)
@@ -229,7 +229,7 @@ def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
         "crps",
         "seconds_per_trajectory",
     }  # the grid has no wavenumbers of the other bands
-    assert {record["frames"] for record in told} == {2}
+    assert {record["frames"] for record in table} == {2}
 
 
 def test_the_median_of_an_even_number_lies_between_the_middle_two():
@@ -239,8 +239,8 @@ def test_the_median_of_an_even_number_lies_between_the_middle_two():
         errors = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(-1, 1, 1, 1, 1)
         return truth[:, None, 1:].flatten(3, -2) * (1 + errors)
 
-    told = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
-    (median,) = [r["value"] for r in told if r["metric"] == "trajectory_relative_l2_median"]
+    table = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
+    (median,) = [r["value"] for r in table if r["metric"] == "trajectory_relative_l2_median"]
     assert median == pytest.approx(0.3, rel=1e-5)
 
 
@@ -270,14 +270,14 @@ def scaled(factors: tuple[float, float, float], units: Tensor, *, members: int =
 
 
 def test_errors_of_several_fields_are_averaged_and_told_one_by_one():
-    told = records(scaled((0.1, 0.3, 0.8), torch.ones(3)), FLOW)
-    by_field = {r["field"]: r["value"] for r in told if r["metric"] == "trajectory_relative_l2"}
+    table = records(scaled((0.1, 0.3, 0.8), torch.ones(3)), FLOW)
+    by_field = {r["field"]: r["value"] for r in table if r["metric"] == "trajectory_relative_l2"}
     assert list(by_field) == [None, "density", "velocity", "pressure"]
     assert by_field["density"] == pytest.approx(0.1, abs=0.01)
     assert by_field["velocity"] == pytest.approx(0.3, abs=0.01)
     assert by_field["pressure"] == pytest.approx(0.8, abs=0.01)
     assert by_field[None] == pytest.approx(sum(v for k, v in by_field.items() if k) / 3, rel=1e-6)
-    units = {r["field"]: r["unit"] for r in told if r["metric"] == "spectral_rmse_low"}
+    units = {r["field"]: r["unit"] for r in table if r["metric"] == "spectral_rmse_low"}
     assert units == {field.name: field.unit for field in FLOW.fields}
 
 
@@ -306,8 +306,8 @@ def test_mass_is_that_of_conserved_fields_without_walls(changes, channels):
     setting = replace(FLOW, **changes)
     assert setting.conserved == channels
     truth = flow()
-    told = records(score("p", persistence(3), truth, setting, members=1, calls_per_step=0, batch=2), setting)
-    drifts = [record["value"] for record in told if record["metric"] == "mass_drift"]
+    table = records(score("p", persistence(3), truth, setting, members=1, calls_per_step=0, batch=2), setting)
+    drifts = [record["value"] for record in table if record["metric"] == "mass_drift"]
     assert drifts == ([0.0] if channels else [])
 
 
@@ -358,13 +358,13 @@ def test_everybody_is_compared_with_the_operator_and_ensembles_with_the_dressed_
         named("operator_dressed", 0.9, members=4, noise=0.2),
         named("diffusion", 0.95, members=4, noise=0.1),
     ]
-    told = [record for record in result_records(results, SETTING) if "_over_" in record["metric"]]
-    assert [(record["model"], record["metric"]) for record in told] == [
+    table = [record for record in result_records(results, SETTING) if "_over_" in record["metric"]]
+    assert [(record["model"], record["metric"]) for record in table] == [
         ("persistence", "error_over_operator"),
         ("operator_dressed", "error_over_operator"),
         ("diffusion", "error_over_operator"),
         ("diffusion", "crps_over_dressed"),
     ]
-    assert told[0]["value"] == pytest.approx(10, rel=1e-4)
-    assert told[0]["interval"] == pytest.approx([10, 10], rel=1e-4)
-    assert told[3]["interval"][0] < told[3]["value"] < told[3]["interval"][1] < 1
+    assert table[0]["value"] == pytest.approx(10, rel=1e-4)
+    assert table[0]["interval"] == pytest.approx([10, 10], rel=1e-4)
+    assert table[3]["interval"][0] < table[3]["value"] < table[3]["interval"][1] < 1

@@ -80,8 +80,8 @@ def test_a_saved_model_computes_the_same_with_nothing_but_its_file(tmp_path, kin
         }
     model, description = build(kind, **sizes), describe(kind, **sizes) | {"note": "kept"}
     save_model(tmp_path / "model.safetensors", model, description)
-    loaded, told = load_model(tmp_path / "model.safetensors")
-    assert told == description
+    loaded, stored = load_model(tmp_path / "model.safetensors")
+    assert stored == description
     assert torch.equal(outputs(loaded), outputs(model.requires_grad_(False)))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())

@@ -197,14 +197,14 @@ def test_fluxes_change_a_point_by_what_flows_through_its_sides():
         flux = torch.zeros(1, 1, 27, 3)
         flux[0, 0, 11] = 1.0
         raw = codec.autoencoder.encoder(flux[0], "case") / bound.statistics.latent_deviation
-        told = bound.autoencoder.decoder.grid(
+        decoded = bound.autoencoder.decoder.grid(
             model.differences(raw, "case") * bound.statistics.latent_deviation, "case"
         )
         expected = flux[0].clone()
         for channel, one in enumerate(conserved):
             if one:
                 expected[0, 10, channel], expected[0, 11, channel] = 27 / 16, -27 / 16
-        torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(decoded, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_conservation_takes_off_no_more_than_it_must():

@@ -56,8 +56,8 @@ def test_both_axes_are_mixed_alike_and_each_line_by_itself(periodic):
         x = torch.randn(8, 8, 1, 8, generator=torch.Generator().manual_seed(1))
         other = x.clone()
         other[2, 3] += 1.0
-        told = ("periodic", torch.zeros(1, 8))
-        change = (layers(other, *told) - layers(x, *told)).abs().amax(dim=(2, 3))
+        rest = ("periodic", torch.zeros(1, 8))
+        change = (layers(other, *rest) - layers(x, *rest)).abs().amax(dim=(2, 3))
         reached = change > 1e-6
         if depth == 1:
             assert reached[2].all()

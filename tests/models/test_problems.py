@@ -264,6 +264,6 @@ def test_patterns_are_embedded_only_where_there_are_some():
     layout = LINE.layout
     plain = PatchEmbedding(layout, channels=1, partly_known=False, width=8)
     assert plain.known is None
-    told = torch.tensor([[False]] * 3)
+    unknown = torch.tensor([[False]] * 3)
     patches = layout.patchify(fields_of(LINE))
-    assert torch.equal(plain(patches, told), plain(patches, None))
+    assert torch.equal(plain(patches, unknown), plain(patches, None))

@@ -65,8 +65,10 @@ def test_a_forecast_of_another_amplitude_has_a_deviation_of_that_amplitude(facto
     torch.testing.assert_close(
         model.deviation(times(factor, z), PROBLEM), factor * model.deviation(z, PROBLEM), rtol=1e-4, atol=1e-6
     )
-    (told, sizes), (other, other_sizes) = (model.given(times(f, z), scalars, PROBLEM) for f in (1.0, factor))
-    torch.testing.assert_close(other, told, rtol=1e-4, atol=1e-4)
+    (context, sizes), (other, other_sizes) = (
+        model.conditioning(times(f, z), scalars, PROBLEM) for f in (1.0, factor)
+    )
+    torch.testing.assert_close(other, context, rtol=1e-4, atol=1e-4)
     changed = other_sizes - sizes
     torch.testing.assert_close(changed[:, 2], torch.full((4,), math.log(factor)), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(changed[:, 3], torch.zeros(4), rtol=0, atol=1e-4)

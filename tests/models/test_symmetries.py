@@ -157,13 +157,16 @@ def test_a_codec_normalises_there_and_back():
     frozen = build("codec")
     assert isinstance(frozen, Codec)
     codec = frozen.of(PROBLEM)
-    told = codec.statistics
+    statistics = codec.statistics
     torch.testing.assert_close(codec.denormalise(codec.normalise(fields())), fields(), **CLOSE)
     z = encoded_frames(codec, fields())
-    raw = frozen.autoencoder.encoder((fields() - told.field_mean) / told.field_deviation, PROBLEM)
-    torch.testing.assert_close(z * told.latent_deviation + told.latent_mean, raw, **CLOSE)
+    raw = frozen.autoencoder.encoder((fields() - statistics.field_mean) / statistics.field_deviation, PROBLEM)
+    torch.testing.assert_close(z * statistics.latent_deviation + statistics.latent_mean, raw, **CLOSE)
     coordinates = cell_centres([GRID])
-    expected = frozen.autoencoder.decoder(raw, coordinates, PROBLEM) * told.field_deviation + told.field_mean
+    expected = (
+        frozen.autoencoder.decoder(raw, coordinates, PROBLEM) * statistics.field_deviation
+        + statistics.field_mean
+    )
     torch.testing.assert_close(decoded_frames(codec, z, coordinates), expected, **CLOSE)
     torch.testing.assert_close(decoded_frames(codec, z), expected, **CLOSE)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())

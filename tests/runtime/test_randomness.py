@@ -15,10 +15,10 @@ def test_the_seed_of_a_key_never_changes():
 def test_the_seed_is_the_same_in_a_process_with_another_hash_salt():
     program = "from ups.runtime.randomness import derive_seed; print(derive_seed(1, 'noise', 2, 0))"
     for salt in ("1", "2"):
-        told = subprocess.run(
+        other = subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": salt}, capture_output=True, check=True
         )
-        assert int(told.stdout) == derive_seed(1, "noise", 2, 0)
+        assert int(other.stdout) == derive_seed(1, "noise", 2, 0)
 
 
 def test_every_part_of_the_key_counts():

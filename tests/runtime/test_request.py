@@ -46,6 +46,6 @@ def test_the_end_is_told_last(tmp_path, monkeypatch):
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     request.finish({"problems": {}})
-    told = synced.index((tmp_path / "outcome.json").stat().st_ino)
-    assert {path.stat().st_ino for path in [*files, files[1].parent, request.output]} == set(synced[:told])
+    place = synced.index((tmp_path / "outcome.json").stat().st_ino)
+    assert {path.stat().st_ino for path in [*files, files[1].parent, request.output]} == set(synced[:place])
     assert json.loads((tmp_path / "outcome.json").read_text()) == {"summary": {"problems": {}}, "parts": {}}

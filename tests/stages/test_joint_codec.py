@@ -56,17 +56,17 @@ def root(tmp_path_factory) -> Path:
 
 def test_the_operator_brings_its_codec_which_has_another_name(root):
     before, described = load_codec(root / "artifacts" / "cache_encode" / "output")
-    after, told = codec_of_operator(
+    after, moved = codec_of_operator(
         {name: root / "artifacts" / name / "output" for name in ("operator", "cache_encode")}
     )
-    assert re.fullmatch(f"{described['codec']}-[0-9a-f]{{12}}", told["codec"]), "named by its weights"
+    assert re.fullmatch(f"{described['codec']}-[0-9a-f]{{12}}", moved["codec"]), "named by its weights"
     for name, weight in after.named_parameters():
         assert not torch.equal(weight, before.get_parameter(name)), name
     for name, value in after.named_buffers():
         assert torch.equal(value, before.get_buffer(name)), "statistics stay"
     model, description = load_model(root / "artifacts" / "operator" / "output" / MODEL_FILE)
     assert isinstance(model, LatentOperator), "and no more"
-    assert description["codec"] == told["codec"]
+    assert description["codec"] == moved["codec"]
 
 
 def test_the_codec_moves_in_the_second_half(root):
@@ -78,9 +78,9 @@ def test_the_codec_moves_in_the_second_half(root):
         record["step"]
         for record in read_records(root / "artifacts" / "operator" / "output" / "logs" / "metrics.jsonl")
     ]
-    told = {step: "L_inv_enc" in names for step, names in zip(steps, terms, strict=True) if "loss" in names}
-    assert told[1] is False
-    assert told[20] is True
+    joint = {step: "L_inv_enc" in names for step, names in zip(steps, terms, strict=True) if "loss" in names}
+    assert joint[1] is False
+    assert joint[20] is True
 
 
 def test_later_stages_read_latents_of_this_codec_and_evaluation_uses_it(root):
@@ -92,13 +92,13 @@ def test_later_stages_read_latents_of_this_codec_and_evaluation_uses_it(root):
     anew = problem.latents(rows)
     fields = torch.from_numpy(problem.rows_fields(rows))
     before, _ = load_codec(inputs["cache_encode"])
-    of_the_cache, told = (
+    of_the_cache, of_the_operator = (
         one.of("burgers1d").encode_trajectories(
             fields, None, time_step=problem.source.time_step, parameters=problem.source.parameters
         )
         for one in (before, codec)
     )
-    torch.testing.assert_close(anew, told)
+    torch.testing.assert_close(anew, of_the_operator)
     # Both from the same fields in float32: the codecs differ, and not the rounding of what was cached.
     assert not torch.allclose(anew, of_the_cache, rtol=0, atol=1e-3)
     surrogate = load_surrogate(paths(root, "evaluate"), CONFIGURATION)

@@ -54,9 +54,9 @@ def root(tmp_path_factory) -> Path:
 
 
 def test_the_codec_is_the_linear_one_and_the_stage_says_so(root, tmp_path, caplog):
-    told = summary(root / "artifacts" / "autoencoder")
-    assert told["validation_relative_l2"] < 1e-6
-    assert told["untrained_relative_l2"]["burgers1d"] < 1e-6
+    reported = summary(root / "artifacts" / "autoencoder")
+    assert reported["validation_relative_l2"] < 1e-6
+    assert reported["untrained_relative_l2"]["burgers1d"] < 1e-6
     (record,) = read_records(root / "artifacts" / "autoencoder" / "output" / "logs" / "metrics.jsonl")
     assert (record["step"], record["steps"]) == (0, 0)
     assert not (root / "artifacts" / "autoencoder" / "checkpoints").exists()
@@ -66,10 +66,10 @@ def test_the_codec_is_the_linear_one_and_the_stage_says_so(root, tmp_path, caplo
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "download").symlink_to(root / "artifacts" / "download")
     with caplog.at_level(logging.INFO):
-        told = summary(run(tmp_path, "autoencoder", **{"model.latent.dim": 2}))
+        reported = summary(run(tmp_path, "autoencoder", **{"model.latent.dim": 2}))
     assert "autoencoder: nothing to train" in caplog.text
     assert "burgers1d: linear codec, 2 of 4 numbers per patch, leaves" in caplog.text
-    assert 1e-4 < told["untrained_relative_l2"]["burgers1d"] < 0.5
+    assert 1e-4 < reported["untrained_relative_l2"]["burgers1d"] < 0.5
 
 
 def test_a_floor_stops_the_stage(root, tmp_path):
@@ -97,8 +97,8 @@ def test_the_best_linear_map_is_an_operator_without_training(root, caplog):
     with caplog.at_level(logging.INFO):
         work = run(root, "operator")
     assert "operator: nothing to train" in caplog.text
-    told = summary(work)
-    assert told["parameters"] == 0
+    reported = summary(work)
+    assert reported["parameters"] == 0
     model, _ = load_model(work / "output" / MODEL_FILE)
     assert isinstance(model, LatentOperator)
     assert model.get_buffer("linear.problem_burgers1d.fitted").abs().max() > 1e-2
@@ -109,7 +109,7 @@ def test_the_best_linear_map_is_an_operator_without_training(root, caplog):
     with torch.no_grad():
         left = (model.linear_step(before, "burgers1d") - after).norm()
     assert left < 0.9 * (before - after).norm()
-    assert 0 < told["validation_relative_l2"] < 1
+    assert 0 < reported["validation_relative_l2"] < 1
 
 
 def test_a_trained_path_starts_at_the_fitted_map_and_is_saved_beside_it(root, tmp_path):

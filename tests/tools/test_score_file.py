@@ -193,16 +193,16 @@ def test_strides_are_the_same_along_all_axes(trained, tmp_path):
 @pytest.mark.parametrize("at_file_resolution", [False, True])
 def test_every_problem_is_scored_on_either_grid(name, at_file_resolution, inputs, configuration, tmp_path):
     path = file_of(name, tmp_path)
-    told = score_file(
+    table = score_file(
         configuration, inputs, path, rows=4, problem=None, at_file_resolution=at_file_resolution
     )
     grid = TRAINED[name][3]
     expected = [4 * points for points in grid] if at_file_resolution else list(grid)
-    assert all(record["resolution"] == expected for record in told)
-    assert {record["problem"] for record in told} == {name}
-    assert {(record["n_trajectories"], record["split"]) for record in told} == {(4, "file")}
+    assert all(record["resolution"] == expected for record in table)
+    assert {record["problem"] for record in table} == {name}
+    assert {(record["n_trajectories"], record["split"]) for record in table} == {(4, "file")}
     trivial = ["train_mean"] if name == "porous" else ["persistence", "spatial_mean"]
-    assert list(dict.fromkeys(record["model"] for record in told)) == [
+    assert list(dict.fromkeys(record["model"] for record in table)) == [
         *trivial,
         "linear",
         "operator",
@@ -214,7 +214,7 @@ def test_every_problem_is_scored_on_either_grid(name, at_file_resolution, inputs
         "consistency_1",
         "consistency_2",
     ]
-    assert all(record["value"] is not None for record in told)
+    assert all(record["value"] is not None for record in table)
 
 
 def test_the_file_at_the_models_grid_is_scored_the_same_with_and_without_the_option(
@@ -298,6 +298,6 @@ def _header(path: Path) -> str:
 def test_the_scalars_are_those_of_the_file(inputs, configuration, tmp_path):
     """Time step and parameters: every second frame of a file that has them twice as often."""
     path = file_of("thin", tmp_path, interval=INTERVAL / 2, frames=5)
-    told = score_file(configuration, inputs, path, rows=2, problem="thin", at_file_resolution=False)
-    assert {record["frames"] for record in told} == {3}
+    table = score_file(configuration, inputs, path, rows=2, problem="thin", at_file_resolution=False)
+    assert {record["frames"] for record in table} == {3}
     assert len(load_datasets(inputs["download"], ("test",))["thin"].scalars) == SCALARS

@@ -189,8 +189,8 @@ def run_training(
             model = fresh("autoencoder", shapes=shapes)
     source = Source(kind, ranks, seed, **fate)
     validation = validation_of(kind, ranks, objective)
-    told = RUN | {"threads": threads, "layout_may_change": layout_may_change}
-    state = train(model, objective, source, validation, settings, ranks, work, **told)
+    arguments = RUN | {"threads": threads, "layout_may_change": layout_may_change}
+    state = train(model, objective, source, validation, settings, ranks, work, **arguments)
     return everything(state), source
 
 
@@ -344,10 +344,10 @@ def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path):
 def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
     with pytest.raises(Killed):
         run_training(tmp_path, alone(), die_at=4)
-    told = r"(?s)with 1 processes, 1 threads, this run has %s.*fix: run with 1 processes, 1 threads"
-    with pytest.raises(PreflightError, match=told % "1 processes, 2 threads"):
+    message = r"(?s)with 1 processes, 1 threads, this run has %s.*fix: run with 1 processes, 1 threads"
+    with pytest.raises(PreflightError, match=message % "1 processes, 2 threads"):
         run_training(tmp_path, alone(), threads=2)
-    with pytest.raises(PreflightError, match=told % "3 processes, 1 threads"):
+    with pytest.raises(PreflightError, match=message % "3 processes, 1 threads"):
         run_training(tmp_path, replace(alone(), world=3))
 
 
@@ -499,12 +499,12 @@ def test_ranks_add_in_the_same_order_after_a_resume(tmp_path, world, kind):
 
 
 def validated_with_peers(ranks: Ranks) -> list[dict[str, Any]]:
-    """A validation of a mix, as every rank was told it; the step before it changes no weight."""
-    told = []
+    """A validation of a mix, as every rank gets it; the step before it changes no weight."""
+    received = []
 
     class Telling(Source):
         def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
-            told.append(dict(errors))
+            received.append(dict(errors))
             super().reweigh(step, errors)
 
     objective = Reconstruction(normalisations(MIX))
@@ -521,16 +521,16 @@ def validated_with_peers(ranks: Ranks) -> list[dict[str, Any]]:
             Path(work),
             **RUN,
         )
-    return told
+    return received
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_shares_of_a_validation_add_up_to_the_validation(world):
     """Five and three examples for two or four ranks: shares differ in size, and one is empty."""
-    (alone_told,) = validated_with_peers(alone())
-    results = [told for (told,) in run_ranks(validated_with_peers, world)]
+    (by_one_rank,) = validated_with_peers(alone())
+    results = [errors for (errors,) in run_ranks(validated_with_peers, world)]
     assert all(result == results[0] for result in results), "the same on all ranks, to the bit"
-    for name, value in alone_told.items():
+    for name, value in by_one_rank.items():
         assert results[0][name] == pytest.approx(value, rel=1e-5)
 
 

@@ -89,10 +89,10 @@ def forecast_step(ranks: Ranks, problem: str) -> tuple[dict[str, Tensor], dict[s
 def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, problem):
     weights, logged = forecast_step(alone(), problem)
     results = run_ranks(forecast_step, world, problem)
-    for shared, told in results:
-        assert told.keys() == logged.keys()
+    for shared, reported in results:
+        assert reported.keys() == logged.keys()
         for name, value in logged.items():
-            torch.testing.assert_close(told[name], value, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(reported[name], value, rtol=1e-5, atol=1e-6)
         for name, value in weights.items():
             torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6)
     first = results[0][0]
@@ -230,7 +230,7 @@ def test_a_compiled_network_takes_the_same_steps(tmp_path):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parents[1])]),
     }
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stderr
+    assert ended.returncode == 0, ended.stderr

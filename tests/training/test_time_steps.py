@@ -63,9 +63,9 @@ def test_with_one_time_step_it_is_the_rollout():
 def test_a_longer_step_is_told_as_the_number_that_holds_it():
     """dt U / L is the first number of Burgers' equation; nu / (U L) knows of no time."""
     model = operator(1, 4)
-    told = SCALARS + torch.tensor([[math.log(4.0), 0.0]])
+    scalars = SCALARS + torch.tensor([[math.log(4.0), 0.0]])
     longer = model(states(), SCALARS.expand(2, -1), PROBLEM, 4)
-    torch.testing.assert_close(longer, model(states(), told.expand(2, -1), PROBLEM))
+    torch.testing.assert_close(longer, model(states(), scalars.expand(2, -1), PROBLEM))
     assert not torch.allclose(longer, model(states(), SCALARS.expand(2, -1), PROBLEM))
 
 

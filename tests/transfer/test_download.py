@@ -513,18 +513,18 @@ def test_a_file_address_is_copied_with_the_same_checks(tmp_path):
     source = tmp_path / "a b#ü.hdf5"
     source.write_bytes(BODY)
     address = source.as_uri()
-    told = []
+    reports = []
     done = download(
         address,
         tmp_path / "new" / "x",
         md5=MD5,
         size=SIZE,
         signature=HDF5_SIGNATURE,
-        progress=lambda *n: told.append(n),
+        progress=lambda *n: reports.append(n),
     )
     assert done == SHA256
     assert (tmp_path / "new" / "x").read_bytes() == BODY
-    assert told[-1] == (SIZE, SIZE)
+    assert reports[-1] == (SIZE, SIZE)
     for wrong, error, text in (
         ({"md5": "0" * 32}, IntegrityError, "instead of"),
         ({"size": 5}, IntegrityError, f"length {SIZE} instead of 5"),
@@ -551,13 +551,13 @@ def test_a_genuine_file_is_copied(tmp_path, genuine_data):
 
 
 def test_progress_is_told_and_goes_on_after_a_cut(tmp_path):
-    told = []
+    reports = []
     with FaultyServer(BODY, script=[serve(stop=100_000)]) as server:
-        download(server.address, tmp_path / "x", md5=MD5, progress=lambda *n: told.append(n), policy=QUICK)
-    counts = [count for count, _ in told]
+        download(server.address, tmp_path / "x", md5=MD5, progress=lambda *n: reports.append(n), policy=QUICK)
+    counts = [count for count, _ in reports]
     assert counts == sorted(counts)
     assert 100_000 in counts
-    assert told[-1] == (SIZE, SIZE)
+    assert reports[-1] == (SIZE, SIZE)
 
 
 def test_a_slow_consumer_is_not_the_servers_fault(tmp_path):

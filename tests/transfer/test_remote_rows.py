@@ -109,11 +109,11 @@ def check(
 
 
 def test_rows_equal_the_slices_of_the_whole_file_and_nothing_else_is_fetched(tmp_path, original, body):
-    told = []
+    reports = []
     with FaultyServer(body) as server:
         done = fetch_rows(
             server.address, ["tensor"], [(40, 45), (3, 4), (4, 6)], tmp_path / "x",
-            progress=lambda *n: told.append(n), policy=QUICK,
+            progress=lambda *n: reports.append(n), policy=QUICK,
         )  # fmt: skip
         with h5py.File(original) as file:
             offset = file["tensor"].id.get_offset()
@@ -123,7 +123,7 @@ def test_rows_equal_the_slices_of_the_whole_file_and_nothing_else_is_fetched(tmp
     check(done, tmp_path / "x", original, [3, 4, 5, 40, 41, 42, 43, 44])
     assert [piece["rows"] for piece in done["ranges"]] == [[3, 4], [4, 6], [40, 45]]
     assert done["etag"] == '"v1"'
-    assert told[-1] == (8 * ROW, 8 * ROW)
+    assert reports[-1] == (8 * ROW, 8 * ROW)
 
 
 def test_a_file_address_works_the_same(tmp_path, original):

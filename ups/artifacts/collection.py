@@ -115,10 +115,10 @@ def _entries(store: Store, pointers: "_Pointers") -> list[Entry]:
 def _with_pins_of_wholes(found: list[Entry]) -> list[Entry]:
     """The entries; whoever pins an artifact pins its parts."""
     pinned = {
-        (told["stage"], told["digest"]): entry.pin
+        (reference["stage"], reference["digest"]): entry.pin
         for entry in found
         if entry.pin is not None and entry.manifest is not None
-        for told in entry.manifest.parts.values()
+        for reference in entry.manifest.parts.values()
     }
     return [replace(entry, pin=entry.pin or pinned.get((entry.stage, entry.digest))) for entry in found]
 
@@ -431,7 +431,7 @@ def inputs_of(found: Iterable[Entry]) -> dict[str, list[str]]:
 def made_of(manifest: Manifest) -> Iterator[tuple[str, dict[str, str]]]:
     """Stage and sums of each input and part."""
     yield from manifest.inputs.items()
-    yield from ((told["stage"], told) for told in manifest.parts.values())
+    yield from ((reference["stage"], reference) for reference in manifest.parts.values())
 
 
 class _Pointers:

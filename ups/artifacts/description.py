@@ -1,4 +1,4 @@
-"""What there is to tell about one artifact: `ups cache show`.
+"""What is known about one artifact: `ups cache show`.
 
 The arrays of a cache are described from their metadata (zarr v3: one `zarr.json` per group and array), which
 is JSON, so that neither zarr nor numpy is loaded. Groups may be nested in any way: every `zarr.json` that the
@@ -16,7 +16,7 @@ from ups.artifacts.store import Store
 from ups.errors import IntegrityError
 
 _METADATA = "zarr.json"
-_LONGEST_LIST = 8  # longer ones are told by their length
+_LONGEST_LIST = 8  # longer ones are shown by their length
 
 
 def describe(store: Store, entry: Entry, manifest: Manifest, known: list[Entry]) -> dict[str, Any]:
@@ -121,15 +121,15 @@ def _provenance(
 ) -> dict[str, list[dict[str, str]]]:
     """Name and version of the data, per ancestor (or the artifact itself) that reported them."""
     by_name = {other.name: other for other in known}
-    told: dict[str, list[dict[str, str]]] = {}
+    found: dict[str, list[dict[str, str]]] = {}
     waiting = [entry.name]
     while waiting:
         other = by_name.get(waiting.pop())
-        if other is None or other.manifest is None or other.name in told:
+        if other is None or other.manifest is None or other.name in found:
             continue
-        told[other.name] = list(_versions("", other.manifest.summary))
+        found[other.name] = list(_versions("", other.manifest.summary))
         waiting += inputs[other.name]
-    return {name: versions for name, versions in told.items() if versions}
+    return {name: versions for name, versions in found.items() if versions}
 
 
 def _versions(key: str, summary: Any) -> Iterator[dict[str, str]]:

@@ -180,9 +180,9 @@ class Store:
             IntegrityError: one is gone, or has other content now.
         """
         found = []
-        for name, told in artifact.manifest.parts.items():
-            part = self.find(told["stage"], told["digest"])
-            if part is None or part.manifest.content != told["content"]:
+        for name, reference in artifact.manifest.parts.items():
+            part = self.find(reference["stage"], reference["digest"])
+            if part is None or part.manifest.content != reference["content"]:
                 state = "is gone" if part is None else "has other content now"
                 raise IntegrityError(f"its part {name} {state}", where=str(artifact.path), fix=_REBUILD)
             found.append(part)

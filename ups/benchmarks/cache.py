@@ -182,11 +182,15 @@ def _measure_loads(artifact: Path) -> list[Record]:
 
     seconds = _in_turn({"raw": raw, "plain": lambda: load(False), "verified": lambda: load(True)})
     rates = {name: cache.bytes / 1e9 / statistics.median(taken) for name, taken in seconds.items()}
-    told = {"raw": "np.memmap, copied", "plain": "full load", "verified": "full load, every crc32c checked"}
+    descriptions = {
+        "raw": "np.memmap, copied",
+        "plain": "full load",
+        "verified": "full load, every crc32c checked",
+    }
     return [
         {
             "measure": "load",
-            "what": told[name],
+            "what": descriptions[name],
             "bytes": cache.bytes,
             "gigabytes_per_second": rate,
             "of_raw": statistics.median(a / b for a, b in zip(seconds["raw"], seconds[name], strict=True)),

@@ -2,7 +2,7 @@
 
 Every entrant goes through the ordinary stages in this one process, one after the other. A number of seconds is made
 a number of steps before the training begins, for the learning rate ends with the last step: some steps are timed,
-and the seconds that the training then really took are told beside the planned ones. Seconds are those of training,
+and the seconds that the training then really took are reported beside the planned ones. Seconds are those of training,
 an autoencoder's included; validation and caching do not count, for anybody.
 
 Against peers, every entrant is tuned alike: each of `variants` is trained for `TUNING_SHARE` of the seconds, and the
@@ -302,15 +302,15 @@ class Race:
         steps: int,
         purpose: str,
     ) -> Path:
-        told = {
+        changes = {
             "steps": steps,
             "warmup_steps": steps // _WARMUP,
             "final_learning_rate": choice["learning_rate"] / 100,
             "validate_every": steps,
         }
         if purpose == "timing":
-            told["log_every"] = _TIMED_WINDOW
-        seeded = _changed(configuration, seed, choice | told)
+            changes["log_every"] = _TIMED_WINDOW
+        seeded = _changed(configuration, seed, choice | changes)
         cache = self._codec(name, configuration, seed)["cache_encode"]
         work = self._place(name, seed) / f"{purpose}-{digest_of(choice)[:8]}-{steps}"
         if seeded.execution.compile:
@@ -490,12 +490,12 @@ def _score(
                     result, parameters = _score_one(name, trained, trial, batch)
                     if name == OPERATOR:
                         operators.append(result)
-                    told = {
+                    training = {
                         "seed": configuration.seed + place,
                         "parameters": parameters,
                         "over_operator": None if name == OPERATOR else _compared(result, operators[place]),
                     }
-                    table.append(_record(result, trial) | about | told | trained.to_json())
+                    table.append(_record(result, trial) | about | training | trained.to_json())
     return table
 
 

@@ -142,11 +142,11 @@ class StoredTrajectories:
 
     def __init__(self, described: Mapping[str, Any], directories: Mapping[str, Path]) -> None:
         """described: problem, variables and space_stride. directories: of the splits."""
-        told = [json.loads((path / PART_DESCRIPTION).read_text()) for path in directories.values()]
+        descriptions = [json.loads((path / PART_DESCRIPTION).read_text()) for path in directories.values()]
         self._layout = {key: described[key] for key in ("problem", "variables", "space_stride")}
         self._files = [path / TRAJECTORIES for path in directories.values()]
-        self._ends = np.cumsum([len(part["rows"]) for part in told])
-        self._starts = self._ends - [len(part["rows"]) for part in told]
+        self._ends = np.cumsum([len(part["rows"]) for part in descriptions])
+        self._starts = self._ends - [len(part["rows"]) for part in descriptions]
         read = read_trajectories(self._files[0], np.arange(0), **self._layout)
         self.about: dict[str, Any] = {
             "problem": PROBLEMS[described["problem"]],
@@ -160,9 +160,9 @@ class StoredTrajectories:
                 split: np.arange(start, end)
                 for split, start, end in zip(directories, self._starts, self._ends, strict=True)
             },
-            "rows": np.concatenate([np.asarray(part["rows"], dtype=np.int64) for part in told]),
-            "title": told[0]["title"],
-            "version": told[0]["version"],
+            "rows": np.concatenate([np.asarray(part["rows"], dtype=np.int64) for part in descriptions]),
+            "title": descriptions[0]["title"],
+            "version": descriptions[0]["version"],
         }
         """The fields of `ProblemTrajectories`."""
         self._shape = read.fields.shape[1:]

@@ -57,11 +57,12 @@ def draw(
     generator: torch.Generator,
 ) -> Tensor:
     """Samples of r [n, members, T, K, d] for n forecasts with scalars [n, S]."""
-    told, conditions = (
-        values.repeat_interleave(members, dim=0) for values in network.given(forecasts, scalars, problem)
+    context, conditions = (
+        values.repeat_interleave(members, dim=0)
+        for values in network.conditioning(forecasts, scalars, problem)
     )
     like = forecasts.mean.repeat_interleave(members, dim=0)
-    samples = sampler(lambda y, angle: network(y, angle, told, conditions, problem), like, generator)
+    samples = sampler(lambda y, angle: network(y, angle, context, conditions, problem), like, generator)
     return samples.unflatten(0, (len(forecasts), members))
 
 

@@ -27,12 +27,14 @@ def outside_dataset(dataset: Dataset, data: FromSinusoids, outside: Outside, dev
     )
     numbers = dataset.rows[dataset.splits["test"]][: outside.trajectories]
     fields = generator_of(changed).solve(numbers, device)[:, :, :: data.stride].cpu().numpy()
-    told = f"initial states x {outside.amplitude:g} {outside.offset:+g}, {parameter} x {outside.parameter:g}"
+    changes = (
+        f"initial states x {outside.amplitude:g} {outside.offset:+g}, {parameter} x {outside.parameter:g}"
+    )
     return replace(
         dataset,
         fields=fields,
         parameters={parameter: getattr(changed, parameter)},
         splits={SPLIT: torch.arange(len(fields)).numpy()},
         rows=numbers,
-        title=f"{dataset.title}, {told}",
+        title=f"{dataset.title}, {changes}",
     )

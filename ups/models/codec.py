@@ -107,9 +107,9 @@ class ProblemCodec:
         known: [n, t, C] bool; None: all.
         """
         inside = self.normalise(frame.enter(fields, elapsed), known).flatten(0, 1)
-        told = None if known is None else known.flatten(0, 1)
+        mask = None if known is None else known.flatten(0, 1)
         with torch.autocast(fields.device.type, enabled=False):
-            latents = self.autoencoder.encoder(inside, self.problem, told)
+            latents = self.autoencoder.encoder(inside, self.problem, mask)
         standardised = (latents - self.statistics.latent_mean) / self.statistics.latent_deviation
         return standardised.unflatten(0, fields.shape[:2])
 
@@ -126,8 +126,8 @@ class ProblemCodec:
         known: [t, C] bool; None: all.
         """
         elapsed = time_step * torch.arange(fields.shape[1], device=fields.device)
-        told = None if known is None else known.expand(len(fields), -1, -1)
-        return self.encode(fields, elapsed, self.frame(fields[:, 0], parameters), told)
+        mask = None if known is None else known.expand(len(fields), -1, -1)
+        return self.encode(fields, elapsed, self.frame(fields[:, 0], parameters), mask)
 
     def inside(self, latents: Tensor) -> Tensor:
         """Standardised latents [n, t, K, d] to normalised fields on the grid, in their frame, [n, t, *grid, C]."""

@@ -38,7 +38,7 @@ class ScalarEmbedding(nn.Module):
 
 
 class ProblemConditioning(nn.Module):
-    """What a network is told beside the state: which equation, which boundary, which scalars.
+    """What a network is given beside the state: which equation, which boundary, which scalars.
 
     Problems of one equation (several viscosities, say) share an embedding: their dimensionless numbers say all
     that differs. Every equation has its own, whose bias tells it apart; what problems with the same boundary

@@ -56,7 +56,7 @@ class RolloutNetwork(nn.Module):
     """Tokens of all leads [B, T, K, inputs] and scalars [B, S] to [B, T, K, outputs]; zero for a fresh network.
 
     Several leads make one position; positions are mixed by convolutions along tokens and along leads in turn. What
-    lies before the first lead and behind the last is zero, and each position is told its lead.
+    lies before the first lead and behind the last is zero, and each position is given its lead.
     """
 
     def __init__(
@@ -154,22 +154,22 @@ class ResidualNetwork(nn.Module):
             self.register_buffer(f"gate_{key}", torch.ones(ways, count))
             self.register_buffer(f"spread_{key}", torch.ones(ways, count))
 
-    def forward(self, y: Tensor, angle: Tensor, told: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        """y [B, T, K, d], angle [B], told and scalars as from `given`, to [B, T, K, d]."""
-        tokens = torch.cat([y, told], dim=-1)
+    def forward(self, y: Tensor, angle: Tensor, context: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        """y [B, T, K, d], angle [B], context and scalars as from `conditioning`, to [B, T, K, d]."""
+        tokens = torch.cat([y, context], dim=-1)
         return self.network(tokens, torch.cat([scalars, angle[:, None]], dim=-1), problem)
 
-    def given(self, forecast: Forecast, scalars: Tensor, problem: str) -> tuple[Tensor, Tensor]:
-        """What the network is told of B forecasts with scalars [B, S]: [B, T, K, d + 1] and [B, S + 2].
+    def conditioning(self, forecast: Forecast, scalars: Tensor, problem: str) -> tuple[Tensor, Tensor]:
+        """What the network is conditioned on for B forecasts with scalars [B, S]: [B, T, K, d + 1] and [B, S + 2].
 
         The forecast in its root mean square, the logarithm of the deviation in the steepness, and both sizes.
         """
         size = forecast.mean.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(_TINY)
         steepness = self.steepness(forecast, problem)
         unit = self.deviation(forecast, problem) / steepness
-        told = torch.cat([forecast.mean / size, unit.log().mean(dim=-1, keepdim=True)], dim=-1)
+        context = torch.cat([forecast.mean / size, unit.log().mean(dim=-1, keepdim=True)], dim=-1)
         sizes = torch.cat([size.log(), (steepness / size).log()], dim=-1).flatten(1)
-        return told, torch.cat([scalars, sizes], dim=-1)
+        return context, torch.cat([scalars, sizes], dim=-1)
 
     def deviation(self, forecast: Forecast, problem: str) -> Tensor:
         """Deviation of the residual of forecasts, [B, T, K, d], in standardised latents; never below their rounding."""

@@ -259,16 +259,16 @@ def _shown(curves: Curves) -> list[_Shown]:
         label, number, error = (
             entry(example, key, where="curves.json") for key in ("label", "trajectory", "error")
         )
-        told = "not finite" if error is None else f"rel. L2 {error:#.3g}"
-        chosen.append((place, label, f"{label}: {kind} {number}", told))
+        score = "not finite" if error is None else f"rel. L2 {error:#.3g}"
+        chosen.append((place, label, f"{label}: {kind} {number}", score))
     if len(fields) == 1:
         ((channel, name),) = fields
-        return [_Shown(place, channel, name, text, told) for place, _, text, told in chosen]
+        return [_Shown(place, channel, name, text, score) for place, _, text, score in chosen]
     median = [example for example in chosen if example[1] == "median"]
     if not median:
         raise IntegrityError("has no median example", where="curves.json")
-    place, _, text, told = median[0]
-    return [_Shown(place, channel, name, text, told) for channel, name in fields]
+    place, _, text, score = median[0]
+    return [_Shown(place, channel, name, text, score) for channel, name in fields]
 
 
 def _values(examples: Examples, shown: _Shown) -> tuple[Array, Array, Array, Array]:

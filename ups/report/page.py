@@ -182,8 +182,8 @@ def _measured_on(results: ProblemResults) -> str:
             f"the map from {' and '.join(results.given)} to {fields} at {points} points, in one application"
         )
     skipped = results.convention("frames_skipped")
-    told = f"{results.convention('frames')} frames of {points} points, first {skipped} given and not scored"
-    return told if len(results.fields) == 1 else f"{told}, fields {fields}"
+    frames = f"{results.convention('frames')} frames of {points} points, first {skipped} given and not scored"
+    return frames if len(results.fields) == 1 else f"{frames}, fields {fields}"
 
 
 def stages(run: RunDirectory) -> list[Stage]:
@@ -227,8 +227,8 @@ def _result(summary: Mapping[str, Any]) -> str:
     """What a stage says of itself, in a few words."""
     parts = []
     if "problems" in summary:
-        told = summary["problems"].values()
-        parts.append(f"{count(sum(_total(problem['trajectories']) for problem in told))} trajectories")
+        problems = summary["problems"].values()
+        parts.append(f"{count(sum(_total(problem['trajectories']) for problem in problems))} trajectories")
     if "trajectories" in summary:
         parts.append(f"{count(_total(summary['trajectories']))} trajectories")
     if "parameters" in summary:
@@ -334,11 +334,11 @@ def _reconstruction(run: RunDirectory) -> list[tuple[str, float]]:
     """Error of the autoencoder on validation fields, and of each problem where there are several."""
     name = "validation_relative_l2"
     summary = run.stage("autoencoder", "summary")
-    told = [("Encode and decode, validation fields", run.stage("autoencoder", "summary", name))]
+    whole = ("Encode and decode, validation fields", run.stage("autoencoder", "summary", name))
     by_problem = {
         key.partition("/")[2]: value for key, value in summary.items() if key.startswith(f"{name}/")
     }
-    return [*told, *((f"Encode and decode, {problem}", value) for problem, value in by_problem.items())]
+    return [whole, *((f"Encode and decode, {problem}", value) for problem, value in by_problem.items())]
 
 
 def _round_trip(run: RunDirectory) -> list[tuple[str, Mapping[str, float]]]:
@@ -348,11 +348,11 @@ def _round_trip(run: RunDirectory) -> list[tuple[str, Mapping[str, float]]]:
     """
     if not run.stage("cache_encode", "summary", "stored"):
         return []
-    told = run.stage("cache_encode", "summary", "float16_round_trip")
+    errors = run.stage("cache_encode", "summary", "float16_round_trip")
     return [
-        (f"{problem}, {array}" if len(told) > 1 else array, cost)
-        for problem, costs in told.items()
-        for array, cost in costs.items()
+        (f"{problem}, {array}" if len(errors) > 1 else array, error)
+        for problem, arrays in errors.items()
+        for array, error in arrays.items()
     ]
 
 

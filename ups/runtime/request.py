@@ -58,5 +58,5 @@ class Request:
         parts: artifacts of their own, without which this one is of no use.
         """
         sync_tree(self.output)
-        told = {name: part.reference for name, part in (parts or {}).items()}
-        write_json(self.work / "outcome.json", {"summary": summary, "parts": told})
+        references = {name: part.reference for name, part in (parts or {}).items()}
+        write_json(self.work / "outcome.json", {"summary": summary, "parts": references})

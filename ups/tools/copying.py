@@ -89,7 +89,7 @@ def copy_splits(
             fix="use a file with a positive parameter",
         )
     whole = read_trajectories(path, first, **given)
-    told = ", ".join(f"{key}={value:g}" for key, value in described.parameters.items())
+    parameters = ", ".join(f"{key}={value:g}" for key, value in described.parameters.items())
     made = {}
     for split, work in missing.items():
         rows = splits[split]
@@ -111,7 +111,7 @@ def copy_splits(
                 done = int(np.searchsorted(rows, block[-1])) + 1
                 log.info("%s: copied %d/%d %s trajectories", problem.name, done, len(rows), split)
         made[split] = {
-            "title": f"{problem.name} {told}",
+            "title": f"{problem.name} {parameters}",
             "version": described.data_version,
             "rows": original.tolist(),
         }

@@ -141,15 +141,15 @@ class _Progress:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
         self.first: int | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
         self.first = done if self.first is None else self.first
         now = time.monotonic()
-        if now - self.told < _SECONDS_BETWEEN_LINES and done != total:
+        if now - self.reported < _SECONDS_BETWEEN_LINES and done != total:
             return
-        self.told = now
+        self.reported = now
         rate = (done - self.first) / max(now - self.started, 1e-9)
         whole = "" if total is None else f"/{total / 1e6:.1f}"
         log.info("%s: fetched %.1f%s MB  %.1f MB/s", self.name, done / 1e6, whole, rate / 1e6)

@@ -47,9 +47,9 @@ def make(
             device=execution.device,
             threads=execution.threads,
         )
-        told = ", ".join(f"{key}={value:g}" for key, value in generated.parameters.items())
+        parameters = ", ".join(f"{key}={value:g}" for key, value in generated.parameters.items())
         described[split] = {
-            "title": f"{data.problem.name} {told}",
+            "title": f"{data.problem.name} {parameters}",
             "version": f"generated ({generated.distribution}), {data.solver_resolution} cells, seed {data.seed}",
             "rows": rows.tolist(),
         }

@@ -105,14 +105,16 @@ def _restore(path: Path, state: TrainingState, layout: dict[str, int], *, may_ch
     layouts: list[dict[str, int]] = json.loads(metadata["layouts"])
     before = _plain(layouts[-1])
     if before != layout:
-        told, now = (", ".join(f"{value} {key}" for key, value in each.items()) for each in (before, layout))
+        written, now = (
+            ", ".join(f"{value} {key}" for key, value in each.items()) for each in (before, layout)
+        )
         if not may_change:
             raise PreflightError(
-                f"checkpoint was written with {told}, this run has {now}, and would not give the same numbers",
+                f"checkpoint was written with {written}, this run has {now}, and would not give the same numbers",
                 where=str(path),
-                fix=f"run with {told}, or delete the directory to start this stage anew",
+                fix=f"run with {written}, or delete the directory to start this stage anew",
             )
-        log.warning("goes on with %s, begun with %s: not bit for bit", now, told)
+        log.warning("goes on with %s, begun with %s: not bit for bit", now, written)
     state.layouts = layouts
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "latest": {}}
     for name, value in tensors.items():

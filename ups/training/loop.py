@@ -179,8 +179,8 @@ def _record(
 ) -> None:
     scores = _named(metric, errors)
     records.append({"step": step, "steps": steps} | scores)
-    told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
-    log.info("%s %d/%d  %s", stage, step, steps, told)
+    text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    log.info("%s %d/%d  %s", stage, step, steps, text)
 
 
 @torch.no_grad()

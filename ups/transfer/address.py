@@ -85,7 +85,7 @@ def shown(url: httpx.URL) -> str:
 
 
 def check_redirect(url: httpx.URL, target: httpx.URL) -> None:
-    """What can be told of a redirect from `url` to another host before its name is resolved.
+    """What can be said of a redirect from `url` to another host before its name is resolved.
 
     Raises:
         DataError: another scheme, credentials of its own, or a host that names itself as not public.

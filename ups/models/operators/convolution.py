@@ -55,7 +55,7 @@ class TokenConvolution(nn.Module):
 class ResidualConvolutions(nn.Module):
     """A residual convolution for each dilation, one after the other: [*tokens, B, W] to the same.
 
-    Modulated, each is told the condition [B, W], which gives it a shift and a factor (Perez et al. 2018,
+    Modulated, each gets the condition [B, W], which gives it a shift and a factor (Perez et al. 2018,
     arXiv:1709.07871, eq. 2); none at first.
     """
 

@@ -25,7 +25,7 @@ class GridNetwork(nn.Module):
     """Tokens [B, K, inputs] and scalars [B, S] to tokens [B, K, outputs]; zero for a fresh network.
 
     Between the maps in and out lies a body: forward(x [*tokens, B, W], boundary, condition [B, W]) to the shape of x.
-    Axes of space come first, for shifting tokens then moves whole blocks of memory. Every token is told the condition
+    Axes of space come first, for shifting tokens then moves whole blocks of memory. Every token gets the condition
     before the body, which may make more of it.
     """
 

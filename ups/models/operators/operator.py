@@ -20,14 +20,14 @@ _FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as 
 class LatentOperator(nn.Module):
     """z(t + dt) = a N(z / a), N(z) = S z + network(z, scalars), and what is conserved stays.
 
-    One network may take several time steps: what it is told of them is the dimensionless number that holds dt, and
+    One network may take several time steps: it knows them by the dimensionless number that holds dt, and
     S becomes its power.
 
     S is the identity or the linear path: a fresh operator is persistence, or the best linear map.
 
     a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
-    step, for a field that decays would else leave the range that the network was trained on; the network is told
-    of it through the dimensionless numbers.
+    step, for a field that decays would else leave the range that the network was trained on; the network
+    knows it by the dimensionless numbers.
 
     Where that amplitude never grows and the codec loses nothing, no step makes it grow. A wave that viscosity takes
     away within a step leaves the network's own error behind, which is like no state of the training; without this

@@ -73,7 +73,7 @@ class Comparison:
     """What a file's rows can be compared with.
 
     Attributes:
-        solvers: by what people call them, rows to fields [n, t, *grid, C] from the first frame; the nearest is told.
+        solvers: by what people call them, rows to fields [n, t, *grid, C] from the first frame; the nearest is reported.
         steps: about how many of an explicit solver the rows take: absurd fields would take for ever.
         genuine: it was held against PDEBench's own rows, and may be used on them.
     """

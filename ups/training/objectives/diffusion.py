@@ -38,12 +38,12 @@ class ResidualExample:
 
     Attributes:
         residual: in its deviation, [B, T, K, d].
-        told, scalars: as from `ResidualNetwork.given`.
+        context, scalars: as from `ResidualNetwork.conditioning`.
     """
 
     problem: str
     residual: Tensor
-    told: Tensor
+    context: Tensor
     scalars: Tensor
 
     @classmethod
@@ -54,11 +54,11 @@ class ResidualExample:
         network, problem = _residual_network(model), batch.problem
         forecast = Forecast(batch.forecasts, batch.variances)
         residual = (batch.latents - forecast.mean) / network.deviation(forecast, problem)
-        return cls(problem, residual, *network.given(forecast, batch.scalars, problem))
+        return cls(problem, residual, *network.conditioning(forecast, batch.scalars, problem))
 
     def network(self, model: nn.Module) -> Network:
         """A model of residuals as a function of noisy tokens and their angle."""
-        return lambda y, angle: model(y, angle, self.told, self.scalars, self.problem)
+        return lambda y, angle: model(y, angle, self.context, self.scalars, self.problem)
 
 
 def _residual_network(model: nn.Module) -> ResidualNetwork:

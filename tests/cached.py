@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from tiny import LATENT_DIM, LINE, SQUARE, alone, build, describe
+from tiny import LATENT_DIM, LINE, SQUARE, build, describe, single_rank
 from torch import Tensor
 
 from ups.data.cache_source import CacheSource, source_of_dataset
@@ -108,7 +108,7 @@ def build_small_cache(
         description,
         output=directory / "output",
         work=directory,
-        ranks=ranks or alone(),
+        ranks=ranks or single_rank(),
         **(settings | changes),
     )
     return directory / "output", summary

@@ -185,6 +185,6 @@ class FixedBatches:
         pass
 
 
-def alone() -> Ranks:
+def single_rank() -> Ranks:
     """A world of one rank on the CPU."""
     return Ranks(0, 1, torch.device("cpu"))

@@ -161,8 +161,8 @@ def test_leases_are_shared_and_end_with_their_process(tmp_path):
             assert holder.stdout is not None
             assert holder.stdout.readline() == "leased\n"
         for holder in holders:
-            with pytest.raises(BusyError), store.alone("download", A):
-                pytest.fail("had it alone")
+            with pytest.raises(BusyError), store.exclusive("download", A):
+                pytest.fail("had it to itself")
             holder.kill()
             holder.wait()
     finally:
@@ -171,7 +171,7 @@ def test_leases_are_shared_and_end_with_their_process(tmp_path):
             holder.wait()
             assert holder.stdout is not None
             holder.stdout.close()
-    with store.alone("download", A):
+    with store.exclusive("download", A):
         pass
 
 

@@ -59,7 +59,7 @@ def test_pinning_waits_for_a_gc_that_looks_at_the_artifact(tmp_path):
         "import sys; from pathlib import Path; from ups.artifacts import Store; from ups.artifacts.pins import pin;"
         f"print('started', flush=True); pin(Store(Path(sys.argv[1])), 'download', '{A}')"
     )
-    with store.alone("download", A):
+    with store.exclusive("download", A):
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -279,7 +279,7 @@ def test_a_race_that_runs_is_left_alone(download, tmp_path):
         with pytest.raises(PreflightError, match="this race runs already"):
             measure_peers(request)
         (left,) = leftovers(store)
-        with pytest.raises(BusyError), store.alone(left.stage, left.digest):
+        with pytest.raises(BusyError), store.exclusive(left.stage, left.digest):
             pass
 
 

@@ -21,7 +21,7 @@ from cached import (
     encoded,
 )
 from downloads import write_splits
-from tiny import alone
+from tiny import single_rank
 
 from ups.artifacts.files import write_json
 from ups.data.cache import GROUP, open_caches
@@ -112,7 +112,7 @@ def test_a_chunk_counts_only_with_its_record_and_all_its_files(tmp_path, referen
 
 @pytest.mark.parametrize("reads", [1, 5])
 def test_sigterm_ends_it_after_the_chunk_at_hand(tmp_path, reference, reads):
-    ranks, count = alone(), [0]
+    ranks, count = single_rank(), [0]
 
     def act(rows: np.ndarray) -> None:
         count[0] += 1

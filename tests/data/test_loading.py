@@ -62,10 +62,10 @@ def test_resident_values_are_the_float16_of_the_cache(cache):
 
 
 def test_ranks_of_one_host_share_its_memory(monkeypatch):
-    alone = free_memory(CPU)
-    assert alone.device == alone.host
+    single = free_memory(CPU)
+    assert single.device == single.host
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert free_memory(CPU).host == pytest.approx(alone.host / 4, rel=0.2)
+    assert free_memory(CPU).host == pytest.approx(single.host / 4, rel=0.2)
 
 
 def kernel(directory: Path, groups: dict[str, tuple[str, int, int]], *, own: str = "/job/step") -> int:

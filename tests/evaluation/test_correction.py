@@ -99,11 +99,13 @@ def test_the_factor_makes_the_spread_the_error_of_the_gated_mean():
 
 
 def test_dressing_draws_whole_trajectories_and_shifts_them_where_nothing_forbids():
-    pool = torch.arange(3 * 2 * 8.0).view(3, 2, 8, 1)
+    residuals = torch.arange(3 * 2 * 8.0).view(3, 2, 8, 1)
     line = TokenGrid((32,), (8,), (True,))
-    drawn = resampled(pool, 200, 4, line, torch.Generator().manual_seed(0))
+    drawn = resampled(residuals, 200, 4, line, torch.Generator().manual_seed(0))
     assert drawn.shape == (200, 4, 2, 8, 1)
-    shifted = {tuple(pool[i].roll(n, dims=1).flatten().tolist()): (i, n) for i in range(3) for n in range(8)}
+    shifted = {
+        tuple(residuals[i].roll(n, dims=1).flatten().tolist()): (i, n) for i in range(3) for n in range(8)
+    }
     found = [shifted[tuple(each.flatten().tolist())] for each in drawn.flatten(0, 1)]
     counts = torch.tensor([[found.count((i, n)) for n in range(8)] for i in range(3)])
     # 800 draws over 24 places: 33 each, give or take 4.5 deviations.
@@ -112,14 +114,14 @@ def test_dressing_draws_whole_trajectories_and_shifts_them_where_nothing_forbids
 
 
 def test_dressing_does_not_shift_between_walls():
-    pool = normal(3, 1, 16, 2)
-    drawn = resampled(pool, 5, 4, SHAPES["map"].layout, torch.Generator().manual_seed(0))
+    residuals = normal(3, 1, 16, 2)
+    drawn = resampled(residuals, 5, 4, SHAPES["map"].layout, torch.Generator().manual_seed(0))
     for each in drawn.flatten(0, 1):
-        assert any(torch.equal(each, one) for one in pool)
+        assert any(torch.equal(each, one) for one in residuals)
 
 
 def test_dressing_has_the_moments_of_the_pool():
-    pool = normal(64, 3, 8, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None] + 0.5
-    drawn = resampled(pool, 400, 16, TokenGrid((32,), (8,), (True,)), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(drawn.mean(dim=(0, 1, 3)), pool.mean(dim=(0, 2)), rtol=0.05, atol=0.05)
-    torch.testing.assert_close(drawn.std(dim=(0, 1, 3)), pool.std(dim=(0, 2)), rtol=0.05, atol=0)
+    residuals = normal(64, 3, 8, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None] + 0.5
+    drawn = resampled(residuals, 400, 16, TokenGrid((32,), (8,), (True,)), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.mean(dim=(0, 1, 3)), residuals.mean(dim=(0, 2)), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(drawn.std(dim=(0, 1, 3)), residuals.std(dim=(0, 2)), rtol=0.05, atol=0)

@@ -33,7 +33,7 @@ PROBABILISTIC = ("operator_dressed", "operator_dressed_scaled", "diffusion", "co
 both = pytest.mark.parametrize("problem", list(SHAPES))
 
 
-def pool(problem: str) -> Tensor:
+def past_residuals(problem: str) -> Tensor:
     shape = (5, STEPS[problem], SHAPES[problem].layout.token_count, DIM)
     return 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(9))
 
@@ -46,7 +46,7 @@ def forecasters(
 ) -> dict[str, Forecaster]:
     model, diffusion = model or operator(), diffusion or residual("diffusion")
     consistency = consistency or residual("consistency")
-    past = PastErrors(pool(problem), 10 * pool(problem))
+    past = PastErrors(past_residuals(problem), 10 * past_residuals(problem))
 
     def made() -> OperatorForecasts:
         return OperatorForecasts(model, codec().of(problem))
@@ -157,7 +157,7 @@ def test_the_dressed_operator_has_past_errors_as_they_were_or_scaled(problem):
     network, made = residual("diffusion"), forecasters(problem)
     forecasts = Forecast.single(rollout(operator(), first, given, problem, STEPS[problem]))
     layout = SHAPES[problem].layout
-    drawn = resampled(pool(problem), 2, MEMBERS, layout, torch.Generator().manual_seed(4))
+    drawn = resampled(past_residuals(problem), 2, MEMBERS, layout, torch.Generator().manual_seed(4))
     plain, scaled = (
         made[name].rollout(first, given, STEPS[problem], torch.Generator().manual_seed(4))
         - forecasts.mean[:, None]
@@ -242,17 +242,17 @@ def test_one_forecast_serves_all_rows_which_all_owe_its_time():
     model = operator()
     model.register_forward_hook(count)
     shared = OperatorForecasts(model, codec().of("wave"))
-    diffusion, past = residual("diffusion"), PastErrors(pool("wave"), pool("wave"))
+    diffusion, past = residual("diffusion"), PastErrors(past_residuals("wave"), past_residuals("wave"))
     rows = [
         operator_forecaster(shared),
         *dressed_forecasters(shared, diffusion, past, members=MEMBERS),
         *diffusion_forecasters(shared, diffusion, members=MEMBERS, **SAMPLER),
     ]
-    alone = forecasters("wave")
+    separate = forecasters("wave")
     owed = []
     for row in rows:
         rolled = row.rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
-        expected = alone[row.name].rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
+        expected = separate[row.name].rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
         assert torch.equal(rolled, expected) == (row.name != "operator_dressed_scaled")
         owed.append(row.owed())
     assert calls == STEPS["wave"]

@@ -153,9 +153,9 @@ def names(linear_path: str, **changes: Any) -> set[str]:
 def test_a_trained_path_has_parameters_and_a_frozen_one_has_none():
     assert names("none") == names("frozen") == set()
     assert names("trained") == {f"linear.{module_key(PROBLEM)}.change"}
-    alone = fresh("operator", network={"kind": "linear"}, linear_path="frozen")
-    assert list(alone.parameters()) == []
-    assert f"linear.{module_key(PROBLEM)}.fitted" in alone.state_dict(), "it is saved all the same"
+    linear = fresh("operator", network={"kind": "linear"}, linear_path="frozen")
+    assert list(linear.parameters()) == []
+    assert f"linear.{module_key(PROBLEM)}.fitted" in linear.state_dict(), "it is saved all the same"
 
 
 def test_training_changes_the_step_and_not_the_row_of_the_best_linear_map():

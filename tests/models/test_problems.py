@@ -87,9 +87,9 @@ def test_a_problem_does_not_depend_on_the_weights_of_another(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_problem_computes_the_same_alone_and_in_a_mix(kind):
     mix = build(kind, shapes=MIX).requires_grad_(False)
-    alone = build_model(describe(kind, {"square": SQUARE})).requires_grad_(False)
-    alone.load_state_dict({name: mix.state_dict()[name] for name in alone.state_dict()})
-    assert torch.equal(apply(alone, "square", SQUARE), apply(mix, "square", SQUARE))
+    single = build_model(describe(kind, {"square": SQUARE})).requires_grad_(False)
+    single.load_state_dict({name: mix.state_dict()[name] for name in single.state_dict()})
+    assert torch.equal(apply(single, "square", SQUARE), apply(mix, "square", SQUARE))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,8 +245,8 @@ def test_each_sample_of_a_batch_has_its_own_pattern():
     patterns = torch.tensor([[True, False], [True, True], [False, True]])
     together = encoded_frames(codec, fields, patterns)
     for sample in range(3):
-        alone = encoded_frames(codec, fields[sample : sample + 1], patterns[sample : sample + 1])
-        torch.testing.assert_close(together[sample : sample + 1], alone, **CLOSE)
+        single = encoded_frames(codec, fields[sample : sample + 1], patterns[sample : sample + 1])
+        torch.testing.assert_close(together[sample : sample + 1], single, **CLOSE)
 
 
 def test_a_field_at_its_mean_is_not_the_same_as_an_unknown_one():

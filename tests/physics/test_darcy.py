@@ -295,9 +295,11 @@ def test_rows_and_blocks_do_not_influence_one_another(monkeypatch):
     steady = solve_darcy_steady(a, forcing=0.1)
     relaxed = relax_darcy(a, initial, forcing=0.1)
     for row in range(7):
-        alone = slice(row, row + 1)
-        assert relative_error(solve_darcy_steady(a[alone], forcing=0.1), steady[alone]).max() < 1e-9
-        assert relative_error(relax_darcy(a[alone], initial[alone], forcing=0.1), relaxed[alone]).max() < 1e-5
+        single = slice(row, row + 1)
+        assert relative_error(solve_darcy_steady(a[single], forcing=0.1), steady[single]).max() < 1e-9
+        assert (
+            relative_error(relax_darcy(a[single], initial[single], forcing=0.1), relaxed[single]).max() < 1e-5
+        )
     monkeypatch.setattr(darcy, "_BLOCK_CELLS_CPU", 3 * 16 * 16)
     assert relative_error(solve_darcy_steady(a, forcing=0.1), steady).max() < 1e-9
     assert relative_error(relax_darcy(a, initial, forcing=0.1), relaxed).max() < 1e-5

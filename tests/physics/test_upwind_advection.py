@@ -54,8 +54,8 @@ def test_converges_to_the_exact_shift_of_smooth_states():
 def test_a_row_does_not_depend_on_its_neighbours():
     initial = initial_states(5, 64)
     together = solve_upwind_advection(initial, beta=0.4, frame_interval=0.1, frames=3)
-    alone = solve_upwind_advection(initial[2:3], beta=0.4, frame_interval=0.1, frames=3)
-    assert torch.equal(together[2:3], alone)
+    single = solve_upwind_advection(initial[2:3], beta=0.4, frame_interval=0.1, frames=3)
+    assert torch.equal(together[2:3], single)
 
 
 @pytest.mark.parametrize("changes", [{"beta": 0.0}, {"beta": -1.0}, {"frame_interval": 0.0}, {"frames": 0}])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ranked import run_ranks
-from tiny import alone
+from tiny import single_rank
 
 from ups.runtime.ranks import Ranks
 
@@ -32,6 +32,6 @@ def test_every_rank_is_told_the_same(world):
 
 def test_a_rank_alone_is_told_what_it_says():
     values = torch.tensor([1.0, 2.0])
-    assert alone().sum(values) is values
-    alone().average_([values])
+    assert single_rank().sum(values) is values
+    single_rank().average_([values])
     assert values.tolist() == [1.0, 2.0]

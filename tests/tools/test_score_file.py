@@ -20,7 +20,7 @@ from ups.data.pdebench import inspect
 from ups.data.pdebench_writer import write_trajectories
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.evaluation.finer_grid import strided
-from ups.evaluation.surrogate import POOL_FILE, load_surrogate
+from ups.evaluation.surrogate import RESIDUAL_FILE, load_surrogate
 from ups.evaluation.trial import make_trial, network_forecast, train_means
 from ups.models.build import CODEC_FILE, MODEL_FILE, build_model, save_model
 from ups.models.shape import ProblemShape
@@ -117,12 +117,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 parameter.add_(0.1 * torch.randn_like(parameter))
         place = root / "cache_encode" / CODEC_FILE if kind == "codec" else root / kind / MODEL_FILE
         save_model(place, model, description)
-    pools = {
+    stored = {
         f"{kind}/{name}": torch.randn(3, leads[name], shape.layout.token_count, LATENT_DIM)
         for kind in ("errors", "scaled")
         for name, shape in shapes.items()
     }
-    save_file(pools, root / "diffusion" / POOL_FILE)
+    save_file(stored, root / "diffusion" / RESIDUAL_FILE)
     return {path.name: path for path in root.iterdir()}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LINE, PROBLEM, FixedBatches, alone, build, evolutions, normalisations
+from tiny import LINE, PROBLEM, FixedBatches, build, evolutions, normalisations, single_rank
 from torch import nn
 
 from ups.models.codec import Codec
@@ -60,7 +60,7 @@ def losses(name: str) -> list[float]:
             objective,
             state.source.batch(step),
             torch_generator(0, name, "noise", step, 0),
-            alone(),
+            single_rank(),
             learning_rate=learning_rate(
                 step, steps=STEPS, warmup=3, peak=1e-3, final=1e-5, schedule={"kind": "cosine"}
             ),

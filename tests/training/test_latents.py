@@ -10,7 +10,7 @@ import torch
 from cached import dataset
 from command_line import CONFIGS
 from downloads import run_download, stage_request
-from tiny import alone, build, decoded_frames, encoded_frames
+from tiny import build, decoded_frames, encoded_frames, single_rank
 from torch import Tensor
 
 from ups.config import Configuration, load_configuration
@@ -71,13 +71,13 @@ def root(tmp_path_factory) -> Path:
 def problems(root: Path, mode: str) -> dict[str, LatentProblem]:
     inputs = {name: root / name / "output" for name in ("download", "cache_encode")}
     codec, _ = load_codec(inputs["cache_encode"])
-    return open_problems(inputs, configured(**{"loading.mode": mode}), codec, alone())
+    return open_problems(inputs, configured(**{"loading.mode": mode}), codec, single_rank())
 
 
 def batches(root: Path, mode: str, steps: int = 16, **overrides: object) -> Iterator[Batch]:
     configuration = configured(**({"loading.mode": mode} | overrides))
     with window_source(
-        problems(root, mode), configuration, alone(), stage="operator", batch_size=8, length=3
+        problems(root, mode), configuration, single_rank(), stage="operator", batch_size=8, length=3
     ) as (source, held):
         assert set(held.values()) == {"device" if mode == "auto" else mode}
         yield from (source.batch(step) for step in range(steps))
@@ -166,7 +166,7 @@ def operator(root: Path) -> LatentOperator:
 
 
 def share(rank: int, world: int) -> Ranks:
-    return replace(alone(), rank=rank, world=world)
+    return replace(single_rank(), rank=rank, world=world)
 
 
 def validation(root: Path, ranks: Ranks) -> Validation:
@@ -180,7 +180,7 @@ def test_shares_of_rollouts_make_up_the_whole_also_where_one_is_empty(root, worl
     """Four validation trajectories of each problem."""
     model = operator(root)
     with torch.no_grad():
-        whole = validation(root, alone()).errors(model)
+        whole = validation(root, single_rank()).errors(model)
         shares = [validation(root, share(rank, world)).errors(model) for rank in range(world)]
     for name, errors in whole.items():
         assert len(errors) == 4
@@ -193,7 +193,7 @@ def test_a_map_is_validated_by_one_step_from_what_is_given(root):
     read, model = problems(root, "device"), operator(root)
     problem = read["darcy"]
     with torch.no_grad():
-        errors = validation(root, alone()).errors(model)["darcy"]
+        errors = validation(root, single_rank()).errors(model)["darcy"]
         dataset = load_datasets(root / "download" / "output", ("validation",))["darcy"]
         truth = torch.from_numpy(dataset.split("validation"))
         given = truth[:, 1].clone()
@@ -220,7 +220,7 @@ def reconstruction(root: Path, ranks: Ranks) -> dict[str, Tensor]:
 @pytest.mark.parametrize("world", [2, 5])
 def test_shares_of_reconstructions_make_up_the_whole_also_where_one_is_empty(root, world):
     with torch.no_grad():
-        whole = reconstruction(root, alone())
+        whole = reconstruction(root, single_rank())
         shares = [reconstruction(root, share(rank, world)) for rank in range(world)]
     for name, errors in whole.items():
         assert len(errors) == 4
@@ -229,7 +229,7 @@ def test_shares_of_reconstructions_make_up_the_whole_also_where_one_is_empty(roo
 
 
 def test_validations_have_names(root):
-    assert validation(root, alone()).metric == "validation_relative_l2"
+    assert validation(root, single_rank()).metric == "validation_relative_l2"
 
 
 # --- statistics -----------------------------------------------------------------------------------

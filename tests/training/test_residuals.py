@@ -4,7 +4,7 @@ import pytest
 import torch
 from cached import SHAPES, build_small_cache, datasets
 from command_line import TINY
-from tiny import LINE, PROBLEM, SQUARE, TOKENS, alone, build, describe, random_batch
+from tiny import LINE, PROBLEM, SQUARE, TOKENS, build, describe, random_batch, single_rank
 from torch import Tensor
 
 from ups.config import load_configuration
@@ -192,7 +192,7 @@ def request_of_a_mix(tmp_path_factory) -> Request:
 
 
 def test_only_train_rows_that_the_operator_did_not_fit_are_learnt_from(request_of_a_mix):
-    data = residual_data(request_of_a_mix, alone(), batch_size=8)
+    data = residual_data(request_of_a_mix, single_rank(), batch_size=8)
     caches = open_caches(request_of_a_mix.inputs["cache_encode"])
     assert list(data.source.problems) == list(data.validation) == ["map", "waves"]
     assert data.source.mixture.sampling == "difficulty_weighted"
@@ -213,7 +213,7 @@ def test_only_train_rows_that_the_operator_did_not_fit_are_learnt_from(request_o
 
 def test_residuals_are_conditioned_as_forecasts_are(request_of_a_mix):
     """Where the amplitude is taken out, the dimensionless numbers are the frame's and not the problem's."""
-    data = residual_data(request_of_a_mix, alone(), batch_size=8)
+    data = residual_data(request_of_a_mix, single_rank(), batch_size=8)
     for name, problem in data.validation.items():
         rows = problem.rows("validation")
         frame = problem.codec.frame(
@@ -234,14 +234,14 @@ def test_validation_is_shared_out_also_where_a_rank_has_nothing_to_do(request_of
             assert len(batch.scalars) > 0, "an objective is not asked for the loss of nothing"
             return Loss(batch.latents.square().mean(dim=(1, 2, 3)).mean())
 
-    data = residual_data(request_of_a_mix, alone(), batch_size=8)
+    data = residual_data(request_of_a_mix, single_rank(), batch_size=8)
     model = torch.nn.Identity()
-    whole = loss_validation(Mean(), data.validation_residuals, request_of_a_mix, alone())
+    whole = loss_validation(Mean(), data.validation_residuals, request_of_a_mix, single_rank())
     assert whole.metric == "validation_loss"
     expected = whole.errors(model)
     shares = []
     for rank in range(world):
-        ranks = alone()
+        ranks = single_rank()
         ranks.rank, ranks.world = rank, world
         shares.append(
             loss_validation(Mean(), data.validation_residuals, request_of_a_mix, ranks).errors(model)
@@ -254,10 +254,10 @@ def test_validation_is_shared_out_also_where_a_rank_has_nothing_to_do(request_of
 
 
 def test_forecasts_are_made_once_and_read_again(request_of_a_mix, tmp_path):
-    made = residual_data(request_of_a_mix, alone(), batch_size=8)
+    made = residual_data(request_of_a_mix, single_rank(), batch_size=8)
     save_forecasts(tmp_path / "forecasts.safetensors", made)
     again = load_forecasts(tmp_path / "forecasts.safetensors", torch.device("cpu"))
-    read = residual_data(request_of_a_mix, alone(), batch_size=8, made=again)
+    read = residual_data(request_of_a_mix, single_rank(), batch_size=8, made=again)
     for name in ("map", "waves"):
         for first, second in (
             (made.source.problems[name], read.source.problems[name]),

@@ -21,13 +21,13 @@ from tiny import (
     PROBLEM,
     SQUARE,
     FixedBatches,
-    alone,
     build,
     evolutions,
     fresh,
     normalisations,
     problem_windows,
     random_batch,
+    single_rank,
     waves,
 )
 from torch import Tensor, nn
@@ -224,12 +224,12 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["autoencoder", "diffusion", "mix", "muon"])
 def test_killed_at_any_step_it_ends_the_same(tmp_path, kind):
-    reference, _ = run_training(tmp_path / "reference", alone(), kind=kind)
+    reference, _ = run_training(tmp_path / "reference", single_rank(), kind=kind)
     for step in range(STEPS):
         work = tmp_path / f"killed-{step}"
         with pytest.raises(Killed):
-            run_training(work, alone(), kind=kind, die_at=step)
-        resumed, source = run_training(work, alone(), kind=kind)
+            run_training(work, single_rank(), kind=kind, die_at=step)
+        resumed, source = run_training(work, single_rank(), kind=kind)
         assert source.steps[0] == step // 3 * 3, "it goes on from the newest checkpoint"
         expect_same(resumed, reference)
         assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
@@ -237,18 +237,18 @@ def test_killed_at_any_step_it_ends_the_same(tmp_path, kind):
 
 def test_killed_at_every_step_it_ends_the_same(tmp_path):
     settings = SETTINGS.model_copy(update={"checkpoint_every": 1})
-    reference, _ = run_training(tmp_path / "reference", alone(), settings=settings)
+    reference, _ = run_training(tmp_path / "reference", single_rank(), settings=settings)
     for step in range(1, STEPS):
         with pytest.raises(Killed):
-            run_training(tmp_path / "killed", alone(), settings=settings, die_at=step)
-    resumed, source = run_training(tmp_path / "killed", alone(), settings=settings)
+            run_training(tmp_path / "killed", single_rank(), settings=settings, die_at=step)
+    resumed, source = run_training(tmp_path / "killed", single_rank(), settings=settings)
     assert source.steps == [STEPS - 1]
     expect_same(resumed, reference)
 
 
 def test_the_momentum_of_every_matrix_is_in_the_checkpoint(tmp_path):
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), kind="muon", die_at=4)
+        run_training(tmp_path, single_rank(), kind="muon", die_at=4)
     (held,) = checkpoints(tmp_path)
     with safe_open(held, framework="pt") as file:
         slots = [name.rpartition("/")[2] for name in file.keys() if name.startswith("optimizer/")]  # noqa: SIM118
@@ -260,9 +260,9 @@ def test_the_momentum_of_every_matrix_is_in_the_checkpoint(tmp_path):
 
 
 def test_a_finished_training_is_found_finished(tmp_path):
-    reference, _ = run_training(tmp_path, alone())
+    reference, _ = run_training(tmp_path, single_rank())
     before = records_without_timings(tmp_path)
-    again, source = run_training(tmp_path, alone())
+    again, source = run_training(tmp_path, single_rank())
     assert source.steps == []
     expect_same(again, reference)
     assert records_without_timings(tmp_path) == before
@@ -270,34 +270,34 @@ def test_a_finished_training_is_found_finished(tmp_path):
 
 @pytest.mark.parametrize("step", range(STEPS - 1))
 def test_stopped_at_any_step_it_loses_none(tmp_path, step):
-    reference, _ = run_training(tmp_path / "reference", alone())
+    reference, _ = run_training(tmp_path / "reference", single_rank())
     work = tmp_path / "stopped"
     with pytest.raises(Interrupted, match=f"at step {step + 1} of {STEPS}"):
-        run_training(work, alone(), stop_at=step)
+        run_training(work, single_rank(), stop_at=step)
     assert json.loads((work / "interrupted.json").read_text()) == {"step": step + 1}
-    resumed, source = run_training(work, alone())
+    resumed, source = run_training(work, single_rank())
     assert source.steps == list(range(step + 1, STEPS))
     expect_same(resumed, reference)
     assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
 
 
 def test_asked_to_stop_in_the_last_step_it_ends_well(tmp_path):
-    run_training(tmp_path, alone(), stop_at=STEPS - 1)
+    run_training(tmp_path, single_rank(), stop_at=STEPS - 1)
     assert not (tmp_path / "interrupted.json").exists()
 
 
 @pytest.mark.parametrize("how", ["bit", "half"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, how, caplog):
-    reference, _ = run_training(tmp_path / "reference", alone())
+    reference, _ = run_training(tmp_path / "reference", single_rank())
     work = tmp_path / "damaged"
     with pytest.raises(Killed):
-        run_training(work, alone(), die_at=7)
+        run_training(work, single_rank(), die_at=7)
     newest = checkpoints(work)[-1]
     if how == "bit":
         damage(newest)
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    resumed, source = run_training(work, alone())
+    resumed, source = run_training(work, single_rank())
     assert source.steps[0] == 3
     assert newest.name in caplog.text
     expect_same(resumed, reference)
@@ -307,35 +307,35 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, how, c
 def test_damaged_checkpoints_never_push_out_the_intact_one(tmp_path):
     settings = SETTINGS.model_copy(update={"checkpoint_every": 2})
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), settings=settings, die_at=3)
+        run_training(tmp_path, single_rank(), settings=settings, die_at=3)
     kept = checkpoints(tmp_path)[0].read_bytes(), checkpoints(tmp_path)[0]
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), settings=settings, die_at=7)
+        run_training(tmp_path, single_rank(), settings=settings, die_at=7)
     kept[1].write_bytes(kept[0])  # killed before the oldest was removed: three are there, two of them damaged
     for path in checkpoints(tmp_path)[1:]:
         damage(path)
     with pytest.raises(Interrupted):
-        run_training(tmp_path, alone(), settings=settings, stop_at=2)
-    _, source = run_training(tmp_path, alone(), settings=settings)
+        run_training(tmp_path, single_rank(), settings=settings, stop_at=2)
+    _, source = run_training(tmp_path, single_rank(), settings=settings)
     assert source.steps[0] == 3
 
 
 def test_without_an_intact_checkpoint_it_says_so_and_does_not_start_anew(tmp_path):
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), die_at=7)
+        run_training(tmp_path, single_rank(), die_at=7)
     for path in checkpoints(tmp_path):
         damage(path)
     with pytest.raises(IntegrityError, match=r"(?s)every checkpoint is damaged.*fix: delete"):
-        run_training(tmp_path, alone())
+        run_training(tmp_path, single_rank())
 
 
 def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path):
-    reference, _ = run_training(tmp_path / "reference", alone())
+    reference, _ = run_training(tmp_path / "reference", single_rank())
     work = tmp_path / "killed"
     with pytest.raises(Killed):
-        run_training(work, alone(), die_at=4)
+        run_training(work, single_rank(), die_at=4)
     (work / "checkpoints" / ".partial").write_bytes(checkpoints(work)[-1].read_bytes()[:1000])
-    resumed, source = run_training(work, alone())
+    resumed, source = run_training(work, single_rank())
     assert source.steps[0] == 3
     expect_same(resumed, reference)
     assert [path.name[:13] for path in checkpoints(work)] == ["step-00000006", "step-00000008"]
@@ -343,20 +343,20 @@ def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path):
 
 def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), die_at=4)
+        run_training(tmp_path, single_rank(), die_at=4)
     message = r"(?s)with 1 processes, 1 threads, this run has %s.*fix: run with 1 processes, 1 threads"
     with pytest.raises(PreflightError, match=message % "1 processes, 2 threads"):
-        run_training(tmp_path, alone(), threads=2)
+        run_training(tmp_path, single_rank(), threads=2)
     with pytest.raises(PreflightError, match=message % "3 processes, 1 threads"):
-        run_training(tmp_path, replace(alone(), world=3))
+        run_training(tmp_path, replace(single_rank(), world=3))
 
 
 def test_it_goes_on_with_another_layout_where_that_is_allowed_and_says_so(tmp_path, caplog):
-    reference, _ = run_training(tmp_path / "reference", alone())
+    reference, _ = run_training(tmp_path / "reference", single_rank())
     work = tmp_path / "work"
     with pytest.raises(Killed):
-        run_training(work, alone(), die_at=4)
-    moved, source = run_training(work, alone(), threads=2, layout_may_change=True)
+        run_training(work, single_rank(), die_at=4)
+    moved, source = run_training(work, single_rank(), threads=2, layout_may_change=True)
     assert source.steps[0] == 3
     assert "with 1 processes, 2 threads, begun with 1 processes, 1 threads: not bit for bit" in caplog.text
     for name, tensor in moved.items():
@@ -370,16 +370,16 @@ def test_it_goes_on_with_another_layout_where_that_is_allowed_and_says_so(tmp_pa
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), die_at=4)
+        run_training(tmp_path, single_rank(), die_at=4)
     with pytest.raises(IntegrityError, match="does not fit"):
-        run_training(tmp_path, alone(), kind="diffusion")
+        run_training(tmp_path, single_rank(), kind="diffusion")
 
 
 def test_a_checkpoint_of_other_problems_is_refused(tmp_path):
     with pytest.raises(Killed):
-        run_training(tmp_path, alone(), die_at=4)
+        run_training(tmp_path, single_rank(), die_at=4)
     with pytest.raises(IntegrityError, match="does not fit"):
-        run_training(tmp_path, alone(), kind="mix")
+        run_training(tmp_path, single_rank(), kind="mix")
 
 
 # --- several problems -----------------------------------------------------------------------------
@@ -391,14 +391,14 @@ LONGER = SETTINGS.model_copy(update={"steps": 22, "validate_every": 5, "checkpoi
 @pytest.mark.parametrize("step", [4, 6, 8, 9, 13, 17, 20, 21])
 def test_a_mix_that_was_killed_between_validations_goes_on_with_its_weights(tmp_path, step):
     """The weights at the kill come from a validation whose step is not a checkpoint's."""
-    reference, source = run_training(tmp_path / "reference", alone(), kind="mix", settings=LONGER)
+    reference, source = run_training(tmp_path / "reference", single_rank(), kind="mix", settings=LONGER)
     final = source.state()
     assert final["weights"] != [0.5, 0.5]
     assert final["since"] == LONGER.steps
     work = tmp_path / "killed"
     with pytest.raises(Killed):
-        run_training(work, alone(), kind="mix", settings=LONGER, die_at=step)
-    resumed, again = run_training(work, alone(), kind="mix", settings=LONGER)
+        run_training(work, single_rank(), kind="mix", settings=LONGER, die_at=step)
+    resumed, again = run_training(work, single_rank(), kind="mix", settings=LONGER)
     assert again.steps[0] == step // 4 * 4
     assert again.problems == source.problems[again.steps[0] :]
     assert again.state() == final
@@ -411,13 +411,13 @@ def test_a_problem_that_had_no_turn_before_the_checkpoint_begins_after_it(tmp_pa
     late = next(
         seed
         for seed in range(1000)
-        if all(windows_of("mix", alone(), seed).batch(n).problem == PROBLEM for n in range(4))
+        if all(windows_of("mix", single_rank(), seed).batch(n).problem == PROBLEM for n in range(4))
     )
-    reference, source = run_training(tmp_path / "reference", alone(), kind="mix", seed=late)
+    reference, source = run_training(tmp_path / "reference", single_rank(), kind="mix", seed=late)
     assert "square" in source.problems
     work = tmp_path / "killed"
     with pytest.raises(Killed):
-        run_training(work, alone(), kind="mix", seed=late, die_at=4)
+        run_training(work, single_rank(), kind="mix", seed=late, die_at=4)
     (held,) = checkpoints(work)
     with safe_open(held, framework="pt") as file:
         names = list(file.keys())
@@ -425,12 +425,12 @@ def test_a_problem_that_had_no_turn_before_the_checkpoint_begins_after_it(tmp_pa
     moments = [name for name in names if name.endswith("/exp_avg")]
     of_square = [name for name in weights if ".problem_square." in name]
     assert len(moments) == len(weights) - len(of_square)
-    resumed, _ = run_training(work, alone(), kind="mix", seed=late)
+    resumed, _ = run_training(work, single_rank(), kind="mix", seed=late)
     expect_same(resumed, reference)
 
 
 def test_records_name_what_belongs_to_a_problem(tmp_path):
-    run_training(tmp_path, alone(), kind="mix", settings=LONGER)
+    run_training(tmp_path, single_rank(), kind="mix", settings=LONGER)
     records = records_without_timings(tmp_path)
     validations = [record for record in records if "validation_error" in record]
     assert [record["step"] for record in validations] == [5, 10, 15, 20, 22]
@@ -447,7 +447,7 @@ def test_records_name_what_belongs_to_a_problem(tmp_path):
 
 
 def test_records_of_one_problem_have_plain_names(tmp_path):
-    run_training(tmp_path, alone())
+    run_training(tmp_path, single_rank())
     assert not [name for record in records_without_timings(tmp_path) for name in record if "/" in name]
 
 
@@ -456,11 +456,11 @@ def test_an_error_that_is_not_finite_stops_a_training_whose_weights_follow_it(tm
         def reweigh(self, step: int, errors: Mapping[str, float]) -> None:
             super().reweigh(step, dict(errors) | {"square": float("nan")})
 
-    source = Diverged("mix", alone(), 5)
+    source = Diverged("mix", single_rank(), 5)
     objective = Reconstruction(normalisations(MIX))
-    model, checked = fresh("autoencoder", shapes=MIX), validation_of("mix", alone(), objective)
+    model, checked = fresh("autoencoder", shapes=MIX), validation_of("mix", single_rank(), objective)
     with pytest.raises(NotFiniteError, match="validation error of square is nan at step 4"):
-        train(model, objective, source, checked, SETTINGS, alone(), tmp_path, **RUN)
+        train(model, objective, source, checked, SETTINGS, single_rank(), tmp_path, **RUN)
     assert [path.name[:13] for path in checkpoints(tmp_path)] == ["step-00000003"]
 
 
@@ -527,7 +527,7 @@ def validated_with_peers(ranks: Ranks) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("world", [2, 4])
 def test_shares_of_a_validation_add_up_to_the_validation(world):
     """Five and three examples for two or four ranks: shares differ in size, and one is empty."""
-    (by_one_rank,) = validated_with_peers(alone())
+    (by_one_rank,) = validated_with_peers(single_rank())
     results = [errors for (errors,) in run_ranks(validated_with_peers, world)]
     assert all(result == results[0] for result in results), "the same on all ranks, to the bit"
     for name, value in by_one_rank.items():

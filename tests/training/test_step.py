@@ -13,12 +13,12 @@ from tiny import (
     PROBLEM,
     SQUARE,
     FixedBatches,
-    alone,
     build,
     evolutions,
     fresh,
     problem_windows,
     random_batch,
+    single_rank,
 )
 from torch import Tensor, nn
 
@@ -47,7 +47,7 @@ def gradient_descent(model: nn.Module) -> TrainingState:
 def step(state: TrainingState, objective, batch: Batch, ranks: Ranks | None = None, **options) -> dict:
     settings = {"learning_rate": 1.0, "gradient_clip": UNLIMITED, "autocast": False} | options
     return training_step(
-        state, objective, batch, torch.Generator().manual_seed(0), ranks or alone(), **settings
+        state, objective, batch, torch.Generator().manual_seed(0), ranks or single_rank(), **settings
     )
 
 
@@ -87,7 +87,7 @@ def forecast_step(ranks: Ranks, problem: str) -> tuple[dict[str, Tensor], dict[s
 
 @pytest.mark.parametrize(("world", "problem"), [(2, PROBLEM), (3, PROBLEM), (2, "square")])
 def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, problem):
-    weights, logged = forecast_step(alone(), problem)
+    weights, logged = forecast_step(single_rank(), problem)
     results = run_ranks(forecast_step, world, problem)
     for shared, reported in results:
         assert reported.keys() == logged.keys()

@@ -310,7 +310,7 @@ def _kept(entry: Entry, reason: str) -> Removal:
 def _remove(store: Store, entry: Entry, pointers: "_Pointers", *, dry_run: bool) -> Removal:
     """Remove an artifact, if what spoke for it still does under its lock."""
     try:
-        with store.alone(entry.stage, entry.digest):
+        with store.exclusive(entry.stage, entry.digest):
             # Looked up under the lock: a run that has just ended gave up its lease after its pointers were written.
             runs = list(pointers.users().get(entry.path.resolve(), {}))
             if unexpected := [run for run in runs if run not in entry.runs]:
@@ -338,7 +338,7 @@ def _collect_leftover(
             store.remove(path)
         return Removal(path, size, used=leftover.written)
     try:
-        with store.alone(leftover.stage, leftover.digest):
+        with store.exclusive(leftover.stage, leftover.digest):
             if is_pinned(store, leftover.stage, leftover.digest):
                 return Removal(path, size, kept="pinned", used=leftover.written)
             if not path.is_dir():

@@ -90,7 +90,7 @@ class Store:
         return self._flock(stage, digest, fcntl.LOCK_SH)
 
     @contextmanager
-    def alone(self, stage: str, digest: str) -> Iterator[None]:
+    def exclusive(self, stage: str, digest: str) -> Iterator[None]:
         """Lock an artifact and its work against all others, for removing them.
 
         Raises:

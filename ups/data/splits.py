@@ -70,7 +70,7 @@ def split_rows(
     shuffled = np.argsort(scores, kind="stable")
     if test_first is None:
         _require(n_rows, {name: counts[name] for name in SPLITS}, place="the file")
-        test, pool = shuffled[: counts["test"]], shuffled[counts["test"] :]
+        test, others = shuffled[: counts["test"]], shuffled[counts["test"] :]
     else:
         numbers = np.arange(n_rows) if original_rows is None else original_rows
         reserved = int((numbers < test_first).sum())
@@ -81,13 +81,13 @@ def split_rows(
         )
         learning = {name: counts[name] for name in ("train", "validation")}
         _require(n_rows - reserved, learning, place=f"the part for learning (rows from {test_first} on)")
-        test, pool = (
+        test, others = (
             np.flatnonzero(numbers < test_first)[: counts["test"]],
             shuffled[numbers[shuffled] >= test_first],
         )
 
-    # From both ends of the pool: neither count moves the rows of the other.
-    validation, train = pool[: counts["validation"]], pool[len(pool) - counts["train"] :]
+    # From both ends: neither count moves the rows of the other.
+    validation, train = others[: counts["validation"]], others[len(others) - counts["train"] :]
     chosen = {"train": train, "validation": validation, "test": test}
     return {name: np.sort(rows).astype(np.int64) for name, rows in chosen.items()}
 

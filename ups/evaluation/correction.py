@@ -151,14 +151,14 @@ def calibration(
 
 
 def resampled(
-    pool: Tensor, count: int, members: int, layout: TokenGrid, generator: torch.Generator
+    residuals: Tensor, count: int, members: int, layout: TokenGrid, generator: torch.Generator
 ) -> Tensor:
-    """Residual trajectories drawn out of a pool [N, T, K, d], each shifted by random tokens along periodic axes.
+    """Residual trajectories drawn out of past ones [N, T, K, d], each shifted by random tokens along periodic axes.
 
     [count, members, T, K, d].
     """
-    device = pool.device
-    chosen = pool[torch.randint(len(pool), (count * members,), generator=generator, device=device)]
+    device = residuals.device
+    chosen = residuals[torch.randint(len(residuals), (count * members,), generator=generator, device=device)]
     grid = chosen.unflatten(2, layout.tokens)
     for axis, (tokens, wraps) in enumerate(zip(layout.tokens, layout.periodic, strict=True), start=2):
         if wraps:

@@ -46,10 +46,10 @@ def dressed_forecasters(
     operator, problem = forecasts.operator, forecasts.codec.problem
     layout = network.network.shapes[problem].layout
 
-    def with_errors(name: str, pool: Tensor, *, scaled: bool) -> Forecaster:
+    def with_errors(name: str, residuals: Tensor, *, scaled: bool) -> Forecaster:
         def dressed(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
             leads = forecasts(first, scalars, network.leads[problem])
-            errors = resampled(pool, len(first), members, layout, generator)
+            errors = resampled(residuals, len(first), members, layout, generator)
             if scaled:
                 errors = operator.conserving(network.deviation(leads, problem)[:, None] * errors, problem)
             return (leads.mean[:, None] + errors)[:, :, : _within(steps, network, problem)]

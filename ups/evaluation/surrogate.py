@@ -22,7 +22,7 @@ from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 
-POOL_FILE = "residuals.safetensors"
+RESIDUAL_FILE = "residuals.safetensors"
 """Residuals of trajectories that the operator did not fit, in the artifact of the diffusion stage."""
 
 
@@ -96,7 +96,7 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
     assert isinstance(operator, LatentOperator)
     assert isinstance(diffusion, ResidualNetwork)
     assert isinstance(consistency, ResidualNetwork)
-    past = _past_errors(artifacts["diffusion"] / POOL_FILE, list(codec.shapes), device)
+    past = _past_errors(artifacts["diffusion"] / RESIDUAL_FILE, list(codec.shapes), device)
     samplers = {
         "diffusion": diffusion_description["sampler"],
         "consistency": consistency_description["sampler"],
@@ -107,7 +107,7 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
 
 def _past_errors(path: Path, problems: list[str], device: str) -> dict[str, PastErrors]:
     try:
-        pools = {name: values.to(device) for name, values in load_file(path).items()}
-        return {name: PastErrors(pools[f"errors/{name}"], pools[f"scaled/{name}"]) for name in problems}
+        stored = {name: values.to(device) for name, values in load_file(path).items()}
+        return {name: PastErrors(stored[f"errors/{name}"], stored[f"scaled/{name}"]) for name in problems}
     except (SafetensorError, KeyError, OSError) as error:
         raise IntegrityError(f"holds no residuals of every problem: {error}", where=str(path)) from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
 from ups.evaluation.correction import Sampler, calibration, diffusion_sampler, ungated
-from ups.evaluation.surrogate import POOL_FILE
+from ups.evaluation.surrogate import RESIDUAL_FILE
 from ups.models.build import MODEL_FILE, Description, codec_of_operator, has_codec, load_model
 from ups.models.forecast import Forecast
 from ups.models.operators import LatentOperator
@@ -88,7 +88,7 @@ def run(request: Request) -> None:
         def finish() -> None:
             calibrate(model, data, [diffusion_sampler(**description["sampler"])], request)
             if ranks.is_first:
-                save_pools(request.output / POOL_FILE, model, data.source.problems)
+                save_pools(request.output / RESIDUAL_FILE, model, data.source.problems)
                 save_forecasts(request.output / FORECAST_FILE, data)
 
         train_and_publish(

@@ -19,9 +19,10 @@ from ups.data.layout import cell_centres
 from ups.data.pdebench import inspect
 from ups.data.pdebench_writer import write_trajectories
 from ups.errors import ConfigurationError, DataError, IntegrityError
+from ups.evaluation.evaluation_set import evaluation_set, train_means
 from ups.evaluation.finer_grid import strided
+from ups.evaluation.result_table import network_predictor
 from ups.evaluation.surrogate import RESIDUAL_FILE, load_surrogate
-from ups.evaluation.trial import make_trial, network_forecast, train_means
 from ups.models.build import CODEC_FILE, MODEL_FILE, build_model, save_model
 from ups.models.shape import ProblemShape
 from ups.pipeline.device import resolve
@@ -252,8 +253,10 @@ def test_a_forecast_on_the_files_grid_holds_the_models_own(name, inputs, configu
     mean = train_means(inputs["download"], [name])[name] if name == "porous" else None
     shown = []
     for data, stride in ((coarse_data, 1), (fine_data, 2)):
-        trial = make_trial(name, data, "test", configuration, torch.device("cpu"), mean=mean, stride=stride)
-        forecast = network_forecast(surrogate.codec.of(name), forecaster, trial, seed=0)(trial.truth[:, 0])
+        scored = evaluation_set(
+            name, data, "test", configuration, torch.device("cpu"), mean=mean, stride=stride
+        )
+        forecast = network_predictor(surrogate.codec.of(name), forecaster, scored, seed=0)(scored.truth[:, 0])
         shown.append(forecast.unflatten(3, data.grid))
     torch.testing.assert_close(strided(shown[1], 2, len(grid)), shown[0], rtol=1e-4, atol=1e-4)
 

@@ -34,11 +34,12 @@ from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import load_datasets
 from ups.errors import ConfigurationError, NotFiniteError, PreflightError, StageError
 from ups.evaluation.baselines import persistence, train_mean
+from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
 from ups.evaluation.forecaster import OperatorForecasts, operator_forecaster
 from ups.evaluation.metrics import paired_ratio
-from ups.evaluation.score import Scores, score
-from ups.evaluation.score import records as score_records
-from ups.evaluation.trial import Trial, make_trial, network_forecast, train_means
+from ups.evaluation.result_records import score_records
+from ups.evaluation.result_table import network_predictor
+from ups.evaluation.scores import Scores, score
 from ups.kinds import kind_of, kinds_of
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
@@ -471,23 +472,23 @@ def _score(
         datasets = load_datasets(download, (split,))
         means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
         for problem, dataset in datasets.items():
-            trial = make_trial(problem, dataset, split, configuration, ranks.device, mean=means.get(problem))
+            data = evaluation_set(
+                problem, dataset, split, configuration, ranks.device, mean=means.get(problem)
+            )
             about = {
                 "train_trajectories": configuration.problems[problem].counts.train,
                 "rollout_steps": configuration.training.operator.rollout_steps,
             }
-            if trial.mean is None:
-                name, trivial = "persistence", persistence(trial.steps)
+            if data.mean is None:
+                name, trivial = "persistence", persistence(data.steps)
             else:
-                name, trivial = "train_mean", train_mean(trial.mean)
-            result = score(
-                name, trivial, trial.truth, trial.setting, members=1, calls_per_step=0, batch=batch
-            )
-            table.append(_record(result, trial) | about | {"over_operator": None})
+                name, trivial = "train_mean", train_mean(data.mean)
+            result = score(name, trivial, data.truth, data.setting, members=1, calls_per_step=0, batch=batch)
+            table.append(_record(result, data) | about | {"over_operator": None})
             operators: list[Scores] = []
             for name, trainings in entrants.items():
                 for place, trained in enumerate(trainings):
-                    result, parameters = _score_one(name, trained, trial, batch)
+                    result, parameters = _score_one(name, trained, data, batch)
                     if name == OPERATOR:
                         operators.append(result)
                     training = {
@@ -495,7 +496,7 @@ def _score(
                         "parameters": parameters,
                         "over_operator": None if name == OPERATOR else _compared(result, operators[place]),
                     }
-                    table.append(_record(result, trial) | about | training | trained.to_json())
+                    table.append(_record(result, data) | about | training | trained.to_json())
     return table
 
 
@@ -508,9 +509,9 @@ def _compared(scores: Scores, operator: Scores) -> Record:
     }
 
 
-def _record(scores: Scores, trial: Trial) -> Record:
+def _record(scores: Scores, data: EvaluationSet) -> Record:
     """One row of the table of a problem, with the conventions that the records of an evaluation repeat."""
-    numbers = score_records(scores, trial.setting)
+    numbers = score_records(scores, data.setting)
     values = {number["metric"]: number["value"] for number in numbers if number["field"] is None}
     errors = {number["metric"]: number["standard_error"] for number in numbers}
     first = numbers[0]
@@ -532,14 +533,14 @@ def _record(scores: Scores, trial: Trial) -> Record:
     )
 
 
-def _score_one(name: str, trained: Trained, trial: Trial, batch: int) -> tuple[Scores, int]:
-    device, problem = trial.truth.device, trial.setting.problem
+def _score_one(name: str, trained: Trained, data: EvaluationSet, batch: int) -> tuple[Scores, int]:
+    device, problem = data.truth.device, data.setting.problem
     codec, _ = codec_of_operator(trained.artifacts, device)
     model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)
     assert isinstance(model, LatentOperator)
     forecaster = operator_forecaster(OperatorForecasts(model, codec.of(problem)))
-    forecast = network_forecast(codec.of(problem), forecaster, trial, seed=0)
-    forecast(2 * trial.truth[:2, 0])  # the first call allocates, and is not timed
+    predict = network_predictor(codec.of(problem), forecaster, data, seed=0)
+    predict(2 * data.truth[:2, 0])  # the first call allocates, and is not timed
     calls = forecaster.calls_per_step
-    result = score(name, forecast, trial.truth, trial.setting, members=1, calls_per_step=calls, batch=batch)
+    result = score(name, predict, data.truth, data.setting, members=1, calls_per_step=calls, batch=batch)
     return result, sum(parameter.numel() for parameter in model.parameters())

@@ -2,35 +2,35 @@
 
 from torch import Tensor
 
-from ups.evaluation.score import Forecast
+from ups.evaluation.scores import Predictor
 
 
-def persistence(steps: int) -> Forecast:
+def persistence(steps: int) -> Predictor:
     """Nothing changes: the first frame for ever."""
 
-    def forecast(initial: Tensor) -> Tensor:
+    def predict(initial: Tensor) -> Tensor:
         return initial.flatten(1, -2)[:, None, None].expand(-1, 1, steps, -1, -1)
 
-    return forecast
+    return predict
 
 
-def spatial_mean(steps: int) -> Forecast:
+def spatial_mean(steps: int) -> Predictor:
     """Everything has mixed: the mean of the first frame at every point."""
 
-    def forecast(initial: Tensor) -> Tensor:
+    def predict(initial: Tensor) -> Tensor:
         flat = initial.flatten(1, -2)
         return flat.mean(dim=1, keepdim=True).expand_as(flat)[:, None, None].expand(-1, 1, steps, -1, -1)
 
-    return forecast
+    return predict
 
 
-def train_mean(mean: Tensor) -> Forecast:
+def train_mean(mean: Tensor) -> Predictor:
     """Of a map, whose first frame does not hold what is asked for: the mean output of the train split.
 
     mean: [*grid, C], per point.
     """
 
-    def forecast(initial: Tensor) -> Tensor:
+    def predict(initial: Tensor) -> Tensor:
         return mean.flatten(0, -2).expand(len(initial), 1, 1, -1, -1)
 
-    return forecast
+    return predict

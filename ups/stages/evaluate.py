@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
+from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
 from ups.evaluation.outside import SPLIT, outside_dataset
-from ups.evaluation.score import Scores, result_records
+from ups.evaluation.result_records import result_records
+from ups.evaluation.result_table import network_predictor, score_all
+from ups.evaluation.scores import Scores
 from ups.evaluation.surrogate import Surrogate, load_surrogate
-from ups.evaluation.trial import Trial, make_trial, network_forecast, score_all, train_means
 from ups.problems.generated import FromSinusoids
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
@@ -38,7 +40,7 @@ def run(request: Request) -> None:
         maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
-            trial = make_trial(name, dataset, "test", configuration, ranks.device, mean=means.get(name))
+            trial = evaluation_set(name, dataset, "test", configuration, ranks.device, mean=means.get(name))
             results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
             table += result_records(results, trial.setting)
             examples, chosen = _examples(surrogate, results, trial, seed=settings.seed)
@@ -47,7 +49,7 @@ def run(request: Request) -> None:
             data = configuration.problems[name]
             if settings.outside is not None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
-                trial = make_trial(name, beyond, SPLIT, configuration, ranks.device, mean=None)
+                trial = evaluation_set(name, beyond, SPLIT, configuration, ranks.device, mean=None)
                 results = score_all(
                     surrogate, trial, batch_size=settings.batch_size, seed=settings.seed, equivariance=False
                 )
@@ -66,7 +68,7 @@ def _summary(table: list[dict[str, Any]], problems: list[str]) -> dict[str, floa
     return {f"{record['problem']}/{record['model']}": record["value"] for record in headline}
 
 
-def _curves(results: list[Scores], trial: Trial, dataset: Dataset) -> dict[str, Any]:
+def _curves(results: list[Scores], trial: EvaluationSet, dataset: Dataset) -> dict[str, Any]:
     """What the figures of a problem show, beside its example trajectories.
 
     Per model: error over time (mean and 10 / 90 % quantiles over trajectories), error by trajectory, energy
@@ -113,7 +115,7 @@ def _listed(values: Tensor) -> list[float | None]:
 
 
 def _examples(
-    surrogate: Surrogate, results: list[Scores], trial: Trial, *, seed: int
+    surrogate: Surrogate, results: list[Scores], trial: EvaluationSet, *, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Forecasts of three trajectories: good (10 % quantile of the operator's error), median and worst.
 
@@ -135,7 +137,7 @@ def _examples(
     for forecaster in surrogate.forecasters(trial.setting.problem):
         if forecaster.name not in {"operator", "diffusion"}:
             continue
-        ensemble = network_forecast(codec, forecaster, trial, seed=seed)(part[:, 0])
+        ensemble = network_predictor(codec, forecaster, trial, seed=seed)(part[:, 0])
         tensors[forecaster.name] = ensemble.mean(dim=1).cpu().contiguous()
         if forecaster.members > 1:
             tensors[f"{forecaster.name}_deviation"] = ensemble.std(dim=1).cpu().contiguous()

@@ -19,9 +19,10 @@ from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets, read_description
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
 from ups.errors import ConfigurationError, DataError
-from ups.evaluation.score import result_records
+from ups.evaluation.evaluation_set import evaluation_set, train_means
+from ups.evaluation.result_records import result_records
+from ups.evaluation.result_table import score_all
 from ups.evaluation.surrogate import load_surrogate
-from ups.evaluation.trial import make_trial, score_all, train_means
 from ups.problems import Variables
 from ups.runtime.ranks import join_ranks
 from ups.tools.serve import serve
@@ -90,13 +91,13 @@ def score_file(
         )
         _warn(described, model)
         means = train_means(inputs["download"], [name] if model.problem.is_map else [])
-        trial = make_trial(
+        data = evaluation_set(
             name, dataset, SPLIT, configuration, ranks.device, mean=means.get(name), stride=stride
         )
         settings = configuration.evaluation
         surrogate = load_surrogate(inputs, configuration)
-        results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
-    return result_records(results, trial.setting)
+        results = score_all(surrogate, data, batch_size=settings.batch_size, seed=settings.seed)
+    return result_records(results, data.setting)
 
 
 def recognise(path: Path, trained: Mapping[str, Dataset], problem: str | None) -> tuple[str, PDEBenchFile]:

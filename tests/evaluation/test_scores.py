@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ups.evaluation.baselines import persistence, spatial_mean, train_mean
 from ups.evaluation.metrics import paired_ratio
-from ups.evaluation.score import Scores, Setting, records, result_records, score
+from ups.evaluation.result_records import result_records, score_records
+from ups.evaluation.scores import Scores, Setting, score
 from ups.problems import PROBLEMS
 
 TRUTH = waves(10, 7, grid=64)
@@ -78,7 +79,7 @@ def scored(forecast, *, members: int = 1, batch: int = 4) -> Scores:
 
 
 def table(scores: Scores) -> dict[str, float]:
-    return {record["metric"]: record["value"] for record in records(scores, SETTING)}
+    return {record["metric"]: record["value"] for record in score_records(scores, SETTING)}
 
 
 def test_the_oracle_scores_zero_everywhere():
@@ -144,7 +145,7 @@ def test_persistence_repeats_the_first_frame_and_the_mean_is_flat():
 
 
 def test_records_are_complete_json():
-    table = records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
+    table = score_records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
     assert sorted(record["metric"] for record in table) == sorted(
         [*POINT_METRICS, "crps", "spread_skill", "coverage_90", "seconds_per_trajectory"]
     )
@@ -202,7 +203,7 @@ def test_given_fields_are_never_scored():
         found = [int((truth[:, 0] - frame).abs().amax(dim=(1, 2, 3)).argmin()) for frame in initial]
         return truth[found, 1:].flatten(2, -2)[:, None] + torch.tensor([7.0, 0.0])
 
-    table = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
+    table = score_records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
     values = {record["metric"]: record["value"] for record in table}
     assert values.pop("seconds_per_trajectory") > 0
     assert set(values.values()) == {0.0}
@@ -216,7 +217,7 @@ def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
     def forecast(initial: Tensor) -> Tensor:
         return truth[:, None, 1:].flatten(3, -2) * (1 + errors.view(-1, 1, 1, 1, 1))
 
-    table = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=7), MAP)
+    table = score_records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=7), MAP)
     values = {record["metric"]: record["value"] for record in table}
     assert values["trajectory_relative_l2"] == pytest.approx(0.6, rel=1e-5)
     assert values["trajectory_relative_l2_median"] == pytest.approx(0.4, rel=1e-5)
@@ -239,7 +240,7 @@ def test_the_median_of_an_even_number_lies_between_the_middle_two():
         errors = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(-1, 1, 1, 1, 1)
         return truth[:, None, 1:].flatten(3, -2) * (1 + errors)
 
-    table = records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
+    table = score_records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
     (median,) = [r["value"] for r in table if r["metric"] == "trajectory_relative_l2_median"]
     assert median == pytest.approx(0.3, rel=1e-5)
 
@@ -270,7 +271,7 @@ def scaled(factors: tuple[float, float, float], units: Tensor, *, members: int =
 
 
 def test_errors_of_several_fields_are_averaged_and_told_one_by_one():
-    table = records(scaled((0.1, 0.3, 0.8), torch.ones(3)), FLOW)
+    table = score_records(scaled((0.1, 0.3, 0.8), torch.ones(3)), FLOW)
     by_field = {r["field"]: r["value"] for r in table if r["metric"] == "trajectory_relative_l2"}
     assert list(by_field) == [None, "density", "velocity", "pressure"]
     assert by_field["density"] == pytest.approx(0.1, abs=0.01)
@@ -283,7 +284,9 @@ def test_errors_of_several_fields_are_averaged_and_told_one_by_one():
 
 def test_other_units_change_nothing_but_what_has_a_unit():
     units = torch.tensor([1e-3, 1e3, 1e2])
-    plain, other = (records(scaled((0.1, 0.3, 0.8), u, members=4), FLOW) for u in (torch.ones(3), units))
+    plain, other = (
+        score_records(scaled((0.1, 0.3, 0.8), u, members=4), FLOW) for u in (torch.ones(3), units)
+    )
     assert len(plain) == len(other)
     factor = dict(zip(("density", "velocity", "pressure"), units.tolist(), strict=True))
     for before, after in zip(plain, other, strict=True):
@@ -306,7 +309,9 @@ def test_mass_is_that_of_conserved_fields_without_walls(changes, channels):
     setting = replace(FLOW, **changes)
     assert setting.conserved == channels
     truth = flow()
-    table = records(score("p", persistence(3), truth, setting, members=1, calls_per_step=0, batch=2), setting)
+    table = score_records(
+        score("p", persistence(3), truth, setting, members=1, calls_per_step=0, batch=2), setting
+    )
     drifts = [record["value"] for record in table if record["metric"] == "mass_drift"]
     assert drifts == ([0.0] if channels else [])
 

@@ -1,4 +1,4 @@
-"""From forecasts to records: one dictionary per model, metric and, where there are several, field.
+"""From scores to records: one dictionary per model, metric and, where there are several, field.
 
 Fields of one problem have different units, and numbers of different units are never added. What is relative
 (trajectory relative L2, nRMSE, mass drift, coverage, spread over skill) is averaged over the scored fields, each by
@@ -7,157 +7,17 @@ itself first; where there are several, the trajectory relative L2 of each is a r
 """
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ups.evaluation import metrics
-from ups.losses.relative import relative_l2_per_field
-from ups.problems import Boundary, Field
+from ups.evaluation.scores import Scores, Setting
 
 OPERATOR, DRESSED = "operator", "operator_dressed"
 """What others are compared with."""
-
-Forecast = Callable[[Tensor], Tensor]
-"""Physical first frames [n, *grid, C] to members [n, M, t, x, C]."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is scored, and what every record of it repeats.
-
-    Attributes:
-        problem: its name in the configuration.
-        dataset: what people call it.
-        version: which data were scored.
-        fields: of the state, in the order of the channels.
-        boundary: of the domain.
-        is_map: one application of the operator, from given fields to the others.
-        seed: of the run (weights and batches); ensembles have their own, fixed by the configuration.
-        resolution: of the grid that was scored on.
-        frames: of a trajectory, the given first one included.
-    """
-
-    problem: str
-    dataset: str
-    version: str
-    split: str
-    fields: tuple[Field, ...]
-    boundary: Boundary
-    is_map: bool
-    seed: int
-    resolution: tuple[int, ...]
-    frames: int
-    device: str
-    threads: int
-
-    @property
-    def scored(self) -> list[int]:
-        """Channels that are not given."""
-        return [channel for channel, declared in enumerate(self.fields) if not declared.given]
-
-    @property
-    def conserved(self) -> list[int]:
-        """Channels whose mean the equation keeps: conserved fields of an evolution without walls."""
-        if self.is_map or self.boundary != "periodic":
-            return []
-        return [channel for channel, declared in enumerate(self.fields) if declared.conserved]
-
-
-@dataclass
-class Scores:
-    """Everything kept of one model's forecasts, per trajectory and scored field.
-
-    Attributes:
-        per_field: relative L2 over all frames, [n, C].
-        trajectory: its mean over fields, [n].
-        frame: relative L2 by frame, mean over fields, [n, t] (PDEBench's per-frame nRMSE).
-        drift: of the mass, [n]; empty where nothing is conserved.
-        spectral: squared spectral error [n, t, bins, C].
-        spectrum: energy of the prediction at the last frame by wavenumber, [n, bins, C].
-        variance, square_error: of the ensemble and of its mean, over the square norm of the truth, [n, C], for
-            ensembles.
-        coverage: [n, t], for ensembles.
-        ranks: [M + 1], for ensembles.
-        per_trajectory: of each metric of `metrics.PER_TRAJECTORY`, [n] or [n, C].
-        equivariance: relative L2 between forecasts with and without a symmetry, by symmetry, where measured.
-    """
-
-    name: str
-    members: int
-    calls_per_step: int
-    calls_per_member: int = 0
-    seconds: float = 0.0
-    batch: int = 0
-    per_field: list[Tensor] = field(default_factory=list)
-    trajectory: list[Tensor] = field(default_factory=list)
-    frame: list[Tensor] = field(default_factory=list)
-    drift: list[Tensor] = field(default_factory=list)
-    spectral: list[Tensor] = field(default_factory=list)
-    spectrum: list[Tensor] = field(default_factory=list)
-    variance: list[Tensor] = field(default_factory=list)
-    square_error: list[Tensor] = field(default_factory=list)
-    coverage: list[Tensor] = field(default_factory=list)
-    ranks: list[Tensor] = field(default_factory=list)
-    per_trajectory: dict[str, list[Tensor]] = field(default_factory=dict)
-    equivariance: dict[str, float] = field(default_factory=dict)
-
-    def get(self, name: str) -> Tensor:
-        """All trajectories of one kept quantity."""
-        return torch.cat(self.per_trajectory[name] if name in self.per_trajectory else getattr(self, name))
-
-
-def score(
-    name: str,
-    forecast: Forecast,
-    truth: Tensor,
-    setting: Setting,
-    *,
-    members: int,
-    calls_per_step: int,
-    batch: int,
-    calls_per_member: int = 0,
-) -> Scores:
-    """Score a model on trajectories [n, 1 + t, *grid, C], `batch` of them at a time.
-
-    Point metrics score the ensemble mean. Time counts the forecast only: encoding, steps and decoding.
-    """
-    scores = Scores(name, members, calls_per_step, calls_per_member, batch=batch * members)
-    grid = tuple(truth.shape[2:-1])
-    scored, conserved = setting.scored, setting.conserved
-    for part in truth.split(batch):
-        started = time.perf_counter()
-        ensemble = forecast(part[:, 0])
-        if ensemble.is_cuda:
-            torch.cuda.synchronize()
-        scores.seconds += time.perf_counter() - started
-        if conserved:
-            drift = metrics.mass_drift(
-                ensemble[..., conserved].mean(dim=1), part[:, 0].flatten(1, -2)[..., conserved]
-            )
-            scores.drift.append(drift.cpu())
-        ensemble = ensemble[..., scored]
-        target = part[:, 1:].flatten(2, -2)[..., scored]
-        prediction = ensemble.mean(dim=1)
-        per_field = relative_l2_per_field(prediction, target).cpu()
-        scores.per_field.append(per_field)
-        scores.trajectory.append(per_field.mean(dim=-1))
-        scores.frame.append(metrics.pdebench_nrmse(prediction, target).mean(dim=-1).cpu())
-        scores.spectral.append(metrics.power(prediction - target, grid).cpu())
-        scores.spectrum.append(metrics.power(ensemble[:, 0, -1:], grid)[:, 0].cpu())
-        for metric, (formula, _) in metrics.PER_TRAJECTORY.items():
-            scores.per_trajectory.setdefault(metric, []).append(formula(ensemble, target).cpu())
-        if members > 1:
-            norm = target.square().mean(dim=(1, 2))
-            scores.variance.append((ensemble.var(dim=1).mean(dim=(1, 2)) / norm).cpu())
-            scores.square_error.append(((prediction - target).square().mean(dim=(1, 2)) / norm).cpu())
-            scores.coverage.append(metrics.coverage(ensemble, target, 0.9).cpu())
-            scores.ranks.append(metrics.rank_counts(ensemble, target)[None].cpu())
-    return scores
 
 
 @dataclass(frozen=True)
@@ -173,7 +33,7 @@ class _Number:
     high: float = math.nan
 
 
-def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
+def score_records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
     """Records {problem, model, dataset, split, metric, field, value, unit, ...} of one model.
 
     `value` is null where not finite, `field` where it is of all scored fields together, `interval` but of ratios.
@@ -183,7 +43,7 @@ def records(scores: Scores, setting: Setting) -> list[dict[str, Any]]:
 
 def result_records(results: Sequence[Scores], setting: Setting) -> list[dict[str, Any]]:
     """All records of a problem's table."""
-    each = [record for scores in results for record in records(scores, setting)]
+    each = [record for scores in results for record in score_records(scores, setting)]
     return each + comparisons(results, setting)
 
 

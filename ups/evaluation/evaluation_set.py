@@ -1,0 +1,112 @@
+"""The trajectories that a problem's models are scored on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ups.config import Configuration
+from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
+from ups.evaluation.finer_grid import interpolated
+from ups.evaluation.scores import Setting
+from ups.problems import Field, Problem
+from ups.runtime.ranks import device_name
+
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """One problem's trajectories as they are scored, on the models' device.
+
+    Attributes:
+        truth: [n, 1 + t, *grid, C] physical; the grid is `stride` times as fine as the models'.
+        known: [C] bool, which fields the first frame holds; None: all.
+        scalars: [S] conditioning.
+        time_step: between frames.
+        parameters: of the equation.
+        mean: [*grid, C] mean output of the train split, of a map; None of an evolution.
+    """
+
+    setting: Setting
+    truth: Tensor
+    known: Tensor | None
+    scalars: Tensor
+    time_step: float
+    parameters: dict[str, float]
+    mean: Tensor | None
+    stride: int
+
+    @property
+    def steps(self) -> int:
+        """Applications of the operator."""
+        return self.truth.shape[1] - 1
+
+
+def evaluation_set(
+    name: str,
+    dataset: Dataset,
+    split: str,
+    configuration: Configuration,
+    device: torch.device,
+    *,
+    mean: Tensor | None,
+    stride: int = 1,
+) -> EvaluationSet:
+    """A split of a dataset, ready to be scored.
+
+    Args:
+        name: of the problem in the configuration.
+        mean: [*grid, C] as from `train_means`, on the models' grid.
+        stride: points per axis of the dataset for one of the models.
+    """
+    truth = torch.from_numpy(dataset.split(split)).to(device)
+    known = dataset.known[0]
+    periodic = dataset.boundary == "periodic"
+    return EvaluationSet(
+        setting=Setting(
+            problem=name,
+            dataset=dataset.title,
+            version=dataset.version,
+            split=split,
+            fields=_declared(dataset.problem, dataset.names),
+            boundary=dataset.boundary,
+            is_map=dataset.problem.is_map,
+            seed=configuration.seed,
+            resolution=dataset.grid,
+            frames=truth.shape[1],
+            device=device_name(device),
+            threads=configuration.execution.threads,
+        ),
+        truth=truth,
+        known=None if known.all() else torch.from_numpy(known).to(device),
+        scalars=torch.tensor(dataset.scalars, dtype=torch.float32, device=device),
+        time_step=dataset.time_step,
+        parameters=dataset.parameters,
+        mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),
+        stride=stride,
+    )
+
+
+def train_means(download: Path, maps: list[str]) -> dict[str, Tensor]:
+    """Mean output of the train split per point, [*grid, C], of the named maps of a download artifact."""
+    described = read_description(download)
+    return {name: _mean(stored_trajectories(download, described[name], ("train",))) for name in maps}
+
+
+def _mean(stored: StoredTrajectories) -> Tensor:
+    """Read in blocks: the train split may be larger than memory."""
+    rows = np.arange(len(stored.about["rows"]))
+    total: Any = 0.0
+    for block in np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE)):
+        total = total + stored.read(block)[:, -1].sum(axis=0, dtype=np.float64)
+    return torch.from_numpy((total / len(rows)).astype(np.float32))
+
+
+def _declared(problem: Problem, names: tuple[str, ...]) -> tuple[Field, ...]:
+    """What is declared of fields, stored or conserved ones, by their names."""
+    declared = {field.name: field for field in (*problem.fields, *problem.conserved_fields)}
+    return tuple(declared[name] for name in names)

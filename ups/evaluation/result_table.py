@@ -1,0 +1,118 @@
+"""The whole result table of a problem: trivial forecasts and every forecaster on the same trajectories."""
+
+import logging
+
+from torch import Tensor
+
+from ups.evaluation.baselines import persistence, spatial_mean, train_mean
+from ups.evaluation.equivariance import equivariance_errors
+from ups.evaluation.evaluation_set import EvaluationSet
+from ups.evaluation.finer_grid import finer_coordinates, strided
+from ups.evaluation.forecaster import Forecaster
+from ups.evaluation.rollout import decoded_rollout
+from ups.evaluation.scores import Predictor, Scores, score
+from ups.evaluation.surrogate import Surrogate
+from ups.models.codec import ProblemCodec
+from ups.runtime.randomness import torch_generator
+
+log = logging.getLogger(__name__)
+
+_TURNED = 4  # trajectories that equivariance is measured on
+
+
+def score_all(
+    surrogate: Surrogate, data: EvaluationSet, *, batch_size: int, seed: int, equivariance: bool = True
+) -> list[Scores]:
+    """Score the trivial forecasts and every forecaster of the problem.
+
+    Of an evolution, persistence and the spatial mean; of a map, the train split's mean, for its first frame does
+    not hold what is asked for.
+
+    Args:
+        batch_size: states advanced together, members counted.
+        seed: of the ensembles' noise.
+        equivariance: measure how well the operator obeys the symmetries.
+    """
+    setting = data.setting
+    if data.mean is None:
+        trivial = {"persistence": persistence(data.steps), "spatial_mean": spatial_mean(data.steps)}
+    else:
+        trivial = {"train_mean": train_mean(data.mean)}
+    results = [
+        score(name, predict, data.truth, setting, members=1, calls_per_step=0, batch=batch_size)
+        for name, predict in trivial.items()
+    ]
+    codec = surrogate.codec.of(setting.problem)
+    # As many for a single forecast as for an ensemble: so the operator's forecasts are found again by all rows.
+    batch = max(1, batch_size // surrogate.members)
+    for forecaster in surrogate.forecasters(setting.problem):
+        result = score(
+            forecaster.name,
+            network_predictor(codec, forecaster, data, seed=seed),
+            data.truth,
+            setting,
+            members=forecaster.members,
+            calls_per_step=forecaster.calls_per_step,
+            calls_per_member=forecaster.calls_per_member,
+            batch=batch,
+        )
+        result.seconds += forecaster.owed()
+        if forecaster.name == "operator" and equivariance:
+            result.equivariance = _equivariance(forecaster, codec, data, seed=seed)
+            forecaster.owed()  # no row's time
+        results.append(result)
+        log.info(
+            "evaluate %s %-20s trajectory relative L2 %.4f  %.1f s",
+            setting.problem, forecaster.name, result.get("trajectory").mean().item(), result.seconds,
+        )  # fmt: skip
+    return results
+
+
+def _equivariance(
+    forecaster: Forecaster, codec: ProblemCodec, data: EvaluationSet, *, seed: int
+) -> dict[str, float]:
+    initial = strided(data.truth[:_TURNED, 0], data.stride, len(codec.shape.grid))
+    errors = equivariance_errors(
+        forecaster,
+        codec,
+        initial,
+        data.known,
+        data.scalars,
+        data.steps,
+        time_step=data.time_step,
+        parameters=data.parameters,
+        generator=torch_generator(seed, "equivariance", codec.problem, device=initial.device),
+    )
+    return {str(symmetry): error for symmetry, error in errors.items()}
+
+
+def network_predictor(
+    codec: ProblemCodec, forecaster: Forecaster, data: EvaluationSet, *, seed: int
+) -> Predictor:
+    """A forecaster as a function of physical first frames; its noise is a function of seed, problem and name.
+
+    The encoder sees the models' grid; the forecast is decoded on that of the data.
+    """
+    grid = codec.shape.grid
+    device = data.truth.device
+    generator = torch_generator(seed, "ensemble", codec.problem, forecaster.name, device=device)
+    periodic = codec.shape.boundary == "periodic"
+    coordinates = None
+    if data.stride > 1:
+        coordinates = finer_coordinates(grid, data.stride, periodic=periodic).to(device)
+
+    def predict(initial: Tensor) -> Tensor:
+        return decoded_rollout(
+            forecaster,
+            codec,
+            strided(initial, data.stride, len(grid)),
+            data.known,
+            data.scalars,
+            data.steps,
+            time_step=data.time_step,
+            parameters=data.parameters,
+            coordinates=coordinates,
+            generator=generator,
+        )
+
+    return predict

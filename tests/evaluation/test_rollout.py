@@ -124,7 +124,7 @@ def test_diffusion_adds_the_sampled_residual_of_the_whole_forecast_once(problem)
     model, network = operator(), residual("diffusion")
     forecaster = forecasters(problem)["diffusion"]
     found = forecaster.rollout(first, given, STEPS[problem], torch.Generator().manual_seed(3))
-    forecasts = Forecast.single(rollout(model, first, given, problem, STEPS[problem]))
+    forecasts = Forecast.single(rollout(lambda z: model(z, given, problem), first, STEPS[problem]))
     many = forecasts.mean.repeat_interleave(MEMBERS, dim=0)
     noise = torch.randn(many.shape, generator=torch.Generator().manual_seed(3))
     context, conditions = (
@@ -155,7 +155,7 @@ def test_corrections_keep_what_the_operator_keeps():
 def test_the_dressed_operator_has_past_errors_as_they_were_or_scaled(problem):
     first, given = latents(problem)
     network, made = residual("diffusion"), forecasters(problem)
-    forecasts = Forecast.single(rollout(operator(), first, given, problem, STEPS[problem]))
+    forecasts = Forecast.single(rollout(lambda z: operator()(z, given, problem), first, STEPS[problem]))
     layout = SHAPES[problem].layout
     drawn = resampled(past_residuals(problem), 2, MEMBERS, layout, torch.Generator().manual_seed(4))
     plain, scaled = (

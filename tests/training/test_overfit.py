@@ -128,7 +128,7 @@ def test_the_denoiser_learns_an_error_that_the_forecast_tells():
 def test_gradients_flow_through_all_steps_of_a_rollout():
     model = build("operator")
     state = random_batch(2).latents[:, 0].requires_grad_()
-    states = rollout(model, state, random_batch(2).scalars, PROBLEM, 3)
+    states = rollout(lambda z: model(z, random_batch(2).scalars, PROBLEM), state, 3)
     assert states.shape == (2, 3, 8, 4)
     (gradient,) = torch.autograd.grad(states[:, 2].sum(), state)
     one = model(state, random_batch(2).scalars, PROBLEM)

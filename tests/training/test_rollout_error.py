@@ -196,7 +196,7 @@ def test_no_gradient_flows_through_pushed_steps():
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     with torch.no_grad():
-        pushed = rollout(model, batch.latents[:, 0], batch.scalars, PROBLEM, 2)[:, -1]
+        pushed = rollout(lambda z: model(z, batch.scalars, PROBLEM), batch.latents[:, 0], 2)[:, -1]
     later = replace(
         batch, latents=torch.cat([pushed[:, None], batch.latents[:, 3:]], dim=1), fields=batch.fields[:, 2:]
     )

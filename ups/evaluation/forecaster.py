@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ups.models.codec import ProblemCodec
-from ups.models.evolution import advance, forecast
+from ups.models.evolution import advance, forecast, rollout
 from ups.models.forecast import Forecast
 from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
@@ -76,19 +76,19 @@ class OperatorForecasts:
 def operator_forecaster(forecasts: OperatorForecasts) -> Forecaster:
     """The operator alone, averaged over its symmetries as in every other row."""
 
-    def rollout(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+    def averaged(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
         return forecasts(first, scalars, steps).mean[:, None]
 
-    return Forecaster("operator", rollout, 1, forecasts.calls_per_step, owed=forecasts.owed)
+    return Forecaster("operator", averaged, 1, forecasts.calls_per_step, owed=forecasts.owed)
 
 
 def single_forecaster(operator: LatentOperator, problem: str) -> Forecaster:
     """The operator alone, one element of its symmetries' group."""
 
-    def rollout(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+    def single(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
         return advance(operator, first, scalars, problem, steps)[:, None]
 
-    return Forecaster("operator", rollout, 1, 1)
+    return Forecaster("operator", single, 1, 1)
 
 
 def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaster]:
@@ -96,10 +96,7 @@ def linear_forecasters(operator: LatentOperator, problem: str) -> list[Forecaste
     if not operator.has_linear(problem):
         return []
 
-    def forecasts(first: Tensor, _scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
-        states = [first]
-        for _step in range(steps):
-            states.append(operator.linear_step(states[-1], problem))
-        return torch.stack(states[1:], dim=1)[:, None]
+    def linear(first: Tensor, _scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
+        return rollout(lambda state: operator.linear_step(state, problem), first, steps)[:, None]
 
-    return [Forecaster("linear", forecasts, 1, 0)]
+    return [Forecaster("linear", linear, 1, 0)]

@@ -1,9 +1,10 @@
 """How states go on in time: what a problem says of it, and an operator applied again and again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ups.models.codec import ProblemCodec
 from ups.models.forecast import Forecast
@@ -29,16 +30,11 @@ class Evolution:
     augment: tuple[Symmetry, ...] = ()
 
 
-def rollout(
-    operator: nn.Module, state: Tensor, scalars: Tensor, problem: str, steps: int, stride: int = 1
-) -> Tensor:
-    """Apply an operator again and again: [B, K, d] to [B, steps, K, d], the given state not included.
-
-    stride: of each application, in frames.
-    """
+def rollout(step: Callable[[Tensor], Tensor], state: Tensor, steps: int) -> Tensor:
+    """Apply a step again and again: a state [B, K, d] to [B, steps, K, d], the given one not included."""
     states = []
     for _ in range(steps):
-        state = operator(state, scalars, problem, stride)
+        state = step(state)
         states.append(state)
     return torch.stack(states, dim=1)
 
@@ -88,7 +84,7 @@ def advance(operator: LatentOperator, first: Tensor, scalars: Tensor, problem: s
 
     A frame is one stride away from an earlier one, by the longest stride that does not reach beyond the first. So
     as many frames as the stride is long are computed together, and the last frame of 40 takes eight applications
-    where strides are 1, 2, 4 and 8. With strides of one frame this is `rollout`.
+    where strides are 1, 2, 4 and 8. With strides of one frame this is a `rollout`.
     """
     states = [first]
     while (held := len(states)) <= frames:

@@ -62,10 +62,14 @@ class RolloutError:
             size = state.square().mean(dim=(1, 2), keepdim=True).sqrt()
             noise = torch.randn(state.shape, generator=generator, device=state.device)
             state = state + self.state_noise * size * noise
+
+        def step(state: Tensor) -> Tensor:
+            return model(state, window.scalars, batch.problem, batch.stride)
+
         with torch.no_grad():
             for _ in range(pushed):
-                state = model(state, window.scalars, batch.problem, batch.stride)
-        predicted = rollout(model, state, window.scalars, batch.problem, steps, batch.stride)
+                state = step(state)
+        predicted = rollout(step, state, steps)
         counted = slice(pushed + 1, pushed + 1 + steps)
         # Networks may compute in less than float32; errors are taken in float32.
         if window.inside is None:

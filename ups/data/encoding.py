@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ups.data.dataset import Dataset
 from ups.data.half import rounded_to_half
+from ups.data.problem_inputs import known_mask
 from ups.data.window_store import Windows, require_frames
 
 
@@ -38,7 +39,7 @@ class EncodingStore:
             DataError: a value does not fit float16, so that no cache of the data could exist.
         """
         self.dataset, self.rows, self.encode, self.device = dataset, rows, encode, device
-        self._known = None if dataset.known.all() else torch.from_numpy(dataset.known).to(device)
+        self._known = known_mask(dataset.known, device)
         for row in rows.tolist():
             rounded_to_half(dataset.fields[row], f"{dataset.title}, trajectory {row}")
 

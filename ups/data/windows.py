@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
+from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.data.sampler import draw_windows, permuted_windows
 from ups.data.window_store import WindowStore
 from ups.errors import DataError
@@ -91,14 +92,8 @@ class WindowSource:
         self.start_exponent = start_exponent
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.device = device
-        self._scalars = {
-            name: torch.tensor(problem.scalars, dtype=torch.float32, device=device)
-            for name, problem in problems.items()
-        }
-        self._known = {
-            name: None if problem.known.all() else torch.from_numpy(problem.known).to(device)
-            for name, problem in problems.items()
-        }
+        self._scalars = {name: scalars_tensor(each.scalars, device) for name, each in problems.items()}
+        self._known = {name: known_mask(each.known, device) for name, each in problems.items()}
 
     def batch(self, step: int) -> Batch:
         """The batch of a step: a function of seed, step and the mixture's weights."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ups.config import Configuration
 from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
+from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.evaluation.finer_grid import interpolated
 from ups.evaluation.scores import Setting
 from ups.problems import Field, Problem
@@ -64,7 +65,6 @@ def evaluation_set(
         stride: points per axis of the dataset for one of the models.
     """
     truth = torch.from_numpy(dataset.split(split)).to(device)
-    known = dataset.known[0]
     periodic = dataset.boundary == "periodic"
     return EvaluationSet(
         setting=Setting(
@@ -82,8 +82,8 @@ def evaluation_set(
             threads=configuration.execution.threads,
         ),
         truth=truth,
-        known=None if known.all() else torch.from_numpy(known).to(device),
-        scalars=torch.tensor(dataset.scalars, dtype=torch.float32, device=device),
+        known=known_mask(dataset.known[0], device),
+        scalars=scalars_tensor(dataset.scalars, device),
         time_step=dataset.time_step,
         parameters=dataset.parameters,
         mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),

@@ -35,6 +35,14 @@ class Statistics(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(latent_dim))
         self.register_buffer("latent_deviation", torch.ones(latent_dim))
 
+    def standardise(self, raw: Tensor) -> Tensor:
+        """Raw latents [..., d], as the encoder gives them, to zero mean and unit deviation."""
+        return (raw - self.latent_mean) / self.latent_deviation
+
+    def raw(self, latents: Tensor) -> Tensor:
+        """The inverse of `standardise`."""
+        return latents * self.latent_deviation + self.latent_mean
+
 
 def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) -> "Codec":
     """See `ups.models.build`."""
@@ -110,8 +118,7 @@ class ProblemCodec:
         mask = None if known is None else known.flatten(0, 1)
         with torch.autocast(fields.device.type, enabled=False):
             latents = self.autoencoder.encoder(inside, self.problem, mask)
-        standardised = (latents - self.statistics.latent_mean) / self.statistics.latent_deviation
-        return standardised.unflatten(0, fields.shape[:2])
+        return self.statistics.standardise(latents).unflatten(0, fields.shape[:2])
 
     def encode_trajectories(
         self,
@@ -131,7 +138,7 @@ class ProblemCodec:
 
     def inside(self, latents: Tensor) -> Tensor:
         """Standardised latents [n, t, K, d] to normalised fields on the grid, in their frame, [n, t, *grid, C]."""
-        raw = (latents * self.statistics.latent_deviation + self.statistics.latent_mean).float()
+        raw = self.statistics.raw(latents).float()
         with torch.autocast(latents.device.type, enabled=False):
             return self.autoencoder.decoder.grid(raw.flatten(0, 1), self.problem).unflatten(
                 0, latents.shape[:2]

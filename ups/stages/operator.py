@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ups.config.stages.operator import JointTraining, OperatorTraining
 from ups.data.dataset import Dataset, load_datasets
+from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.data.splits import fitted_and_held_out
 from ups.errors import ConfigurationError
 from ups.evaluation.forecaster import single_forecaster
@@ -192,14 +193,13 @@ def _errors(model: LatentOperator, codec: ProblemCodec, dataset: Dataset, truth:
     """Trajectory relative L2 of each rollout, mean over scored fields, [n]."""
     if len(truth) == 0:
         return torch.zeros(0)
-    known = torch.from_numpy(dataset.known[0]).to(truth.device)
     frames = decoded_rollout(
         # One of the elements of its symmetries' group: all of them would take as many times as long.
         single_forecaster(model, codec.problem),
         codec,
         truth[:, 0],
-        None if known.all() else known,
-        torch.tensor(dataset.scalars, dtype=torch.float32, device=truth.device),
+        known_mask(dataset.known[0], truth.device),
+        scalars_tensor(dataset.scalars, truth.device),
         truth.shape[1] - 1,
         time_step=dataset.time_step,
         parameters=dataset.parameters,

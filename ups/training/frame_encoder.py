@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ups.data.dataset import ProblemTrajectories
+from ups.data.problem_inputs import known_mask
 from ups.models.codec import Codec
 
 _CPU_TOKENS = 4096
@@ -49,7 +50,7 @@ class FrameEncoder:
         """Physical fields [n, t, *grid, C] to standardised latents [n, t, K, d]."""
         codec, source = self.codec.of(problem), self.sources[problem]
         trajectories = torch.from_numpy(fields)
-        known = None if source.known.all() else torch.from_numpy(source.known).to(self.device)
+        known = known_mask(source.known, self.device)
         tokens = _CPU_TOKENS if self.device.type == "cpu" else _CUDA_TOKENS
         part = max(1, tokens // (codec.shape.layout.token_count * fields.shape[1]))
 

@@ -16,6 +16,7 @@ from ups.data.cache import LatentCache, open_caches
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.encoding import EncodingStore
 from ups.data.loading import open_store
+from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.data.splits import fitted_and_held_out
 from ups.data.streaming import ReadAhead
 from ups.data.window_store import WindowStore
@@ -73,7 +74,7 @@ class LatentProblem:
         """Standardised latents [n, t, K, d] float32 of some rows, on the device that trains."""
         if isinstance(self.source, LatentCache) and not self.encode_anew:
             return torch.from_numpy(self.source.latents(rows)).to(self.device).float()
-        known = None if self.known.all() else torch.from_numpy(self.known).to(self.device)
+        known = known_mask(self.known, self.device)
         at_once = max(1, _ENCODED_FRAMES // len(self.known))
         with torch.no_grad():
             parts = [
@@ -95,7 +96,7 @@ class LatentProblem:
         """Scalars [n, S] of some rows in the frames of their trajectories, on the device that trains."""
         first = torch.from_numpy(self.rows_fields(rows)[:, 0]).to(self.device)
         frame = self.codec.frame(first, self.source.parameters)
-        return frame.conditioning(torch.tensor(self.scalars, dtype=torch.float32, device=self.device))
+        return frame.conditioning(scalars_tensor(self.scalars, self.device))
 
     @torch.no_grad()
     def encode(self, fields: Tensor, elapsed: Tensor, first: Tensor, known: Tensor | None) -> Tensor:

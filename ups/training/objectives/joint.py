@@ -98,9 +98,8 @@ class JointError:
         inverse_encoder = relative_l2_by_frame(error.unsqueeze(1), sizes.unsqueeze(1)).mean()
         with torch.no_grad():
             predicted = model(window.states[:, 0], window.scalars, batch.problem, batch.stride)
-        statistics = codec.statistics
-        raw = predicted * statistics.latent_deviation + statistics.latent_mean
+        raw = codec.statistics.raw(predicted)
         again = encoder(decoder.grid(raw, batch.problem), batch.problem)
-        error = (again - raw) / statistics.latent_deviation
+        error = (again - raw) / codec.statistics.latent_deviation
         inverse_decoder = relative_l2_by_frame(error.unsqueeze(1), predicted.unsqueeze(1)).mean()
         return inverse_encoder, inverse_decoder

@@ -91,16 +91,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_directory(path.parent)
+        temporary.write_bytes(content)
+        publish(temporary, path)
     except OSError as error:
         with suppress(OSError):  # what failed is the news, not that its remains stay
             temporary.unlink()
         raise storage_error(error, path) from error
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, durably: a reader sees the old file or the new one, and so does a power cut."""
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_directory(path.parent)
 
 
 def is_remains(path: Path) -> bool:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.artifacts.files import storage_error, sync_directory, sync_file
+from ups.artifacts.files import publish, storage_error
 from ups.data.layout import (
     BOUNDARY_ATTRIBUTE,
     PROBLEM_ATTRIBUTE,
@@ -253,9 +253,7 @@ class TrajectoryWriter:
         assert self._temporary is not None
         with _as_storage_error(self.path):
             self._file.close()
-            sync_file(self._temporary)
-            self._temporary.replace(self.path)
-            sync_directory(self.path.parent)
+            publish(self._temporary, self.path)
 
     def _other_number_of_rows(self, given: int) -> DataError:
         return DataError(

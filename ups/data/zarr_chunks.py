@@ -10,7 +10,6 @@ Chunks are mapped through `torch.from_file`, which keeps no file descriptor open
 chunk, and a large cache has more chunks than a process may open files.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ups.artifacts.files import read_json, storage_error, sync_directory
+from ups.artifacts.files import publish, read_json, storage_error
 from ups.errors import IntegrityError
 
 DTYPE = np.dtype("<f2")
@@ -155,10 +154,7 @@ def write_chunk(layout: ChunkLayout, chunk: int, values: NDArray[np.float16]) ->
             file.write(content.data)
             file.write(padding)
             file.write(crc.to_bytes(_SUM_BYTES, "little"))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        sync_directory(path.parent)
+        publish(partial, path)
     except OSError as error:
         raise storage_error(error, path) from error
     return f"{crc:08x}"

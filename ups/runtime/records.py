@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ups.artifacts.files import read_records
+from ups.artifacts.files import read_records, write_text
 
 
 class Records:
@@ -17,11 +17,8 @@ class Records:
     """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [record for record in read_records(path) if record["step"] <= resume_step]
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(_line(record) for record in kept))
-        temporary.replace(path)
+        write_text(path, "".join(_line(record) for record in kept))
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, record: dict[str, Any]) -> None:

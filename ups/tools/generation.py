@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ups.artifacts.files import sync_file
+from ups.artifacts.files import publish
 from ups.data.layout import cell_centres
 from ups.data.pdebench_writer import TrajectoryWriter
 from ups.data.splits import TRAJECTORIES, generated_rows
@@ -112,8 +112,7 @@ def _solved(
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, solved.cpu().numpy())
-        sync_file(partial)
-        partial.rename(path)
+        publish(partial, path)
         return path
 
     with ThreadPoolExecutor(threads) as pool:

@@ -7,7 +7,6 @@ found by looking, never stored. Two are kept: should the newest be damaged, the 
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import google_crc32c
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ups.artifacts.files import sync_file
+from ups.artifacts.files import publish
 from ups.errors import IntegrityError, PreflightError
 from ups.training.step import TrainingState
 
@@ -36,12 +35,8 @@ def save_checkpoint(directory: Path, state: TrainingState) -> Path:
     payload = save({name: tensor.contiguous() for name, tensor in _flatten(state).items()}, metadata)
     path = directory / f"step-{state.step:08d}-{google_crc32c.value(payload):08x}.safetensors"
     temporary = directory / ".partial"  # one name: what a killed writer left is written over
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_file(directory)
+    temporary.write_bytes(payload)
+    publish(temporary, path)
     # What lies after this one is damaged: the state came from the newest intact one.
     present = sorted(directory.glob("step-*.safetensors"))
     place = present.index(path)

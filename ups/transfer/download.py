@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ups.artifacts.files import publish
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.problems.published import DARUS
 from ups.transfer.address import ANOTHER_MIRROR, parse_address
-from ups.transfer.partial import PartialFile, Sums, publish, writing
+from ups.transfer.partial import PartialFile, Sums, writing
 from ups.transfer.retry import DEFAULT, Deadline, RetryPolicy, TransientError, retry
 from ups.transfer.source import Source, Version
 

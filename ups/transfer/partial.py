@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from ups.artifacts.files import read_json, storage_error, sync_directory, sync_file, write_json
+from ups.artifacts.files import read_json, storage_error, write_json
 from ups.errors import IntegrityError, PreflightError, StorageError
 from ups.transfer.retry import Deadline
 
@@ -117,10 +117,3 @@ def writing(destination: Path, deadline: Deadline) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise storage_error(error, destination) from error
-
-
-def publish(path: Path, destination: Path) -> None:
-    """Make a finished file the destination, once its bytes are on the disk."""
-    sync_file(path)
-    path.replace(destination)
-    sync_directory(destination.parent)

@@ -27,12 +27,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ups.artifacts.files import publish
 from ups.data.hdf5_attributes import read_attribute
 from ups.errors import DataError, UpsError
 from ups.problems.problem import ORIGINAL_ROWS
 from ups.transfer.address import parse_address
 from ups.transfer.download import Progress
-from ups.transfer.partial import PartialFile, publish, writing
+from ups.transfer.partial import PartialFile, writing
 from ups.transfer.retry import DEFAULT, Deadline, RetryPolicy, retry
 from ups.transfer.source import Source
 

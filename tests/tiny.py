@@ -19,7 +19,7 @@ from ups.models.build import Description, build_model
 from ups.models.codec import ProblemCodec
 from ups.models.evolution import Evolution
 from ups.models.forecast import Forecast
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.problems import Symmetry
@@ -85,7 +85,9 @@ def encoded_frames(codec: ProblemCodec, fields: Tensor, known: Tensor | None = N
 
 def decoded_frames(codec: ProblemCodec, latents: Tensor, coordinates: Tensor | None = None) -> Tensor:
     """Latents [B, K, d] of frames that nothing moves to physical fields [B, Q, C]."""
-    at_rest = Frame.at_rest(codec.shape, torch.zeros(len(latents), *codec.shape.grid, codec.shape.channels))
+    at_rest = ReferenceFrame.at_rest(
+        codec.shape, torch.zeros(len(latents), *codec.shape.grid, codec.shape.channels)
+    )
     return codec.decode(latents.unsqueeze(1), torch.zeros(1), at_rest, coordinates)[:, 0]
 
 

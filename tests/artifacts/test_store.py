@@ -143,7 +143,7 @@ def test_the_deep_check_needs_no_fast_sum(tmp_path, monkeypatch):
     (artifact.path / "model.bin").write_bytes(content)
     fast = {file.path: file.xxh3 for file in artifact.manifest.files}
     monkeypatch.setattr(
-        "ups.artifacts.store.fast_sum", lambda path: fast[str(path.relative_to(artifact.path))]
+        "ups.artifacts.store.fast_checksum", lambda path: fast[str(path.relative_to(artifact.path))]
     )
     Store(tmp_path).verify(artifact)
     with pytest.raises(IntegrityError, match=r"model\.bin has other content"):

@@ -249,17 +249,17 @@ def test_one_forecast_serves_all_rows_which_all_owe_its_time():
         *diffusion_forecasters(shared, diffusion, members=MEMBERS, **SAMPLER),
     ]
     separate = forecasters("wave")
-    owed = []
+    shared_seconds = []
     for row in rows:
         rolled = row.rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
         expected = separate[row.name].rollout(first, given, STEPS["wave"], torch.Generator().manual_seed(1))
         assert torch.equal(rolled, expected) == (row.name != "operator_dressed_scaled")
-        owed.append(row.owed())
+        shared_seconds.append(row.shared_seconds())
     assert calls == STEPS["wave"]
-    assert owed[0] == 0
-    assert len(set(owed[1:])) == 1
-    assert owed[1] > 0
-    assert rows[0].owed() == 0, "paid"
+    assert shared_seconds[0] == 0
+    assert len(set(shared_seconds[1:])) == 1
+    assert shared_seconds[1] > 0
+    assert rows[0].shared_seconds() == 0, "counted once"
     other = operator_forecaster(shared).rollout(first + 1, given, STEPS["wave"], torch.Generator())
     assert calls == 2 * STEPS["wave"]
     assert not torch.equal(other, rolled[:, :1])

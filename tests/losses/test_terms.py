@@ -7,7 +7,7 @@ from tiny import LINE, PROBLEM, build, evolutions, random_batch
 from ups.config.stages.operator import LOSS_TERMS
 from ups.losses.terms import loss_term
 from ups.models.codec import Codec
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 1), (2, 3, 8, 12, 2)], ids=["line", "square"])
@@ -36,7 +36,7 @@ def test_it_is_added_with_its_weight_and_without_it_nothing_changes():
     assert isinstance(codec, Codec)
 
     def loss(terms):
-        objective = RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=2, terms=terms)
+        objective = RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=2, terms=terms)
         return objective(model, random_batch(4), torch.Generator().manual_seed(0))
 
     plain, added = loss({}), loss({"gradient": {"weight": 0.25}})

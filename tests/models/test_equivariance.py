@@ -14,8 +14,8 @@ from torch import Tensor
 from ups.models.build import build_model
 from ups.models.codec import Codec
 from ups.models.embedding import module_key
-from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 
 STEPS, TIME_STEP = 6, 0.1
@@ -109,7 +109,7 @@ def test_a_forecast_of_the_moved_is_the_moved_forecast(kind, shape, symmetries):
     scalars = torch.linspace(-3, -2, shape.scalars).expand(len(first), -1)
     plain = forecast(model, codec, first, scalars, elapsed, steps)
     assert plain.isfinite().all()
-    moving = Frame.random(shape, first, symmetries, torch.Generator().manual_seed(1))
+    moving = ReferenceFrame.random(shape, first, symmetries, torch.Generator().manual_seed(1))
     moved_first = moving.enter(first[:, None], torch.zeros(1))[:, 0]
     assert (moved_first - first).abs().max() > 0.1
     moved = forecast(model, codec, moved_first, moving.conditioning(scalars), moving.times(elapsed), steps)
@@ -127,7 +127,7 @@ def test_without_it_a_random_network_does_not_obey():
     elapsed, scalars = TIME_STEP * torch.arange(1, STEPS + 1), torch.tensor([[-3.0, -2.0]]).expand(5, -1)
     plain = forecast(model, codec, first, scalars, elapsed)
     for symmetry in ("shift", "reflection", "galilean", "scaling"):
-        moving = Frame.random(BURGERS, first, (symmetry,), torch.Generator().manual_seed(1))
+        moving = ReferenceFrame.random(BURGERS, first, (symmetry,), torch.Generator().manual_seed(1))
         moved_first = moving.enter(first[:, None], torch.zeros(1))[:, 0]
         moved = forecast(model, codec, moved_first, moving.conditioning(scalars), moving.times(elapsed))
         assert (moved - moving.enter(plain, elapsed)).abs().max() > 0.02, symmetry

@@ -17,7 +17,7 @@ from ups.models.codec import Codec
 from ups.models.evolution import Evolution, rollout
 from ups.models.operators import network_of
 from ups.models.shape import ProblemShape
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
 from ups.training.optimizers.muon import hidden_matrices
 
@@ -218,7 +218,7 @@ def test_a_peer_learns_a_batch_by_heart(name, optimizer):
     )
     fields = waves(8, 3)
     batch = Batch(problem=PROBLEM, scalars=torch.zeros(8, POINTS.scalars), fields=fields, latents=None)
-    objective = RolloutError(codec, {PROBLEM: Evolution(0.05, {"nu": 0.01})}, rollout_steps=2)
+    objective = RolloutLoss(codec, {PROBLEM: Evolution(0.05, {"nu": 0.01})}, rollout_steps=2)
     trained = build_optimizer(model, learning_rate=5e-3, betas=(0.9, 0.95), weight_decay=0.0, **optimizer)
     losses = []
     for step in range(200):

@@ -1,7 +1,7 @@
 """What a problem's declaration says of its solutions holds for the solvers, and for genuine rows.
 
 A symmetry turns a solution into another one: the solution from a moved first state is the moved solution. States
-are moved as the models move them (`ups.models.frame`), which shift in float32: 1e-6 of the field.
+are moved as the models move them (`ups.models.reference_frame`), which shift in float32: 1e-6 of the field.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 from ups.physics.advection import solve_advection
 from ups.physics.burgers import solve_burgers
@@ -51,15 +51,15 @@ def sines(shape: ProblemShape, rows: int = 2) -> Tensor:
     return torch.from_numpy(states).unsqueeze(-1)
 
 
-def moving(shape: ProblemShape, first: Tensor, *symmetries: Symmetry) -> Frame:
+def moving(shape: ProblemShape, first: Tensor, *symmetries: Symmetry) -> ReferenceFrame:
     """Some frames that are not at rest."""
-    frame = Frame.random(shape, first.float(), symmetries, torch.Generator().manual_seed(2))
+    frame = ReferenceFrame.random(shape, first.float(), symmetries, torch.Generator().manual_seed(2))
     if "reflection" in symmetries:
         frame = replace(frame, reversed=torch.ones_like(frame.reversed))
     return frame
 
 
-def moved_first(frame: Frame, first: Tensor) -> Tensor:
+def moved_first(frame: ReferenceFrame, first: Tensor) -> Tensor:
     return frame.enter(first[:, None], torch.zeros(1))[:, 0]
 
 
@@ -89,7 +89,9 @@ def test_burgers(symmetry, tolerance):
 def test_burgers_of_another_amplitude_has_another_time_and_viscosity():
     """(u, t, nu) to (u / a, a t, nu / a); here a is one for all rows."""
     first, factor = sines(BURGERS), 1.7
-    frame = replace(Frame.at_rest(BURGERS, first), scale=torch.full((2, 1), factor, dtype=torch.float64))
+    frame = replace(
+        ReferenceFrame.at_rest(BURGERS, first), scale=torch.full((2, 1), factor, dtype=torch.float64)
+    )
     expected = frame.enter(burgers(first), ELAPSED)
     scaled = moved_first(frame, first)
     assert distance(burgers(scaled, nu=NU / factor, interval=factor * INTERVAL), expected) < 1e-9
@@ -145,10 +147,10 @@ def test_compressible_flow(boundary, symmetry, tolerance):
     assert distance(plain, expected) > 0.05
 
 
-def eight(shape: ProblemShape) -> Frame:
+def eight(shape: ProblemShape) -> ReferenceFrame:
     """All positions of a square."""
     number = torch.arange(8)
-    at_rest = Frame.at_rest(shape, torch.zeros(8, *shape.grid, 2))
+    at_rest = ReferenceFrame.at_rest(shape, torch.zeros(8, *shape.grid, 2))
     reversed_ = torch.stack([number & 1, number & 2], dim=1) > 0
     return replace(at_rest, reversed=reversed_, exchanged=number >= 4)
 
@@ -169,7 +171,7 @@ def test_darcy_flow_is_proportional_to_its_force(beta):
     plain, forced = (solve_darcy_steady(coefficient, forcing=forcing) for forcing in (1.0, beta))
     shape = replace(DARCY, exact=("scaling",))
     fields = torch.stack([coefficient, forced], dim=-1)[:, None]
-    inside = Frame.of(shape, fields[:, 0], {"beta": beta}).enter(fields, torch.zeros(1))
+    inside = ReferenceFrame.of(shape, fields[:, 0], {"beta": beta}).enter(fields, torch.zeros(1))
     assert distance(inside[:, 0, ..., 1:], plain.unsqueeze(-1)) < 1e-6
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from ups.config.model import SYMMETRIES, SymmetryUses
 from ups.models.codec import Codec, ProblemCodec
 from ups.models.evolution import advance, forecast
-from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 
 EMPTY = {"width": 4, "depth": 0, "heads": 1, "ratio": 1}
@@ -49,7 +49,7 @@ def operator(shape: ProblemShape, *symmetries: str, kind: str = "transformer") -
 
 def states(codec: ProblemCodec, fields: Tensor) -> Tensor:
     """Latents [n, K, d] of fields [n, *grid, C]."""
-    rest, known = Frame.at_rest(codec.shape, fields), None
+    rest, known = ReferenceFrame.at_rest(codec.shape, fields), None
     if codec.shape.partly_known:
         known = torch.tensor([field.given for field in codec.shape.fields]).expand(len(fields), 1, -1)
     return codec.encode(fields[:, None], torch.zeros(1), rest, known)[:, 0]
@@ -108,7 +108,7 @@ def test_it_is_the_mean_of_the_elements_forecasts_and_their_variance_by_hand():
     torch.testing.assert_close(
         codec.fields(found.mean), torch.stack(members).mean(dim=0), rtol=1e-4, atol=1e-5
     )
-    rest = Frame.at_rest(LINE, fields)
+    rest = ReferenceFrame.at_rest(LINE, fields)
     latents = torch.stack([codec.encode(member, torch.zeros(3), rest) for member in members])
     torch.testing.assert_close(
         found.variance, latents.var(dim=0).mean(dim=-1, keepdim=True), rtol=1e-2, atol=1e-6
@@ -125,12 +125,14 @@ def test_without_symmetries_it_is_one_forecast_without_variance():
 
 def test_a_group_has_every_element_once():
     line, square = torch.zeros(1, 32, 1), torch.zeros(1, 16, 16, 2)
-    assert len(Frame.group(LINE, line, ())) == 1
-    assert len(Frame.group(LINE, line, ("shift",))) == 4  # points of a token
-    assert len(Frame.group(LINE, line, ("shift", "reflection"))) == 8
-    assert len(Frame.group(SQUARE, square, ("square",))) == 8
+    assert len(ReferenceFrame.group(LINE, line, ())) == 1
+    assert len(ReferenceFrame.group(LINE, line, ("shift",))) == 4  # points of a token
+    assert len(ReferenceFrame.group(LINE, line, ("shift", "reflection"))) == 8
+    assert len(ReferenceFrame.group(SQUARE, square, ("square",))) == 8
     values = torch.rand(1, 1, 16, 16, 2)
-    turned = [frame.enter(values, torch.zeros(1)) for frame in Frame.group(SQUARE, square, ("square",))]
+    turned = [
+        frame.enter(values, torch.zeros(1)) for frame in ReferenceFrame.group(SQUARE, square, ("square",))
+    ]
     assert torch.equal(turned[0], values)
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(turned, 2))
 
@@ -158,7 +160,10 @@ def test_elements_that_hardly_differ_have_a_variance_of_their_own():
     fields = 0.3 + waves(3, 1)[:, 0]
     scalars = torch.zeros(3, codec.shape.scalars)
     found = forecast(model, codec, states(codec, fields), scalars, 2).variance
-    there, double = Frame.group(codec.shape, fields[:1], ("reflection",))[1].repeat(3), model.double()
+    there, double = (
+        ReferenceFrame.group(codec.shape, fields[:1], ("reflection",))[1].repeat(3),
+        model.double(),
+    )
     first = states(codec, fields)
     one = advance(plain.double(), first.double(), scalars.double(), PROBLEM, 2)
     start = codec.encode(fields[:, None], torch.zeros(1), there)[:, 0]

@@ -24,7 +24,7 @@ from ups.training.objectives import Objective
 from ups.training.objectives.autoencoder import Reconstruction
 from ups.training.objectives.consistency import ConsistencyDistillation
 from ups.training.objectives.diffusion import ResidualDenoising
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
 from ups.training.schedules import learning_rate
 from ups.training.step import TrainingState, training_step
@@ -41,7 +41,7 @@ def stage(name: str) -> tuple[nn.Module, Objective]:
         case "operator":
             codec = build("codec", seed=1).requires_grad_(False)
             assert isinstance(codec, Codec)
-            return build(name, scale=0.05), RolloutError(codec, evolutions(shapes), rollout_steps=2)
+            return build(name, scale=0.05), RolloutLoss(codec, evolutions(shapes), rollout_steps=2)
         case "diffusion":
             return build(name), ResidualDenoising(centre=1.0, std_log_sigma=1.2)
     teacher = build("diffusion", seed=1).requires_grad_(False)

@@ -10,8 +10,8 @@ from tiny import LINE, NETWORK, PROBLEM, build, evolutions, fresh, random_batch,
 from ups.data.batch import Batch
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
-from ups.training.objectives.joint import JointError, JointModel, JointSettings
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.joint import JointLoss, JointModel, JointSettings
+from ups.training.objectives.operator import RolloutLoss
 
 PLAIN = JointSettings(start=10, encoder_weight=0.0, decoder_weight=0.0, ramp=0, every=1, queries=None)
 PARTS = {
@@ -25,7 +25,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-def joint(latent_dim: int = 4, *, lossless: bool = False, **settings: Any) -> tuple[JointModel, JointError]:
+def joint(latent_dim: int = 4, *, lossless: bool = False, **settings: Any) -> tuple[JointModel, JointLoss]:
     empty = {"encoder": NETWORK | {"depth": 0}, "decoder": NETWORK | {"depth": 0}}
     made = (
         fresh("codec", latent_dim=latent_dim, **empty) if lossless else build("codec", latent_dim=latent_dim)
@@ -34,9 +34,9 @@ def joint(latent_dim: int = 4, *, lossless: bool = False, **settings: Any) -> tu
     assert isinstance(made, Codec)
     assert isinstance(operator, LatentOperator)
     errors = [
-        RolloutError(made, evolutions({PROBLEM: LINE}), rollout_steps=2, of_fields=f) for f in (False, True)
+        RolloutLoss(made, evolutions({PROBLEM: LINE}), rollout_steps=2, of_fields=f) for f in (False, True)
     ]
-    return JointModel(operator, made), JointError(*errors, replace(PLAIN, **settings))
+    return JointModel(operator, made), JointLoss(*errors, replace(PLAIN, **settings))
 
 
 def batch(step: int) -> Batch:

@@ -18,7 +18,7 @@ from ups.training.objectives import Objective
 from ups.training.objectives.autoencoder import Reconstruction
 from ups.training.objectives.consistency import ConsistencyDistillation
 from ups.training.objectives.diffusion import ResidualDenoising
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 
 WIDE = {"width": 32, "depth": 1, "heads": 4, "ratio": 2}
 SHAPES = {PROBLEM: LINE}
@@ -58,7 +58,7 @@ def test_the_autoencoder_learns_eight_fields():
 
 def test_the_operator_learns_eight_trajectories():
     batch = replace(random_batch(8), fields=waves(8, 3), latents=None)
-    objective = RolloutError(frozen_codec(), evolutions(SHAPES), rollout_steps=2)
+    objective = RolloutLoss(frozen_codec(), evolutions(SHAPES), rollout_steps=2)
     model = fresh("operator", network={"kind": "transformer"} | WIDE)
     before, after = fit(model, objective, batch, steps=250, rate=1e-2)
     assert set(before) == {"total", "L_forward", "L_rollout"}
@@ -104,7 +104,7 @@ def test_the_autoencoder_learns_eight_samples_of_a_map():
 
 def test_the_operator_learns_eight_samples_of_a_map():
     """One step of the latents from (a, unknown) to (a, u), for an untrained codec that keeps all it sees."""
-    objective = RolloutError(frozen_codec(shapes=MAP), evolutions(MAP), rollout_steps=4)
+    objective = RolloutLoss(frozen_codec(shapes=MAP), evolutions(MAP), rollout_steps=4)
     model = fresh("operator", shapes=MAP, network={"kind": "transformer"} | WIDE)
     before, after = fit(model, objective, map_batch(8), steps=250, rate=1e-2)
     assert set(before) == {"total", "L_forward"}, "a map is applied once"
@@ -162,7 +162,7 @@ def test_every_weight_is_used(kind, problem):
     teacher = build("diffusion", shapes=shapes, seed=1).requires_grad_(False)
     objectives: dict[str, Objective] = {
         "autoencoder": Reconstruction(normalisations(shapes)),
-        "operator": RolloutError(frozen_codec(shapes=shapes, seed=1), evolutions(shapes), rollout_steps=2),
+        "operator": RolloutLoss(frozen_codec(shapes=shapes, seed=1), evolutions(shapes), rollout_steps=2),
         "diffusion": ResidualDenoising(centre=1.0, std_log_sigma=1.2),
         "consistency": ConsistencyDistillation(teacher, angles),
     }

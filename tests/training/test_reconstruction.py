@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.losses.relative import relative_l2, relative_l2_per_field
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.training.objectives.autoencoder import (
     Normalisation,
     Reconstruction,
@@ -105,7 +105,7 @@ def test_the_loss_of_a_sample_is_the_metric_in_physical_units(shape):
     for seed in range(3):
         fields = 7 + normal(1, 1, *shape.grid, shape.channels, seed=seed)
         loss = objective(Blurred(), Batch("problem", torch.zeros(1, 1), fields=fields), generator).total
-        frame, start = Frame.of(shape, fields[:, 0], problem.parameters), torch.zeros(1)
+        frame, start = ReferenceFrame.of(shape, fields[:, 0], problem.parameters), torch.zeros(1)
         seen = (frame.enter(fields, start) - mean) / deviation
         forecast = frame.leave(0.9 * seen * deviation + mean, start)
         torch.testing.assert_close(loss, relative_l2_per_field(forecast, fields).mean(), rtol=1e-4, atol=0)

@@ -46,7 +46,7 @@ from ups.training.loop import Validation, train
 from ups.training.objectives import Objective
 from ups.training.objectives.autoencoder import Reconstruction, reconstruction_errors
 from ups.training.objectives.diffusion import ResidualDenoising
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers.muon import hidden_matrices
 from ups.training.step import BatchSource, TrainingState
 
@@ -176,7 +176,7 @@ def run_training(
             model, codec = fresh("operator", network=HYBRID, linear_path="trained"), build("codec")
             assert isinstance(codec, Codec)
             # Everything that a step draws or counts: noise, pushed steps, a growing rollout.
-            objective = RolloutError(
+            objective = RolloutLoss(
                 codec.requires_grad_(False),
                 evolutions(shapes),
                 rollout_steps=2,

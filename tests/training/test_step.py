@@ -31,7 +31,7 @@ from ups.runtime.ranks import Ranks
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives import Loss
 from ups.training.objectives.diffusion import ResidualDenoising
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
 from ups.training.step import TrainingState, training_step
 
@@ -80,7 +80,7 @@ def forecast_step(ranks: Ranks, problem: str) -> tuple[dict[str, Tensor], dict[s
     codec = build("codec", shapes=SHAPES).requires_grad_(False)
     assert isinstance(codec, Codec)
     model = build("operator", shapes=SHAPES)
-    objective = RolloutError(codec, evolutions(SHAPES), rollout_steps=2)
+    objective = RolloutLoss(codec, evolutions(SHAPES), rollout_steps=2)
     logged = step(gradient_descent(model), objective, source.batch(4), ranks)
     return snapshot(model), logged
 
@@ -179,7 +179,7 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
         codec = build("codec").requires_grad_(False)
         assert isinstance(codec, Codec)
         objective = {
-            "operator": RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=2),
+            "operator": RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=2),
             "diffusion": ResidualDenoising(centre=1.0, std_log_sigma=1.2),
         }[kind]
         optimizer = build_optimizer(

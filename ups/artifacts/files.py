@@ -1,48 +1,13 @@
-"""Durable files: write aside, flush, rename; and the two sums every file is known by."""
+"""Durable files: write aside, flush, rename."""
 
 import errno
-import hashlib
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
-
-import xxhash
+from typing import Any, NoReturn
 
 from ups.errors import DiskFullError, IntegrityError, StorageError
-
-_BLOCK = 1 << 20
-
-
-class Sums(NamedTuple):
-    """sha256 proves, xxh3 (64 bits) is fast enough to check at every open.
-
-    Rejected: crc32c. A zarr chunk ends with its own, and then the sum of the whole is the same for every chunk of
-    a length: two chunks that changed places would pass.
-    """
-
-    sha256: str
-    xxh3: str
-
-
-def file_sums(path: Path) -> Sums:
-    """Both sums in one pass."""
-    strong, fast = hashlib.sha256(), xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            strong.update(block)
-            fast.update(block)
-    return Sums(strong.hexdigest(), fast.hexdigest())
-
-
-def fast_sum(path: Path) -> str:
-    """xxh3 of a file, 64 bits, hexadecimal."""
-    fast = xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            fast.update(block)
-    return fast.hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:

@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from ups.artifacts.checksums import fast_checksum, file_checksums
 from ups.artifacts.files import (
-    fast_sum,
-    file_sums,
     is_remains,
     read_json,
     refuse,
@@ -270,7 +269,7 @@ class Store:
             sync_tree(output)
             files = []
             for name in names:
-                sums = file_sums(output / name)
+                sums = file_checksums(output / name)
                 files.append(File(name, (output / name).stat().st_size, sums.sha256, sums.xxh3))
             manifest = Manifest(
                 stage=stage,
@@ -363,7 +362,7 @@ def _problem(path: Path, file: File, *, deep: bool) -> str | None:
         size = path.stat().st_size
         if size != file.bytes:
             return f"has {size} bytes, sealed with {file.bytes}"
-        same = file_sums(path).sha256 == file.sha256 if deep else fast_sum(path) == file.xxh3
+        same = file_checksums(path).sha256 == file.sha256 if deep else fast_checksum(path) == file.xxh3
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return "is missing"
     return None if same else "has other content than was sealed"

@@ -40,7 +40,7 @@ from ups.runtime.ranks import Ranks
 from ups.stages.cache_encode import build_cache
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.latents import LatentProblem
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
 from ups.training.step import BatchSource, TrainingState, training_step
 
@@ -310,7 +310,7 @@ def _waiting(
     model = build_model(description)
     optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), source)
-    objective = RolloutError(codec, {_PROBLEM: problem.evolution()}, rollout_steps=2)
+    objective = RolloutLoss(codec, {_PROBLEM: problem.evolution()}, rollout_steps=2)
     waited, taken = [], []
     for step in range(_STEPS):
         started = time.perf_counter()

@@ -25,7 +25,8 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from ups.artifacts.files import file_sums, read_records
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import read_records
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import Configuration
 from ups.config.load import validate
@@ -343,7 +344,7 @@ def _stage(name: str, configuration: Configuration, work: Path, inputs: dict[str
         work.mkdir(parents=True, exist_ok=True)
         contents = {stage: stage for stage in inputs}
         if "autoencoder" in inputs:  # latents of two codecs are unrelated: each has a name
-            contents["autoencoder"] = file_sums(inputs["autoencoder"] / MODEL_FILE).sha256
+            contents["autoencoder"] = file_checksums(inputs["autoencoder"] / MODEL_FILE).sha256
         request = Request(
             work=work,
             root=work,

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.artifacts.files import read_json
-from ups.artifacts.sums import recorded_content
+from ups.artifacts.input_files import recorded_content
 from ups.commands.arguments import add_root, count
 from ups.commands.tables import show
 from ups.config.data import TAGGED, PublishedData

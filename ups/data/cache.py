@@ -36,7 +36,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.artifacts.files import canonical_json, file_sums
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import canonical_json
 from ups.data.zarr_chunks import REBUILD, ChunkedArray, read_layout, read_metadata
 from ups.errors import IntegrityError
 
@@ -201,7 +202,7 @@ def open_caches(artifact: Path, *, verify: bool = True) -> dict[str, LatentCache
         caches[name] = LatentCache(root / name, attributes, verify=verify)
     codec = artifact / about["codec"]["file"]
     try:
-        found = file_sums(codec).sha256
+        found = file_checksums(codec).sha256
     except FileNotFoundError:
         raise IntegrityError("is missing", where=str(codec), fix=REBUILD) from None
     if found != about["codec"]["sha256"]:

@@ -54,7 +54,9 @@ def dressed_forecasters(
                 errors = operator.conserving(network.deviation(leads, problem)[:, None] * errors, problem)
             return (leads.mean[:, None] + errors)[:, :, : _within(steps, network, problem)]
 
-        return Forecaster(name, dressed, members, forecasts.calls_per_step, owed=forecasts.owed)
+        return Forecaster(
+            name, dressed, members, forecasts.calls_per_step, shared_seconds=forecasts.shared_seconds
+        )
 
     return [
         with_errors("operator_dressed", past.errors, scaled=False),
@@ -136,7 +138,7 @@ def _corrected(
         ensemble = leads.mean[:, None] + operator.conserving(corrections, problem)
         return ensemble[:, :, : _within(steps, network, problem)]
 
-    return Forecaster(name, corrected, members, forecasts.calls_per_step, calls, forecasts.owed)
+    return Forecaster(name, corrected, members, forecasts.calls_per_step, calls, forecasts.shared_seconds)
 
 
 def _within(steps: int, network: ResidualNetwork, problem: str) -> int:

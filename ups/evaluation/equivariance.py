@@ -12,7 +12,7 @@ from ups.evaluation.forecaster import Forecaster
 from ups.evaluation.rollout import decoded_rollout
 from ups.losses.relative import relative_l2_per_field
 from ups.models.codec import ProblemCodec
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.problems import Symmetry
 
 
@@ -59,7 +59,7 @@ def equivariance_errors(
     for symmetry in shape.problem.has(shape.boundary, shape.variables):
         if symmetry == "scaling" and declared.scaled_by is not None:
             continue
-        turned = Frame.random(shape, initial, (symmetry,), generator)
+        turned = ReferenceFrame.random(shape, initial, (symmetry,), generator)
         start = turned.enter(initial.unsqueeze(1), elapsed.new_zeros(1))[:, 0]
         pace = turned.times(elapsed[:1])[:, 0]
         back = turned.leave(forecast(start, turned.conditioning(scalars), pace), elapsed)

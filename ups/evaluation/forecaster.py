@@ -13,8 +13,8 @@ from torch import Tensor
 from ups.models.codec import ProblemCodec
 from ups.models.evolution import advance, forecast, rollout
 from ups.models.forecast import Forecast
-from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
+from ups.models.reference_frame import ReferenceFrame
 
 Rollout = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
 """(first latents [n, K, d], scalars [n, S], steps, generator) to forecasts [n, members, steps, K, d]."""
@@ -28,8 +28,8 @@ class Forecaster:
         members: size of its ensemble. 1: deterministic.
         calls_per_step: network calls per time step, for all members together.
         calls_per_member: further calls per member, for all steps together.
-        owed: seconds of the operator's forecasts that were made for another row and used for this one, since it was
-            asked last.
+        shared_seconds: what the operator's forecasts took that were made for another row and used for this one, since it
+            was asked last.
     """
 
     name: str
@@ -37,28 +37,30 @@ class Forecaster:
     members: int
     calls_per_step: int
     calls_per_member: int = 0
-    owed: Callable[[], float] = lambda: 0.0
+    shared_seconds: Callable[[], float] = lambda: 0.0
 
 
 class OperatorForecasts:
     """The operator's forecasts of one problem, made once for all rows that correct them.
 
-    What was forecast before is found by its first states; the time that it took is owed by whoever finds it.
+    What was forecast before is found by its first states, and the time that it took counts for every row that uses it.
     """
 
     def __init__(self, operator: LatentOperator, codec: ProblemCodec) -> None:
         self.operator, self.codec = operator, codec
         self._made: list[tuple[Tensor, Tensor, Forecast, float]] = []
-        self._owed = 0.0
+        self._shared_seconds = 0.0
         still = torch.zeros(1, *codec.shape.grid, codec.shape.channels)
-        self.calls_per_step = len(Frame.group(codec.shape, still, operator.average.get(codec.problem, ())))
+        self.calls_per_step = len(
+            ReferenceFrame.group(codec.shape, still, operator.average.get(codec.problem, ()))
+        )
 
     def __call__(self, first: Tensor, scalars: Tensor, frames: int) -> Forecast:
         """Of first states [n, K, d] with scalars [n, S]."""
         for states, given, made, seconds in self._made:
             same = made.mean.shape[1] == frames and states.shape == first.shape
             if same and torch.equal(states, first) and torch.equal(given, scalars):
-                self._owed += seconds
+                self._shared_seconds += seconds
                 return made
         started = time.perf_counter()
         made = forecast(self.operator, self.codec, first, scalars, frames)
@@ -67,9 +69,9 @@ class OperatorForecasts:
         self._made.append((first, scalars, made, time.perf_counter() - started))
         return made
 
-    def owed(self) -> float:
-        """Seconds owed since this was asked last."""
-        seconds, self._owed = self._owed, 0.0
+    def shared_seconds(self) -> float:
+        """Seconds that were taken over with forecasts since this was asked last."""
+        seconds, self._shared_seconds = self._shared_seconds, 0.0
         return seconds
 
 
@@ -79,7 +81,9 @@ def operator_forecaster(forecasts: OperatorForecasts) -> Forecaster:
     def averaged(first: Tensor, scalars: Tensor, steps: int, _: torch.Generator) -> Tensor:
         return forecasts(first, scalars, steps).mean[:, None]
 
-    return Forecaster("operator", averaged, 1, forecasts.calls_per_step, owed=forecasts.owed)
+    return Forecaster(
+        "operator", averaged, 1, forecasts.calls_per_step, shared_seconds=forecasts.shared_seconds
+    )
 
 
 def single_forecaster(operator: LatentOperator, problem: str) -> Forecaster:

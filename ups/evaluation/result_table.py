@@ -56,10 +56,10 @@ def score_all(
             calls_per_member=forecaster.calls_per_member,
             batch=batch,
         )
-        result.seconds += forecaster.owed()
+        result.seconds += forecaster.shared_seconds()
         if forecaster.name == "operator" and equivariance:
             result.equivariance = _equivariance(forecaster, codec, data, seed=seed)
-            forecaster.owed()  # no row's time
+            forecaster.shared_seconds()  # no row's time
         results.append(result)
         log.info(
             "evaluate %s %-20s trajectory relative L2 %.4f  %.1f s",

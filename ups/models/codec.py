@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ups.models.autoencoder import Autoencoder
 from ups.models.autoencoder import build as build_autoencoder
 from ups.models.embedding import module_key
-from ups.models.frame import Frame
 from ups.models.interpolation import interpolate
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 
 # Decoding needs some kilobytes per point: a frame of two axes for a whole batch would take gigabytes at once.
@@ -104,11 +104,13 @@ class ProblemCodec:
         """Standardised latents [n, t, K, d] to fields on the grid, physical but in the models' frame."""
         return self.denormalise(self.inside(latents))
 
-    def frame(self, first: Tensor, parameters: dict[str, float] | None = None) -> Frame:
-        """The frames of trajectories from their first states [n, *grid, C]; see `Frame.of`."""
-        return Frame.of(self.shape, first, parameters)
+    def frame(self, first: Tensor, parameters: dict[str, float] | None = None) -> ReferenceFrame:
+        """The frames of trajectories from their first states [n, *grid, C]; see `ReferenceFrame.of`."""
+        return ReferenceFrame.of(self.shape, first, parameters)
 
-    def encode(self, fields: Tensor, elapsed: Tensor, frame: Frame, known: Tensor | None = None) -> Tensor:
+    def encode(
+        self, fields: Tensor, elapsed: Tensor, frame: ReferenceFrame, known: Tensor | None = None
+    ) -> Tensor:
         """Physical fields [n, t, *grid, C] at times [t] (or [n, t]) since the first state to latents [n, t, K, d].
 
         frame: of the n trajectories.
@@ -145,7 +147,7 @@ class ProblemCodec:
             )
 
     def decode(
-        self, latents: Tensor, elapsed: Tensor, frame: Frame, coordinates: Tensor | None = None
+        self, latents: Tensor, elapsed: Tensor, frame: ReferenceFrame, coordinates: Tensor | None = None
     ) -> Tensor:
         """Standardised latents [n, t, K, d] at times [n, t] since the first state to physical fields [n, t, Q, C].
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ups.models.codec import ProblemCodec
 from ups.models.forecast import Forecast
-from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
+from ups.models.reference_frame import ReferenceFrame
 from ups.problems import Symmetry
 
 _STATES_AT_ONCE = 64  # of all elements of a group: many small batches take longer than few
@@ -55,7 +55,7 @@ def forecast(
     still = torch.zeros(frames, device=first.device)
     fields = codec.fields(first[:, None])
     rest, *turned = (
-        element.repeat(len(first)) for element in Frame.group(codec.shape, fields[:1, 0], symmetries)
+        element.repeat(len(first)) for element in ReferenceFrame.group(codec.shape, fields[:1, 0], symmetries)
     )
     known = None
     if codec.shape.partly_known:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ups.artifacts.sums import content_of_file
+from ups.artifacts.input_files import content_of_file
 from ups.config import Configuration
 from ups.config.schema import STAGES
 

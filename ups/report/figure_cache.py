@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts import Artifact, Store
-from ups.artifacts.files import fast_sum, read_json, read_records
+from ups.artifacts.checksums import fast_checksum
+from ups.artifacts.files import read_json, read_records
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config.schema import TRAINING_STAGES
 from ups.errors import IntegrityError
@@ -43,7 +44,7 @@ def bring_figures(run: Path) -> None:
         "stage": STAGE,
         "code": code_identity("ups.report.figures"),
         "inputs": {"evaluate": found.manifest.content}
-        | {stage: fast_sum(path) for stage, path in records.items()},
+        | {stage: fast_checksum(path) for stage, path in records.items()},
     }
     artifact = _drawn(store, derivation, found, records)
     shutil.copytree(artifact.path / FIGURES, run / FIGURES, dirs_exist_ok=True)

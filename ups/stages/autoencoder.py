@@ -18,7 +18,7 @@ from ups.data.window_store import ResidentStore
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import ConfigurationError, DataError
 from ups.models.autoencoder import Autoencoder
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
@@ -156,7 +156,7 @@ def normalisation(
             present = values[:, known[:, channel]]
             lowest[channel] = torch.minimum(lowest[channel], present.min())
             highest[channel] = torch.maximum(highest[channel], present.max())
-        inside = Frame.of(shape, fields[:, 0], dataset.parameters).enter(fields, elapsed).double()
+        inside = ReferenceFrame.of(shape, fields[:, 0], dataset.parameters).enter(fields, elapsed).double()
         inside = inside.flatten(2, -2) * known[None, :, None]
         total[0] += inside.sum(dim=(0, 1, 2))
         total[1] += inside.square().sum(dim=(0, 1, 2))

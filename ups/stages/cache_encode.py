@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ups.artifacts.files import file_sums, read_json, write_json
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import read_json, write_json
 from ups.artifacts.identity import digest_of
 from ups.data.cache import GROUP
 from ups.data.cache_source import CacheSource, sources_of_artifact
@@ -128,7 +129,7 @@ def build_cache(
     about = {
         "encoder": encoder,
         "dataset": dataset,
-        "codec": {"file": CODEC_FILE, "sha256": file_sums(output / CODEC_FILE).sha256},
+        "codec": {"file": CODEC_FILE, "sha256": file_checksums(output / CODEC_FILE).sha256},
     }
     attributes = {
         name: source.attributes() | _encoding(codec.of(name), shapes[name])

@@ -27,8 +27,8 @@ from ups.runtime.ranks import Ranks, join_ranks
 from ups.runtime.request import Request
 from ups.training.latents import LatentProblem, open_problems, window_source
 from ups.training.loop import Validation
-from ups.training.objectives.joint import JointError, JointModel, JointSettings
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.joint import JointLoss, JointModel, JointSettings
+from ups.training.objectives.operator import RolloutLoss
 from ups.training.train import initial_model, latent_description, train_and_publish
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def run(request: Request) -> None:
         if settings.joint is not None:
             trained = JointModel(model, codec)
             moving = rollout_error(codec, evolutions, settings, of_fields=True)
-            objective = JointError(objective, moving, joint_settings(settings.joint, settings.steps))
+            objective = JointLoss(objective, moving, joint_settings(settings.joint, settings.steps))
             finish = partial(_publish_codec, codec, codec_description, description, request, ranks)
 
         learnt = {
@@ -126,9 +126,9 @@ def _publish_codec(
 
 def rollout_error(
     codec: Codec, evolutions: dict[str, Evolution], settings: OperatorTraining, *, of_fields: bool = False
-) -> RolloutError:
+) -> RolloutLoss:
     """The operator's objective, by the configuration."""
-    return RolloutError(
+    return RolloutLoss(
         codec,
         evolutions,
         rollout_steps=settings.rollout_steps,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.artifacts.files import file_sums
-from ups.artifacts.sums import recorded_content
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.input_files import recorded_content
 from ups.config import Configuration
 from ups.config.data import DataFile, PublishedData
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
@@ -33,7 +33,7 @@ def make(
     """
     path = Path(data.path)
     recorded = recorded_content(path, request.root)
-    if recorded is not None and file_sums(path).sha256 != recorded:
+    if recorded is not None and file_checksums(path).sha256 != recorded:
         raise IntegrityError(
             f"no longer has the sha256 {recorded} of its first use, and nobody wrote to it: bits have flipped",
             where=data.path,

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ups.artifacts.files import file_sums, read_json, write_json
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import read_json, write_json
 from ups.config.data import PublishedData
 from ups.data.pdebench import PDEBenchFile, inspect
 from ups.data.splits import split_rows
@@ -114,13 +115,13 @@ def fetch(
     record = path.with_suffix(".json")
     if path.exists() and record.exists():
         known = read_json(record)
-        if file_sums(path).sha256 == known["sha256"]:
+        if file_checksums(path).sha256 == known["sha256"]:
             log.info("%s: %d rows are here already", published.name, known["rows"])
             return Fetched(path, known["sha256"])
         log.warning("%s: the rows that are here are damaged; fetching them again", published.name)
     keys = [array.key for array in published.problem.arrays]
     fetched = fetch_rows(address, keys, ranges, path, policy=policy, progress=progress)
-    sha256 = file_sums(path).sha256
+    sha256 = file_checksums(path).sha256
     write_json(record, {"dataset": published.name, "file_id": published.file_id, "sha256": sha256} | fetched)
     return Fetched(path, sha256)
 

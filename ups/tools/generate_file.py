@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from ups.artifacts.files import canonical_json, file_sums
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import canonical_json
 from ups.config.data import OneProblem
 from ups.errors import DataError
 from ups.problems.generated import Generated
@@ -42,7 +43,7 @@ def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
         "rows": request["rows"],
         "grid": list(data.stored_grid),
         "bytes": output.stat().st_size,
-        "sha256": file_sums(output).sha256,
+        "sha256": file_checksums(output).sha256,
     }
 
 

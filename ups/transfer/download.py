@@ -18,7 +18,7 @@ from ups.artifacts.files import publish
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.problems.published import DARUS
 from ups.transfer.address import ANOTHER_MIRROR, parse_address
-from ups.transfer.partial import PartialFile, Sums, writing
+from ups.transfer.partial import PartialFile, RunningChecksums, writing
 from ups.transfer.retry import DEFAULT, Deadline, RetryPolicy, TransientError, retry
 from ups.transfer.source import Source, Version
 
@@ -91,20 +91,20 @@ def download(
     destination = destination.absolute()
     with writing(destination, deadline):
         if destination.exists():
-            sums = Sums()
+            checksums = RunningChecksums()
             with destination.open("rb") as file:
-                sums.read(file)
-            if (found := sums.md5.hexdigest()) != md5:
+                checksums.read(file)
+            if (found := checksums.md5.hexdigest()) != md5:
                 raise IntegrityError(
                     f"is there and has MD5 {found} instead of {md5}",
                     where=str(destination),
                     fix="it is left alone: move it away or delete it, and run the same command again",
                 )
-            return sums.sha256.hexdigest()
+            return checksums.sha256.hexdigest()
         partial = PartialFile(destination)
         for last in (False, True):
             _fetch(source, partial, signature, progress)
-            found = partial.sums.md5.hexdigest()
+            found = partial.checksums.md5.hexdigest()
             if found == md5:
                 break
             partial.discard()
@@ -116,7 +116,7 @@ def download(
                 )
             log.warning("%s: MD5 %s instead of %s; fetching it once more", source, found, md5)
         publish(partial.path, destination)
-        sha256 = partial.sums.sha256.hexdigest()
+        sha256 = partial.checksums.sha256.hexdigest()
         partial.discard()
         return sha256
 

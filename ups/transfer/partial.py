@@ -21,7 +21,7 @@ from ups.transfer.retry import Deadline
 _BLOCK = 1 << 20
 
 
-class Sums:
+class RunningChecksums:
     """MD5 and sha256 of the same bytes, and their number."""
 
     def __init__(self) -> None:
@@ -45,18 +45,18 @@ class PartialFile:
 
     Attributes:
         path: the file; a killed process leaves what it had written.
-        sums: of these bytes.
+        checksums: of these bytes.
     """
 
     def __init__(self, destination: Path) -> None:
         self.path = destination.with_name(f".{destination.name}.partial")
         self.record = self.path.with_name(f"{self.path.name}.json")
-        self.sums = Sums()
+        self.checksums = RunningChecksums()
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return self.sums.bytes
+        return self.checksums.bytes
 
     def resume(self, usable: Callable[[Any], bool]) -> None:
         """Count what an earlier process left, if what it recorded of it is `usable`."""
@@ -66,18 +66,18 @@ class PartialFile:
             return
         if usable(known) and self.path.exists():
             with self.path.open("rb") as file:
-                self.sums.read(file)
+                self.checksums.read(file)
 
     def begin(self, record: Any) -> None:
         """Throw the bytes away; the next ones are the beginning of this."""
-        self.sums = Sums()
+        self.checksums = RunningChecksums()
         self.path.write_bytes(b"")
         write_json(self.record, record)
 
     def append(self, block: bytes) -> None:
         with self.path.open("ab") as file:
             file.write(block)
-        self.sums.update(block)
+        self.checksums.update(block)
 
     def check_room(self, needed: int) -> None:
         """Raises PreflightError where the disk has fewer bytes free than needed."""
@@ -91,7 +91,7 @@ class PartialFile:
 
     def discard(self) -> None:
         """Throw the bytes away, and what they were."""
-        self.sums = Sums()
+        self.checksums = RunningChecksums()
         self.path.unlink(missing_ok=True)
         self.record.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import normalised
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 from ups.training.objectives.objective import Loss
 
@@ -33,7 +33,7 @@ class Normalisation:
 
         The unit [B, 1, C] makes differences of normalised fields physical ones.
         """
-        frame = Frame.of(self.shape, fields, self.parameters)
+        frame = ReferenceFrame.of(self.shape, fields, self.parameters)
         inside = frame.enter(fields.unsqueeze(1), torch.zeros(1, device=fields.device)).squeeze(1)
         unit = (self.deviation * frame.scale).unsqueeze(1)
         return normalised(inside, self.mean, self.deviation, known), unit

@@ -10,7 +10,7 @@ from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.training.objectives.objective import Loss
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 
 
 class JointModel(nn.Module):
@@ -44,7 +44,7 @@ class JointSettings:
     queries: int | None
 
 
-class JointError:
+class JointLoss:
     """The operator's loss; from a step on with encoder and decoder in it, and their inverse losses (UPT, section 3.2;
     Alkin et al. 2024, arXiv:2402.12365).
 
@@ -58,7 +58,7 @@ class JointError:
     for a codec that maps everything to zero.
     """
 
-    def __init__(self, frozen: RolloutError, moving: RolloutError, settings: JointSettings) -> None:
+    def __init__(self, frozen: RolloutLoss, moving: RolloutLoss, settings: JointSettings) -> None:
         """frozen, moving: the operator's loss before and after the codec moves."""
         self.frozen, self.moving, self.settings = frozen, moving, settings
 

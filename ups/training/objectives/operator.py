@@ -12,11 +12,11 @@ from ups.losses.relative import relative_l2_by_frame
 from ups.losses.terms import loss_term
 from ups.models.codec import Codec
 from ups.models.evolution import Evolution, rollout
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.training.objectives.objective import Loss
 
 
-class RolloutError:
+class RolloutLoss:
     """Relative L2 of every predicted frame's scored fields, mean over fields, frames and batch.
 
     The error is that of the decoded fields, and its norm the physical field's, mean included, whatever the frame
@@ -97,7 +97,7 @@ class RolloutError:
         fields, scalars = batch.fields, batch.scalars
         elapsed = problem.time_step * batch.stride * torch.arange(fields.shape[1], device=fields.device)
         if problem.augment:
-            turned = Frame.random(codec.shape, fields[:, 0], problem.augment, generator)
+            turned = ReferenceFrame.random(codec.shape, fields[:, 0], problem.augment, generator)
             fields = turned.enter(fields, elapsed)
             scalars, elapsed = turned.conditioning(scalars), turned.times(elapsed)
         frame = codec.frame(fields[:, 0], problem.parameters)

@@ -1,4 +1,4 @@
-"""Content sums of large input files, remembered under device, inode, size and modification time."""
+"""Checksums of large input files, remembered under device, inode, size and modification time."""
 
 import hashlib
 import os
@@ -6,7 +6,8 @@ import stat
 import time
 from pathlib import Path
 
-from ups.artifacts.files import canonical_json, file_sums, read_json, storage_error, write_json
+from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import canonical_json, read_json, storage_error, write_json
 from ups.errors import DataError, IntegrityError
 
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -37,7 +38,7 @@ def content_of_file(path: Path, root: Path) -> str:
     known = _recall(memory)
     if key not in known:
         try:
-            known[key] = file_sums(path).sha256
+            known[key] = file_checksums(path).sha256
         except PermissionError:
             raise DataError("may not be read", where=str(path), fix="check its permissions") from None
         except OSError as error:

@@ -2,7 +2,7 @@
 
 import google_crc32c
 
-from ups.artifacts.files import fast_sum, file_sums
+from ups.artifacts.checksums import fast_checksum, file_checksums
 
 
 def test_chunks_that_end_with_their_own_crc32c_have_different_sums(tmp_path):
@@ -10,6 +10,6 @@ def test_chunks_that_end_with_their_own_crc32c_have_different_sums(tmp_path):
     for content in (b"first chunk of a cache", b"other chunk of a cache"):
         path = tmp_path / content[:5].decode()
         path.write_bytes(content + google_crc32c.value(content).to_bytes(4, "little"))
-        assert fast_sum(path) == file_sums(path).xxh3
-        sums.append(fast_sum(path))
+        assert fast_checksum(path) == file_checksums(path).xxh3
+        sums.append(fast_checksum(path))
     assert sums[0] != sums[1]

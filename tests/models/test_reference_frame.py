@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ups.data.dataset import conditioning_scalars
-from ups.models.frame import Frame
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 from ups.problems import PROBLEMS, Symmetry
 
@@ -51,19 +51,19 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def drawn(shape: ProblemShape, fields: Tensor, *symmetries: Symmetry, seed: int = 0) -> Frame:
-    return Frame.random(shape, fields[:, 0], symmetries, generator(seed))
+def drawn(shape: ProblemShape, fields: Tensor, *symmetries: Symmetry, seed: int = 0) -> ReferenceFrame:
+    return ReferenceFrame.random(shape, fields[:, 0], symmetries, generator(seed))
 
 
 def canonical(shape: ProblemShape, fields: Tensor, elapsed: Tensor = ELAPSED) -> Tensor:
-    return Frame.of(shape, fields[:, 0], parameters(shape)).enter(fields, elapsed)
+    return ReferenceFrame.of(shape, fields[:, 0], parameters(shape)).enter(fields, elapsed)
 
 
 @pytest.mark.parametrize(("name", "symmetry"), CASES)
 def test_what_enters_a_frame_leaves_it_unchanged(name, symmetry):
     shape = SHAPES[name]
     fields = smooth(shape)
-    exact = Frame.of(replace(shape, exact=(symmetry,)), fields[:, 0], parameters(shape))
+    exact = ReferenceFrame.of(replace(shape, exact=(symmetry,)), fields[:, 0], parameters(shape))
     frames = [drawn(shape, fields, symmetry), exact]
     if symmetry == "scaling" and shape.problem.symmetries.scaled_by is None:
         assert torch.equal(exact.scale, torch.ones_like(exact.scale)), "the operator's business"
@@ -82,7 +82,7 @@ def test_all_symmetries_together_leave_as_they_entered(name):
     every = shape.problem.has(shape.boundary, shape.variables)
     fields = smooth(shape)
     frames = [
-        Frame.of(replace(shape, exact=every), fields[:, 0], parameters(shape)),
+        ReferenceFrame.of(replace(shape, exact=every), fields[:, 0], parameters(shape)),
         drawn(shape, fields, *every),
     ]
     for frame in frames:
@@ -129,7 +129,7 @@ def test_a_force_is_divided_out_of_the_field_that_is_proportional_to_it():
     assert torch.equal(inside[..., 0], fields[..., 0])
     torch.testing.assert_close(inside[..., 1], fields[..., 1] / 3)
     with pytest.raises(ValueError, match="needs the parameters"):
-        Frame.of(shape, fields[:, 0])
+        ReferenceFrame.of(shape, fields[:, 0])
 
 
 def test_a_moving_frame_goes_with_the_mean_in_domain_lengths():
@@ -153,7 +153,7 @@ def test_a_window_is_entered_at_its_own_time(name):
     shape = replace(SHAPES[name], exact=("galilean", "shift"))
     fields = smooth(shape, frames=5)
     elapsed = 0.2 * torch.arange(5)
-    frame = Frame.of(shape, fields[:, 0])
+    frame = ReferenceFrame.of(shape, fields[:, 0])
     whole = frame.enter(fields, elapsed)
     starts = torch.tensor([0, 3, 1, 2, 0, 3])
     rows = torch.arange(6)[:, None], starts[:, None] + torch.arange(2)
@@ -216,7 +216,7 @@ def test_numbers_are_those_of_the_scaled_problem(name):
 def test_repeated_and_chosen_frames_are_those_of_their_trajectories():
     shape = replace(SHAPES["burgers"], exact=("galilean", "shift", "reflection"))
     fields = smooth(shape)
-    frame = Frame.of(shape, fields[:, 0])
+    frame = ReferenceFrame.of(shape, fields[:, 0])
     inside = frame.enter(fields, ELAPSED)
     members = frame.repeat(3).enter(fields.repeat_interleave(3, dim=0), ELAPSED)
     assert torch.equal(members.unflatten(0, (6, 3)), inside[:, None].expand(-1, 3, -1, -1, -1))
@@ -228,7 +228,7 @@ def test_a_shift_of_an_unresolved_wave_keeps_what_both_directions_share():
     shape = SHAPES["burgers"]
     highest = (-1.0) ** torch.arange(32)
     fields = highest.view(1, 1, 32, 1)
-    at_rest = Frame.at_rest(shape, fields[:, 0])
+    at_rest = ReferenceFrame.at_rest(shape, fields[:, 0])
     for part in (0.25, 0.5, 1.0):
         moved = replace(at_rest, offset=torch.tensor([part / 32])).enter(fields, torch.zeros(1))
         torch.testing.assert_close(moved, math.cos(math.pi * part) * fields, rtol=0, atol=1e-5)

@@ -13,10 +13,10 @@ from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import Codec
 from ups.models.evolution import Evolution, rollout
-from ups.models.frame import Frame
 from ups.models.operators import LatentOperator
+from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
-from ups.training.objectives.operator import RolloutError
+from ups.training.objectives.operator import RolloutLoss
 
 LINEAR = {"encoder": NETWORK | {"depth": 0}, "decoder": NETWORK | {"depth": 0}}
 
@@ -58,7 +58,7 @@ def test_it_is_the_relative_error_of_physical_fields_computed_by_hand():
     error = 0.1 * torch.randn(5, 8, 4, generator=generator(1))
     batch = replace(random_batch(5, 4), fields=fields)
     assert batch.latents is not None
-    objective = RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=3)
+    objective = RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=3)
     assert objective(Truth(batch.latents), batch, generator()).total.item() == 0
     loss = objective(Truth(batch.latents, error), batch, generator())
     # A token's four numbers are the values of its patch; the norm holds the mean of 3.
@@ -78,7 +78,7 @@ def test_the_norm_may_also_be_that_of_the_field_in_its_frame():
     batch = replace(random_batch(5, 2), fields=fields, latents=states)
     losses = {}
     for norm in ("physical", "frame"):
-        objective = RolloutError(codec, evolutions({PROBLEM: shape}), rollout_steps=1, norm=norm)
+        objective = RolloutLoss(codec, evolutions({PROBLEM: shape}), rollout_steps=1, norm=norm)
         losses[norm] = objective(Truth(states, 0.01), batch, generator()).total.item()
     wave, whole = waves(5, 2)[:, 1].flatten(1), fields[:, 1].flatten(1)
     wave = wave - wave.mean(dim=1, keepdim=True)
@@ -91,7 +91,7 @@ def test_a_batch_of_a_longer_time_step_is_learnt_as_one():
     shape = replace(LINE, exact=("galilean",))
     codec, fields = linear_codec(shape), 0.5 + waves(3, 13)
     strided = replace(random_batch(3, 13), fields=fields[:, ::4], latents=None, stride=4)
-    objective = RolloutError(codec, evolutions({PROBLEM: shape}), rollout_steps=2, pushforward_steps=1)
+    objective = RolloutLoss(codec, evolutions({PROBLEM: shape}), rollout_steps=2, pushforward_steps=1)
     states = codec.of(PROBLEM).encode_trajectories(fields, None, time_step=0.05, parameters={})[:, ::4]
     truth = Truth(states)
     assert objective(truth, strided, generator(3)).total.item() < 1e-5
@@ -110,7 +110,7 @@ def test_only_scored_fields_count_each_in_its_own_size(scored):
         torch.randn(4, 2, 16, 32, generator=generator(1)),
         torch.randn(4, 16, 32, generator=generator(2)),
     )
-    objective = RolloutError(codec, evolutions({"square": shape}), rollout_steps=4)
+    objective = RolloutLoss(codec, evolutions({"square": shape}), rollout_steps=4)
     batch = Batch("square", torch.zeros(4, 1), fields=fields, latents=latents)
     loss = objective(Truth(latents, error), batch, generator())
     statistics = codec.of("square").statistics
@@ -127,14 +127,14 @@ def test_targets_are_decoded_so_that_nothing_is_asked_for_that_the_codec_cannot_
     batch = replace(random_batch(4, 3), latents=None)
     assert batch.fields is not None
     states = lossy.of(PROBLEM).encode_trajectories(batch.fields, None, time_step=0.05, parameters={})
-    objective = RolloutError(lossy, evolutions({PROBLEM: LINE}), rollout_steps=2)
+    objective = RolloutLoss(lossy, evolutions({PROBLEM: LINE}), rollout_steps=2)
     assert objective(Truth(states), batch, generator()).total.item() < 1e-6
 
 
 def test_cached_latents_are_used_where_there_are_some():
     codec, batch = linear_codec(), random_batch(4, 3)
     assert batch.latents is not None
-    objective = RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=2)
+    objective = RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=2)
     truth = Truth(batch.latents)
     assert objective(truth, batch, generator()).total.item() == 0
     assert torch.equal(truth.given[0], batch.latents[:, 0])
@@ -158,7 +158,7 @@ def counted(step: int, **settings: Any) -> int:
     batch = replace(random_batch(2, 6), step=step)
     assert batch.latents is not None
     truth = Truth(batch.latents)
-    RolloutError(linear_codec(), evolutions({PROBLEM: LINE}), **settings)(truth, batch, generator())
+    RolloutLoss(linear_codec(), evolutions({PROBLEM: LINE}), **settings)(truth, batch, generator())
     return truth.step
 
 
@@ -172,9 +172,7 @@ def test_a_rollout_grows_by_one_step_at_a_time():
 def test_pushed_steps_are_drawn_anew_and_the_error_is_counted_after_them():
     batch, seen = random_batch(3, 6), set()
     assert batch.latents is not None
-    objective = RolloutError(
-        linear_codec(), evolutions({PROBLEM: LINE}), rollout_steps=2, pushforward_steps=2
-    )
+    objective = RolloutLoss(linear_codec(), evolutions({PROBLEM: LINE}), rollout_steps=2, pushforward_steps=2)
     for seed in range(30):
         truth = Truth(batch.latents)
         assert objective(truth, batch, generator(seed)).total.item() == 0, "each step against its own frame"
@@ -189,7 +187,7 @@ def test_no_gradient_flows_through_pushed_steps():
     assert batch.fields is not None
     model = build("operator", scale=0.1)
     settings = {"rollout_steps": 2, "pushforward_steps": 2}
-    objective = RolloutError(codec, evolutions({PROBLEM: LINE}), **settings)
+    objective = RolloutLoss(codec, evolutions({PROBLEM: LINE}), **settings)
     seed = next(seed for seed in range(20) if torch.randint(3, (), generator=generator(seed)) == 2)
     loss = objective(model, batch, generator(seed))
     loss.total.backward()
@@ -200,13 +198,13 @@ def test_no_gradient_flows_through_pushed_steps():
     later = replace(
         batch, latents=torch.cat([pushed[:, None], batch.latents[:, 3:]], dim=1), fields=batch.fields[:, 2:]
     )
-    plain = RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=2)(model, later, generator())
+    plain = RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=2)(model, later, generator())
     plain.total.backward()
     assert loss.total.item() == pytest.approx(plain.total.item(), rel=1e-6)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)
-    through = RolloutError(codec, evolutions({PROBLEM: LINE}), rollout_steps=4)(model, batch, generator())
+    through = RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=4)(model, batch, generator())
     model.zero_grad()
     through.total.backward()
     assert any(
@@ -221,7 +219,7 @@ def test_noise_has_its_deviation_in_the_size_of_each_state(deviation):
     )
     batch = replace(random_batch(200, 2), latents=latents)
     truth = Truth(latents)
-    objective = RolloutError(
+    objective = RolloutLoss(
         linear_codec(), evolutions({PROBLEM: LINE}), rollout_steps=1, state_noise=deviation
     )
     assert objective(truth, batch, generator(3)).total.item() == 0, "the target has none"
@@ -258,7 +256,7 @@ def test_drawn_symmetries_leave_the_loss_of_an_equivariant_model_as_it_is(used):
 
     def losses(augment: tuple[Any, ...]) -> Tensor:
         problem = {"case": Evolution(0.05, {"nu": 0.02}, augment)}
-        loss = RolloutError(codec, problem, rollout_steps=3)(model, batch, generator(5))
+        loss = RolloutLoss(codec, problem, rollout_steps=3)(model, batch, generator(5))
         return torch.stack([loss.total, *loss.terms.values()])
 
     torch.testing.assert_close(losses(used), losses(()), rtol=2e-4, atol=0)
@@ -274,11 +272,11 @@ def test_a_boost_changes_the_norm_and_not_the_error(used):
     codec, model = equivariant(shape, 3)
     fields = 1 + 0.4 * waves(1, 2, grid=27)
     batch = Batch("case", torch.tensor([[-3.0, -4.0]]), fields=fields)
-    plain = RolloutError(codec, {"case": Evolution(0.05, {"nu": 0.02})}, rollout_steps=1)(
+    plain = RolloutLoss(codec, {"case": Evolution(0.05, {"nu": 0.02})}, rollout_steps=1)(
         model, batch, generator(5)
     )
-    drawn = RolloutError(codec, {"case": Evolution(0.05, {"nu": 0.02}, used)}, rollout_steps=1)
-    turned = Frame.random(shape, fields[:, 0], used, generator(5))
+    drawn = RolloutLoss(codec, {"case": Evolution(0.05, {"nu": 0.02}, used)}, rollout_steps=1)
+    turned = ReferenceFrame.random(shape, fields[:, 0], used, generator(5))
     moved = turned.enter(fields, torch.tensor([0.0, 0.05]))
     error = drawn(model, batch, generator(5)).total * moved[:, 1].norm() * turned.scale[0, 0]
     assert error.item() == pytest.approx((plain.total * fields[:, 1].norm()).item(), rel=1e-3)
@@ -292,7 +290,7 @@ def test_all_eight_positions_of_a_square_cost_the_same():
     known = torch.tensor([[True, False], [True, True]]).expand(8, -1, -1)
     batch = Batch("case", torch.full((8, 1), -0.5), fields=fields, known=known)
     losses = [
-        RolloutError(codec, {"case": Evolution(1.0, {"beta": 0.6}, augment)}, rollout_steps=1)(
+        RolloutLoss(codec, {"case": Evolution(1.0, {"beta": 0.6}, augment)}, rollout_steps=1)(
             model, batch, generator(4)
         ).total
         for augment in ((), ("square",))
@@ -304,7 +302,7 @@ def test_drawn_symmetries_change_the_loss_of_another_model():
     codec, model = equivariant(ODD, 3)
     batch = Batch("case", torch.tensor([[-3.0, -4.0]]).expand(6, -1), fields=1 + 0.4 * waves(6, 4, grid=27))
     losses = {
-        RolloutError(codec, {"case": Evolution(0.05, {"nu": 0.02}, augment)}, rollout_steps=3)(
+        RolloutLoss(codec, {"case": Evolution(0.05, {"nu": 0.02}, augment)}, rollout_steps=3)(
             model, batch, generator(5)
         ).total.item()
         for augment in ((), ("shift",), ("reflection",), ("galilean",), ("scaling",))

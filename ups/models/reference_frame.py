@@ -26,7 +26,7 @@ from ups.problems import AMPLITUDE, TIME_STEP
 
 
 @dataclass(frozen=True)
-class Frame:
+class ReferenceFrame:
     """Frames of n trajectories.
 
     Attributes:
@@ -45,7 +45,7 @@ class Frame:
     exchanged: Tensor
 
     @classmethod
-    def at_rest(cls, shape: ProblemShape, first: Tensor) -> "Frame":
+    def at_rest(cls, shape: ProblemShape, first: Tensor) -> "ReferenceFrame":
         """The frame in which nothing changes, of first states [n, *grid, C]."""
         count, axes = len(first), len(shape.grid)
         return cls(
@@ -59,7 +59,9 @@ class Frame:
         )
 
     @classmethod
-    def of(cls, shape: ProblemShape, first: Tensor, parameters: dict[str, float] | None = None) -> "Frame":
+    def of(
+        cls, shape: ProblemShape, first: Tensor, parameters: dict[str, float] | None = None
+    ) -> "ReferenceFrame":
         """The canonical frames of first states [n, *grid, C], physical units, by the shape's exact symmetries.
 
         parameters: of the equation, where a field is proportional to one.
@@ -107,7 +109,7 @@ class Frame:
     @classmethod
     def random(
         cls, shape: ProblemShape, first: Tensor, symmetries: tuple[str, ...], generator: torch.Generator
-    ) -> "Frame":
+    ) -> "ReferenceFrame":
         """Frames drawn at random among some symmetries: augmentation.
 
         Shifts by whole points, reversals and exchanges of axes, boosts and offsets by a normal number of the
@@ -146,7 +148,7 @@ class Frame:
         return cls(shape, velocity, offset, level, scale, reversed_, exchanged)
 
     @classmethod
-    def group(cls, shape: ProblemShape, first: Tensor, symmetries: tuple[str, ...]) -> "list[Frame]":
+    def group(cls, shape: ProblemShape, first: Tensor, symmetries: tuple[str, ...]) -> "list[ReferenceFrame]":
         """One frame for each element of the group that some symmetries make, the one at rest first.
 
         Of shifts only those within a token: by whole tokens, networks on tokens of a periodic domain commute with
@@ -190,13 +192,13 @@ class Frame:
             return elapsed.expand(len(self.scale), -1)
         return elapsed * self.scale[:, scaled[0], None] ** exponent
 
-    def repeat(self, times: int) -> "Frame":
+    def repeat(self, times: int) -> "ReferenceFrame":
         """Every frame `times` times over, one after the other."""
         parts = {name: getattr(self, name).repeat_interleave(times, dim=0) for name in _TENSORS}
-        return Frame(self.shape, **parts)
+        return ReferenceFrame(self.shape, **parts)
 
-    def __getitem__(self, rows: slice | Tensor) -> "Frame":
-        return Frame(self.shape, **{name: getattr(self, name)[rows] for name in _TENSORS})
+    def __getitem__(self, rows: slice | Tensor) -> "ReferenceFrame":
+        return ReferenceFrame(self.shape, **{name: getattr(self, name)[rows] for name in _TENSORS})
 
     def enter(self, fields: Tensor, elapsed: Tensor) -> Tensor:
         """Physical fields [n, t, *grid, C] at times [t] since the first state to this frame, the same shape.

@@ -5,21 +5,21 @@ import time
 
 import pytest
 
-from ups.artifacts import sums
-from ups.artifacts.sums import content_of_file
+from ups.artifacts import input_files
+from ups.artifacts.input_files import content_of_file
 from ups.errors import DataError
 
 
 @pytest.fixture
 def count_sums(monkeypatch):
     taken = []
-    real = sums.file_sums
+    real = input_files.file_checksums
 
     def counting(path):
         taken.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(sums, "file_sums", counting)
+    monkeypatch.setattr(input_files, "file_checksums", counting)
     return taken
 
 

@@ -12,7 +12,7 @@ from tasks.stage import RETRIES, Settings
 from ups.artifacts.files import read_json
 from ups.commands.tables import result_tables, seed_tables
 from ups.config import load_configuration
-from ups.metrics import HEADINGS
+from ups.metric_labels import HEADINGS
 from ups.pipeline.run import Pointer, Run
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ups.data.batch import Batch
 from ups.models.edm import wide
 from ups.models.forecast import Forecast
-from ups.models.residual import ResidualNetwork, RolloutNetwork
+from ups.models.residual import ResidualNetwork, SpaceTimeNetwork
 
 LEADS = 5
 
@@ -73,7 +73,7 @@ class RawNetwork(ResidualNetwork):
     """
 
     def __init__(self, gaussian: Gaussian, *, last: float | None = None, error: float = 0.0) -> None:
-        network = RolloutNetwork(
+        network = SpaceTimeNetwork(
             {PROBLEM: LINE},
             inputs=2 * LATENT_DIM + 1,
             outputs=LATENT_DIM,

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ups.commands import tables
 from ups.commands.tables import plan_table, result_table, result_tables, seed_tables
-from ups.metrics import HEADINGS
+from ups.metric_labels import HEADINGS
 from ups.pipeline.plan import PlannedStage
 
 MODELS = ["persistence", "spatial_mean", "operator", "diffusion", "diffusion_zero_noise", "consistency_1"]

@@ -25,7 +25,7 @@ class Case:
         self, problem: str, wanted: Tensor, *, noise: float, members: int = 8, count: int = 24
     ) -> None:
         self.bound = codec().of(problem)
-        leads, tokens = LEADS[problem], SHAPES[problem].layout.token_count
+        leads, tokens = LEADS[problem], SHAPES[problem].token_grid.token_count
         self.problem, self.forecasts = problem, Forecast.single(normal(count, leads, tokens, DIM))
         mean = 0.3 * normal(count, leads, tokens, DIM, seed=1)
         self.ensemble = self.forecasts.mean[:, None] + mean[:, None]
@@ -115,7 +115,7 @@ def test_dressing_draws_whole_trajectories_and_shifts_them_where_nothing_forbids
 
 def test_dressing_does_not_shift_between_walls():
     residuals = normal(3, 1, 16, 2)
-    drawn = resampled(residuals, 5, 4, SHAPES["map"].layout, torch.Generator().manual_seed(0))
+    drawn = resampled(residuals, 5, 4, SHAPES["map"].token_grid, torch.Generator().manual_seed(0))
     for each in drawn.flatten(0, 1):
         assert any(torch.equal(each, one) for one in residuals)
 

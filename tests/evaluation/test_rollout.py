@@ -34,7 +34,7 @@ both = pytest.mark.parametrize("problem", list(SHAPES))
 
 
 def past_residuals(problem: str) -> Tensor:
-    shape = (5, STEPS[problem], SHAPES[problem].layout.token_count, DIM)
+    shape = (5, STEPS[problem], SHAPES[problem].token_grid.token_count, DIM)
     return 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(9))
 
 
@@ -76,7 +76,7 @@ def roll(forecaster: Forecaster, problem: str, *, seed: int = 0, count: int = 2)
 
 def latents(problem: str, count: int = 2) -> tuple[Tensor, Tensor]:
     """First latents and scalars."""
-    tokens = SHAPES[problem].layout.token_count
+    tokens = SHAPES[problem].token_grid.token_count
     first = torch.randn(count, tokens, DIM, generator=torch.Generator().manual_seed(2))
     return first, SCALARS[problem].expand(count, -1)
 
@@ -156,7 +156,7 @@ def test_the_dressed_operator_has_past_errors_as_they_were_or_scaled(problem):
     first, given = latents(problem)
     network, made = residual("diffusion"), forecasters(problem)
     forecasts = Forecast.single(rollout(lambda z: operator()(z, given, problem), first, STEPS[problem]))
-    layout = SHAPES[problem].layout
+    layout = SHAPES[problem].token_grid
     drawn = resampled(past_residuals(problem), 2, MEMBERS, layout, torch.Generator().manual_seed(4))
     plain, scaled = (
         made[name].rollout(first, given, STEPS[problem], torch.Generator().manual_seed(4))

@@ -47,11 +47,11 @@ SHEET = replace(SQUARE, grid=(8, 12), tokens=(4, 3), boundary="periodic")
 @pytest.mark.parametrize("surplus", [0, 3])
 @pytest.mark.parametrize("shape", [LINE, SQUARE, SHEET, SHAPES["flow"]], ids=lambda shape: shape.equation)
 def test_with_as_many_numbers_as_values_a_fresh_codec_loses_nothing(shape, surplus, corrections):
-    dim = shape.layout.patch_points * shape.channels + surplus
+    dim = shape.token_grid.patch_points * shape.channels + surplus
     codec = fresh_codec(shape, dim, corrections)
     fields = normal(5, *shape.grid, shape.channels)
     latents = encoded_frames(codec, fields)
-    assert latents.shape == (5, shape.layout.token_count, dim)
+    assert latents.shape == (5, shape.token_grid.token_count, dim)
     expected = fields.flatten(1, -2)
     torch.testing.assert_close(decoded_frames(codec, latents), expected, rtol=1e-5, atol=1e-5)
     centres = cell_centres(shape.grid)
@@ -89,7 +89,7 @@ def test_whole_trajectories_are_encoded_in_the_frames_of_their_first_states():
     frame = codec.frame(fields[:, 0])
     assert torch.equal(latents, codec.encode(fields, elapsed, frame))
     inside = codec.normalise(frame.enter(fields, elapsed))
-    torch.testing.assert_close(codec.inside(latents), inside, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(codec.normalised_fields(latents), inside, rtol=1e-5, atol=1e-5)
     back = codec.decode(latents, elapsed, frame)
     torch.testing.assert_close(back, frame.leave(codec.denormalise(inside), elapsed), rtol=1e-4, atol=1e-4)
 
@@ -142,7 +142,7 @@ def test_it_starts_at_the_bound_of_principal_components(name, latent_dim):
     rows, frames = data.splits["train"], data.fields.shape[1]
     known = torch.from_numpy(data.known).repeat(len(rows), 1)
     inside, _ = problem(torch.from_numpy(data.fields[rows]).flatten(0, 1), known)
-    patches = problem.shape.layout.patchify(inside).flatten(0, 1).double().numpy()
+    patches = problem.shape.token_grid.patchify(inside).flatten(0, 1).double().numpy()
     singular = np.linalg.svd(patches, compute_uv=False)
     bound = np.sqrt(np.square(singular[latent_dim:]).sum() / np.square(singular).sum())
     with torch.no_grad():

@@ -53,7 +53,7 @@ def operator(codec: Codec, latent_dim: int, kind: str = "hybrid", **changes: Any
     assert isinstance(model, LatentOperator)
     if model.has_linear("case"):
         model.get_buffer(f"linear.{module_key('case')}.fitted").sub_(1.0).mul_(0.05)
-    model.calibrate(bound)
+    model.set_from_codec(bound)
     return model.requires_grad_(False)
 
 
@@ -217,7 +217,7 @@ def test_conservation_takes_off_no_more_than_it_must():
     torch.testing.assert_close(taken, taken[:, :1].expand_as(taken), rtol=0, atol=1e-5)
     # Three directions for three means: what lies across them is untouched.
     assert torch.linalg.matrix_rank(taken[:, 0], rtol=1e-4) == 3
-    fields = codec.of("case").inside(taken[:, None]) - codec.of("case").inside(
+    fields = codec.of("case").normalised_fields(taken[:, None]) - codec.of("case").normalised_fields(
         torch.zeros_like(taken[:, None])
     )
     assert fields.std(dim=2).max() < 10 * fields.mean(dim=2).abs().max()
@@ -233,7 +233,7 @@ def test_a_curved_codec_has_no_mean_and_no_amplitude(part):
         model = build("operator", shapes={"case": shape}, latent_dim=3, conserve=conserve)
         assert isinstance(model, LatentOperator)
         with pytest.raises(ValueError, match="linear codec only"):
-            model.calibrate(codec.of("case"))
+            model.set_from_codec(codec.of("case"))
 
 
 @pytest.mark.parametrize("latent_dim", [3, 2])
@@ -264,7 +264,7 @@ def test_a_step_of_what_never_grows_is_cut_to_its_size():
     shape = replace(BURGERS, exact=("scaling",))
     model = operator(linear_codec(shape, 3), 3, "convolution", linear_path="none", conserve=False)
     generator = torch.Generator().manual_seed(3)
-    noise = torch.randn(64, shape.layout.token_count, 3, generator=generator)
+    noise = torch.randn(64, shape.token_grid.token_count, 3, generator=generator)
     noise = noise / noise.square().mean(dim=(1, 2), keepdim=True).sqrt()
     scalars = torch.full((64, shape.scalars), -3.0)
     unit = model.get_buffer("unit_problem_case").log() * model.get_buffer("exponents_problem_case")

@@ -132,7 +132,7 @@ def moved_waves(count: int, frames: int, distance: float, seed: int = 0) -> Tens
 @pytest.mark.parametrize("distance", [1 / 32, 0.0371, 0.4])
 def test_exactly_shifted_waves_are_forecast_for_forty_steps(distance):
     """A shift by any part of a patch is a circulant map of the tokens."""
-    layout = LINE.layout
+    layout = LINE.token_grid
     latents = layout.patchify(moved_waves(64, 3, distance).flatten(0, 1)).unflatten(0, (64, 3)).double()
     path = fitted(layout, latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1))
     exact = layout.patchify(moved_waves(5, 41, distance, seed=9).flatten(0, 1)).unflatten(0, (5, 41))
@@ -189,9 +189,9 @@ def test_it_is_a_path_beside_the_network():
 
 def test_there_is_none_where_it_would_be_too_large():
     fine = replace(SQUARE, grid=(128, 128), tokens=(32, 32))
-    assert fits(fine.layout, LATENT_DIM)
-    assert not fits(fine.layout, LATENT_DIM + 1)
-    assert fits(replace(fine, boundary="periodic").layout, 64)
+    assert fits(fine.token_grid, LATENT_DIM)
+    assert not fits(fine.token_grid, LATENT_DIM + 1)
+    assert fits(replace(fine, boundary="periodic").token_grid, 64)
     model = cast(
         LatentOperator, fresh("operator", shapes={"fine": fine, "line": LINE}, latent_dim=LATENT_DIM + 1)
     )

@@ -30,7 +30,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def states(shape: ProblemShape, count: int = 3, seed: int = 0) -> Tensor:
-    return normal(count, shape.layout.token_count, LATENT_DIM, seed=seed)
+    return normal(count, shape.token_grid.token_count, LATENT_DIM, seed=seed)
 
 
 def scalars_of(shape: ProblemShape, count: int = 3) -> Tensor:

@@ -38,7 +38,7 @@ def fields_of(shape: ProblemShape, count: int = 3) -> Tensor:
 
 def apply(model: nn.Module, problem: str, shape: ProblemShape) -> Tensor:
     """What a network of any kind makes of random numbers."""
-    states = normal(3, 3, shape.layout.token_count, LATENT_DIM, seed=1)
+    states = normal(3, 3, shape.token_grid.token_count, LATENT_DIM, seed=1)
     scalars = normal(3, shape.scalars, seed=2)
     match model:
         case Autoencoder():
@@ -50,7 +50,7 @@ def apply(model: nn.Module, problem: str, shape: ProblemShape) -> Tensor:
             return model(states[0], scalars, problem)
         case ResidualNetwork():
             leads = model.leads[problem]
-            forecast, y = normal(2, 3, leads, shape.layout.token_count, LATENT_DIM, seed=4)
+            forecast, y = normal(2, 3, leads, shape.token_grid.token_count, LATENT_DIM, seed=4)
             raw = raw_residual(model, forecast, y, scalars, problem)
             return model.corrections(raw[:, None], Forecast.single(forecast), problem, 0)
     raise AssertionError(model)
@@ -161,7 +161,7 @@ def shifted_encodings(boundary: str, axis: int) -> tuple[Tensor, Tensor]:
     encoder = build("autoencoder", shapes={"square": shape}).requires_grad_(False).encoder
     assert isinstance(encoder, nn.Module)
     fields = fields_of(shape)
-    patch = shape.layout.patch[axis]
+    patch = shape.token_grid.patch[axis]
     moved = encoder(fields.roll(patch, dims=1 + axis), "square").view(3, 4, 4, LATENT_DIM)
     tokens = encoder(fields, "square").view(3, 4, 4, LATENT_DIM)
     return moved, tokens.roll(1, dims=1 + axis)
@@ -261,7 +261,7 @@ def test_a_field_at_its_mean_is_not_the_same_as_an_unknown_one():
 
 
 def test_patterns_are_embedded_only_where_there_are_some():
-    layout = LINE.layout
+    layout = LINE.token_grid
     plain = PatchEmbedding(layout, channels=1, partly_known=False, width=8)
     assert plain.known is None
     unknown = torch.tensor([[False]] * 3)

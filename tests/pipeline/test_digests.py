@@ -507,12 +507,12 @@ def test_no_key_is_dead():
     from ups.kinds import module_of
     from ups.models.decoder import AnyPointDecoder
     from ups.models.encoder import GridEncoder
-    from ups.models.residual import RolloutNetwork
+    from ups.models.residual import SpaceTimeNetwork
 
     assert set(TAGGED.values()) < sections()
     assert len(sections()) > 24
     read = names_read()
-    networks = {Transformer: (GridEncoder, AnyPointDecoder), Denoiser: (RolloutNetwork,)}
+    networks = {Transformer: (GridEncoder, AnyPointDecoder), Denoiser: (SpaceTimeNetwork,)}
     handed_on = {*networks, Correction, SymmetryUses, *OPERATORS.values(), *OPTIMIZERS.values(), LossTerms}
     dead = {
         f"{section.__name__}.{name}"

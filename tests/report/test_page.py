@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ups.errors import IntegrityError
-from ups.metrics import METRICS
+from ups.metric_labels import METRICS
 from ups.report import page
 from ups.report.results import write_value
-from ups.report.source import RunDirectory
+from ups.report.run_directory import RunDirectory
 from ups.report.verdict import verdict
 from ups.report.writing import duration, number, percent
 

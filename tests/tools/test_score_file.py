@@ -119,7 +119,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         place = root / "cache_encode" / CODEC_FILE if kind == "codec" else root / kind / MODEL_FILE
         save_model(place, model, description)
     stored = {
-        f"{kind}/{name}": torch.randn(3, leads[name], shape.layout.token_count, LATENT_DIM)
+        f"{kind}/{name}": torch.randn(3, leads[name], shape.token_grid.token_count, LATENT_DIM)
         for kind in ("errors", "scaled")
         for name, shape in shapes.items()
     }

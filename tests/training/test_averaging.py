@@ -20,7 +20,7 @@ EMPTY = {"width": 4, "depth": 0, "heads": 1, "ratio": 1}
 
 def bound(shape: ProblemShape) -> ProblemCodec:
     """A lossless codec with a mean and a deviation of its own."""
-    values = shape.layout.patch_points * shape.channels
+    values = shape.token_grid.patch_points * shape.channels
     codec = fresh("codec", shapes={PROBLEM: shape}, latent_dim=values, encoder=EMPTY, decoder=EMPTY)
     assert isinstance(codec, Codec)
     generator = torch.Generator().manual_seed(5)
@@ -38,7 +38,7 @@ def operator(shape: ProblemShape, *symmetries: str, kind: str = "transformer") -
     model = build(
         "operator",
         shapes={PROBLEM: shape},
-        latent_dim=shape.layout.patch_points * shape.channels,
+        latent_dim=shape.token_grid.patch_points * shape.channels,
         network={"kind": kind} | sizes,
         average={PROBLEM: list(symmetries)},
         scale=0.1,

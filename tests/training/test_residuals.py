@@ -46,7 +46,7 @@ def residuals() -> Residuals:
 
 
 def of_a_map(count: int = 6) -> Residuals:
-    states = latents(count, 2, SQUARE.layout.token_count)
+    states = latents(count, 2, SQUARE.token_grid.token_count)
     return Residuals.of(operator(), codec().of("square"), states, torch.ones(count, 1))
 
 
@@ -70,7 +70,7 @@ def test_forecasts_start_from_the_truth_once_and_go_on_alone(at_once, monkeypatc
 
 def test_a_map_is_applied_once_and_only_to_what_is_given():
     made = of_a_map()
-    truth, model = latents(6, 2, SQUARE.layout.token_count), operator()
+    truth, model = latents(6, 2, SQUARE.token_grid.token_count), operator()
     assert torch.equal(made.truth, truth[:, 1:])
     predicted = model(truth[:, 0], torch.ones(6, 1), "square")
     torch.testing.assert_close(made.forecasts.mean[:, 0], predicted, **CLOSE)

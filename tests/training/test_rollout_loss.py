@@ -242,7 +242,7 @@ def equivariant(shape: ProblemShape, latent_dim: int) -> tuple[Codec, LatentOper
     codec = linear_codec(shape, "case", latent_dim)
     model = build("operator", shapes={"case": shape}, network=SMALL, latent_dim=latent_dim, conserve=True)
     assert isinstance(model, LatentOperator)
-    model.calibrate(codec.of("case"))
+    model.set_from_codec(codec.of("case"))
     return codec, model.requires_grad_(False)
 
 

@@ -65,7 +65,7 @@ def forecast_step(ranks: Ranks, problem: str) -> tuple[dict[str, Tensor], dict[s
     windows = problem_windows(
         length=min(3, frames),
         fields=torch.randn(5, frames, *shape.grid, shape.channels, generator=generator),
-        latents=torch.randn(5, frames, shape.layout.token_count, 4, generator=generator),
+        latents=torch.randn(5, frames, shape.token_grid.token_count, 4, generator=generator),
         scalars=[-3.0] * shape.scalars,
     )
     source = WindowSource(

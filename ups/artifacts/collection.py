@@ -26,7 +26,7 @@ from ups.config.schema import DATA
 from ups.errors import ConfigurationError, IntegrityError
 
 _SHORTEST_PREFIX = 4
-_CANDIDATES_TOLD = 8
+_CANDIDATES_SHOWN = 8
 _STAMP = "%Y%m%dT%H%M%SZ"  # a run's directory starts with the time of its start
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 IN_USE = "a running process uses it"
@@ -160,10 +160,10 @@ def choose(known: Iterable[tuple[str, str]], name: str) -> tuple[str, str]:
         return meant[0]
     if meant:
         raise ConfigurationError(
-            f"is ambiguous:{_told(meant)}", where=name, fix="give more characters, or STAGE/DIGEST"
+            f"is ambiguous:{_listed(meant)}", where=name, fix="give more characters, or STAGE/DIGEST"
         )
     others = [(s, d) for s, d in candidates if stage in {"", s}] or candidates
-    there = f"; there are:{_told(others)}" if others else "; the store is empty"
+    there = f"; there are:{_listed(others)}" if others else "; the store is empty"
     raise ConfigurationError(
         f"no artifact has this digest{there}", where=name, fix="`ups cache ls` lists what is there"
     )
@@ -527,7 +527,7 @@ def _measure(path: Path) -> tuple[int, datetime]:
     return total, datetime.fromtimestamp(newest, UTC)
 
 
-def _told(pairs: list[tuple[str, str]]) -> str:
-    lines = [f"\n    {stage}/{digest}" for stage, digest in pairs[:_CANDIDATES_TOLD]]
+def _listed(pairs: list[tuple[str, str]]) -> str:
+    lines = [f"\n    {stage}/{digest}" for stage, digest in pairs[:_CANDIDATES_SHOWN]]
     rest = len(pairs) - len(lines)
     return "".join(lines) + (f"\n    and {rest} more" if rest else "")

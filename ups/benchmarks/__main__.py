@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ups.tools.serve import serve
+from ups.tools.tool_main import tool_main
 
 
 def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -33,4 +33,4 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve("ups.benchmarks", measure))
+    sys.exit(tool_main("ups.benchmarks", measure))

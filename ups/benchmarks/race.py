@@ -181,29 +181,29 @@ class Race:
         own = [_own(configuration)] if name == OPERATOR else []
         tried = {describe(choice) for choice in own}
         choices = own + [choice for choice in variants(configuration) if describe(choice) not in tried]
-        choice, pace = self._tune(name, configuration, choices, seconds)
-        return self._seeds(name, configuration, choice, pace, seconds, seeds)
+        choice, seconds_per_step = self._tune(name, configuration, choices, seconds)
+        return self._seeds(name, configuration, choice, seconds_per_step, seconds, seeds)
 
     def run_as_configured(self, name: str, seconds: float, seeds: int) -> list[Trained]:
         """Train an entrant by its own settings, with every seed."""
         configuration = self.entrant(name)
         choice = _own(configuration)
-        pace = self._pace(name, configuration, choice)
-        return self._seeds(name, configuration, choice, pace, seconds, seeds)
+        seconds_per_step = self._seconds_per_step(name, configuration, choice)
+        return self._seeds(name, configuration, choice, seconds_per_step, seconds, seeds)
 
     def _seeds(
         self,
         name: str,
         configuration: Configuration,
         choice: dict[str, Any],
-        pace: float,
+        seconds_per_step: float,
         seconds: float,
         seeds: int,
     ) -> list[Trained]:
         trained = []
         for seed in range(configuration.seed, configuration.seed + seeds):
             log.info("%s: %s, seed %d, %.4g s", name, describe(choice), seed, seconds)
-            trained.append(self._train(name, configuration, choice, seed, pace, seconds, "whole"))
+            trained.append(self._train(name, configuration, choice, seed, seconds_per_step, seconds, "whole"))
         return trained
 
     def clear(self) -> None:
@@ -215,16 +215,16 @@ class Race:
     ) -> tuple[dict[str, Any], float]:
         """The choice with the least validation error, and its seconds per step."""
         tried: list[tuple[float, float, dict[str, Any]]] = []
-        paces: dict[tuple[str, int], float] = {}
+        step_seconds: dict[tuple[str, int], float] = {}
         for choice in choices:
             alike = choice["optimizer"]["kind"], choice["batch_size"]
             record: Record = {"measure": "tuning", "model": name, "training": describe(choice)}
             try:
-                if alike not in paces:
-                    paces[alike] = self._pace(name, configuration, choice)
+                if alike not in step_seconds:
+                    step_seconds[alike] = self._seconds_per_step(name, configuration, choice)
                 share = TUNING_SHARE * seconds
                 trained = self._train(
-                    name, configuration, choice, configuration.seed, paces[alike], share, "tuning"
+                    name, configuration, choice, configuration.seed, step_seconds[alike], share, "tuning"
                 )
             except NotFiniteError as error:  # a variant that diverges has lost; the race goes on
                 log.info("%s: %s: %s", name, describe(choice), error)
@@ -235,24 +235,24 @@ class Race:
             log.info("%s: %s: validation %.4g", name, describe(choice), trained.validation)
         if not tried:
             raise StageError("no variant of the training stayed finite", where=name)
-        _, pace, choice = min(tried, key=lambda one: one[0])
-        return choice, pace
+        _, seconds_per_step, choice = min(tried, key=lambda one: one[0])
+        return choice, seconds_per_step
 
-    def _pace(self, name: str, configuration: Configuration, choice: dict[str, Any]) -> float:
+    def _seconds_per_step(self, name: str, configuration: Configuration, choice: dict[str, Any]) -> float:
         """Seconds per step, once it has settled."""
         timed = self._operator(name, configuration, choice, configuration.seed, _TIMED_STEPS, "timing")
-        paces = [
+        step_seconds = [
             record["seconds_per_step"]
             for record in read_records(timed / "logs" / "metrics.jsonl")
             if "seconds_per_step" in record and record["step"] > _TIMED_WINDOW
         ]
-        if not paces:
+        if not step_seconds:
             raise ConfigurationError(
                 f"{kind_of(configuration.model.operator)} has nothing to train, and no use for seconds",
                 where="model.operator",
                 fix="race with another kind",
             )
-        return statistics.median(paces)
+        return statistics.median(step_seconds)
 
     def _train(
         self,
@@ -260,14 +260,14 @@ class Race:
         configuration: Configuration,
         choice: dict[str, Any],
         seed: int,
-        pace: float,
+        seconds_per_step: float,
         seconds: float,
         purpose: Literal["tuning", "whole"],
     ) -> Trained:
-        """Train for about `seconds`, at `pace` seconds per step; of the whole, an autoencoder's are part."""
+        """Train for about `seconds`, at `seconds_per_step`; of the whole, an autoencoder's are part."""
         artifacts = self._codec(name, configuration, seed)
         left = self._left(seconds, artifacts) if purpose == "whole" else seconds
-        steps = max(1, round(left / pace))
+        steps = max(1, round(left / seconds_per_step))
         artifacts["operator"] = self._operator(name, configuration, choice, seed, steps, purpose)
         return _trained(artifacts, choice, seconds, seconds - left + training_seconds(artifacts["operator"]))
 
@@ -389,7 +389,7 @@ def measure_peers(request: Mapping[str, Any]) -> list[Record]:
     configuration = Configuration.model_validate(request["configuration"])
     download, seconds, seeds = Path(request["download"]), request["seconds"], request["seeds"]
     race = Race(configuration, download, Path(request["directory"]))
-    with _alone(race):
+    with _locked(race):
         entrants: dict[str, list[Trained]] = {}
         if seconds is None:
             entrants[OPERATOR] = _as_configured(request["finished"], configuration)
@@ -417,7 +417,7 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
     changed = {name: Configuration.model_validate(values) for name, values in request["changed"]}
     download = Path(request["download"])
     race = Race(configuration, download, Path(request["directory"]), changed)
-    with _alone(race):
+    with _locked(race):
         entrants: dict[str, list[Trained]] = {}
         diverged = []
         for name in (OPERATOR, *changed):
@@ -437,7 +437,7 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
 
 
 @contextmanager
-def _alone(race: Race) -> Iterator[None]:
+def _locked(race: Race) -> Iterator[None]:
     """With the lock of a race.
 
     Raises:

@@ -19,7 +19,7 @@ from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
 from ups.errors import ConfigurationError
-from ups.metrics import HEADINGS
+from ups.metric_labels import HEADINGS
 from ups.pipeline.device import resolve
 from ups.pipeline.execute import Built
 from ups.pipeline.run import Run, find_root, run_all

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ups.metrics import HEADINGS
+from ups.metric_labels import HEADINGS
 from ups.pipeline.plan import PlannedStage
 
 _WIDTH_OF_FILES = 200  # where there is no terminal whose width could be asked

@@ -151,7 +151,7 @@ def calibration(
 
 
 def resampled(
-    residuals: Tensor, count: int, members: int, layout: TokenGrid, generator: torch.Generator
+    residuals: Tensor, count: int, members: int, token_grid: TokenGrid, generator: torch.Generator
 ) -> Tensor:
     """Residual trajectories drawn out of past ones [N, T, K, d], each shifted by random tokens along periodic axes.
 
@@ -159,8 +159,8 @@ def resampled(
     """
     device = residuals.device
     chosen = residuals[torch.randint(len(residuals), (count * members,), generator=generator, device=device)]
-    grid = chosen.unflatten(2, layout.tokens)
-    for axis, (tokens, wraps) in enumerate(zip(layout.tokens, layout.periodic, strict=True), start=2):
+    grid = chosen.unflatten(2, token_grid.tokens)
+    for axis, (tokens, wraps) in enumerate(zip(token_grid.tokens, token_grid.periodic, strict=True), start=2):
         if wraps:
             shift = torch.randint(tokens, (len(grid), 1), generator=generator, device=device)
             index = (torch.arange(tokens, device=device) + shift) % tokens

@@ -44,12 +44,12 @@ def dressed_forecasters(
 ) -> list[Forecaster]:
     """The operator with past errors put on, as they were or scaled: ensembles that learn no network."""
     operator, problem = forecasts.operator, forecasts.codec.problem
-    layout = network.network.shapes[problem].layout
+    token_grid = network.network.shapes[problem].token_grid
 
     def with_errors(name: str, residuals: Tensor, *, scaled: bool) -> Forecaster:
         def dressed(first: Tensor, scalars: Tensor, steps: int, generator: torch.Generator) -> Tensor:
             leads = forecasts(first, scalars, network.leads[problem])
-            errors = resampled(residuals, len(first), members, layout, generator)
+            errors = resampled(residuals, len(first), members, token_grid, generator)
             if scaled:
                 errors = operator.conserving(network.deviation(leads, problem)[:, None] * errors, problem)
             return (leads.mean[:, None] + errors)[:, :, : _within(steps, network, problem)]

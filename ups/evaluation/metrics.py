@@ -171,4 +171,4 @@ class PerTrajectory(NamedTuple):
 PER_TRAJECTORY: dict[str, PerTrajectory] = {
     "crps": PerTrajectory(crps, relative=False),
 }
-"""By their names in the records; how they are shown is in `ups.metrics`."""
+"""By their names in the records; how they are shown is in `ups.metric_labels`."""

@@ -95,14 +95,14 @@ class ProblemCodec:
 
         known: [..., C] bool, which fields are known (the others become 0); None: all.
         """
-        return normalised(fields, self.statistics.field_mean, self.statistics.field_deviation, known)
+        return normalise(fields, self.statistics.field_mean, self.statistics.field_deviation, known)
 
     def denormalise(self, fields: Tensor) -> Tensor:
         return fields * self.statistics.field_deviation + self.statistics.field_mean
 
     def fields(self, latents: Tensor) -> Tensor:
         """Standardised latents [n, t, K, d] to fields on the grid, physical but in the models' frame."""
-        return self.denormalise(self.inside(latents))
+        return self.denormalise(self.normalised_fields(latents))
 
     def frame(self, first: Tensor, parameters: dict[str, float] | None = None) -> ReferenceFrame:
         """The frames of trajectories from their first states [n, *grid, C]; see `ReferenceFrame.of`."""
@@ -138,7 +138,7 @@ class ProblemCodec:
         mask = None if known is None else known.expand(len(fields), -1, -1)
         return self.encode(fields, elapsed, self.frame(fields[:, 0], parameters), mask)
 
-    def inside(self, latents: Tensor) -> Tensor:
+    def normalised_fields(self, latents: Tensor) -> Tensor:
         """Standardised latents [n, t, K, d] to normalised fields on the grid, in their frame, [n, t, *grid, C]."""
         raw = self.statistics.raw(latents).float()
         with torch.autocast(latents.device.type, enabled=False):
@@ -162,12 +162,12 @@ class ProblemCodec:
             if coordinates is None:
                 parts.append(fields.flatten(2, -2))
             else:
-                values = interpolate(fields.flatten(0, 1), coordinates, self.shape.layout)
+                values = interpolate(fields.flatten(0, 1), coordinates, self.shape.token_grid)
                 parts.append(values.unflatten(0, fields.shape[:2]))
         return torch.cat(parts)
 
 
-def normalised(fields: Tensor, mean: Tensor, deviation: Tensor, known: Tensor | None) -> Tensor:
+def normalise(fields: Tensor, mean: Tensor, deviation: Tensor, known: Tensor | None) -> Tensor:
     """Fields [..., *grid, C] less their mean [C] over their deviation [C]; what is not known [..., C] is 0."""
     values = (fields - mean) / deviation
     if known is None:

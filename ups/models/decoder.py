@@ -31,10 +31,10 @@ class AnyPointDecoder(nn.Module):
     ) -> None:
         """depth: blocks of the correction; 0: none."""
         super().__init__()
-        self.layouts = {name: shape.layout for name, shape in shapes.items()}
+        self.token_grids = {name: shape.token_grid for name, shape in shapes.items()}
         self.linear = nn.ModuleDict(
             {
-                module_key(name): _transposed(latent_dim, shape.layout.patch_points * shape.channels)
+                module_key(name): _transposed(latent_dim, shape.token_grid.patch_points * shape.channels)
                 for name, shape in shapes.items()
             }
         )
@@ -45,7 +45,7 @@ class AnyPointDecoder(nn.Module):
         values = self.linear[module_key(problem)](latents)
         if self.correction is not None:
             values = values + self.correction(latents, problem)
-        return self.layouts[problem].unpatchify(values)
+        return self.token_grids[problem].unpatchify(values)
 
     def forward(self, latents: Tensor, coordinates: Tensor | None, problem: str) -> Tensor:
         """Latents [B, K, latent_dim] and coordinates [Q, axes] to values [B, Q, C], normalised units.
@@ -55,7 +55,7 @@ class AnyPointDecoder(nn.Module):
         values = self.grid(latents, problem)
         if coordinates is None:
             return values.flatten(1, -2)
-        return interpolate(values, coordinates, self.layouts[problem])
+        return interpolate(values, coordinates, self.token_grids[problem])
 
 
 class _Correction(nn.Module):
@@ -74,14 +74,14 @@ class _Correction(nn.Module):
         self.embedding = nn.Linear(latent_dim, width)
         self.positions = nn.ModuleDict(
             {
-                module_key(name): PositionEmbedding(shape.layout, width, heads)
+                module_key(name): PositionEmbedding(shape.token_grid, width, heads)
                 for name, shape in shapes.items()
             }
         )
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.outputs = nn.ModuleDict(
             {
-                module_key(name): nn.Linear(width, shape.layout.patch_points * shape.channels)
+                module_key(name): nn.Linear(width, shape.token_grid.patch_points * shape.channels)
                 for name, shape in shapes.items()
             }
         )

@@ -23,12 +23,14 @@ class WallEmbedding(nn.Module):
 
     features: Tensor
 
-    def __init__(self, layout: TokenGrid, width: int) -> None:
+    def __init__(self, token_grid: TokenGrid, width: int) -> None:
         super().__init__()
         self.walls = (
-            nn.Linear(layout.wall_feature_count, width, bias=False) if layout.wall_feature_count else None
+            nn.Linear(token_grid.wall_feature_count, width, bias=False)
+            if token_grid.wall_feature_count
+            else None
         )
-        features = layout.wall_features(layout.token_positions())
+        features = token_grid.wall_features(token_grid.token_positions())
         self.register_buffer("features", features, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -41,9 +43,9 @@ class PositionEmbedding(WallEmbedding):
 
     table: Tensor
 
-    def __init__(self, layout: TokenGrid, width: int, heads: int) -> None:
-        super().__init__(layout, width)
-        self.register_buffer("table", layout.token_rotation(width // heads), persistent=False)
+    def __init__(self, token_grid: TokenGrid, width: int, heads: int) -> None:
+        super().__init__(token_grid, width)
+        self.register_buffer("table", token_grid.token_rotation(width // heads), persistent=False)
 
 
 class PatchEmbedding(nn.Module):
@@ -53,9 +55,9 @@ class PatchEmbedding(nn.Module):
     unknown values must be 0.
     """
 
-    def __init__(self, layout: TokenGrid, *, channels: int, partly_known: bool, width: int) -> None:
+    def __init__(self, token_grid: TokenGrid, *, channels: int, partly_known: bool, width: int) -> None:
         super().__init__()
-        self.values = nn.Linear(layout.patch_points * channels, width)
+        self.values = nn.Linear(token_grid.patch_points * channels, width)
         self.known = nn.Linear(channels, width, bias=False) if partly_known else None
 
     def forward(self, patches: Tensor, known: Tensor | None) -> Tensor:

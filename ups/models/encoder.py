@@ -34,10 +34,10 @@ class GridEncoder(nn.Module):
     ) -> None:
         """depth: blocks of the correction; 0: none."""
         super().__init__()
-        self.layouts = {name: shape.layout for name, shape in shapes.items()}
+        self.token_grids = {name: shape.token_grid for name, shape in shapes.items()}
         self.linear = nn.ModuleDict(
             {
-                module_key(name): _orthonormal(shape.layout.patch_points * shape.channels, latent_dim)
+                module_key(name): _orthonormal(shape.token_grid.patch_points * shape.channels, latent_dim)
                 for name, shape in shapes.items()
             }
         )
@@ -48,7 +48,7 @@ class GridEncoder(nn.Module):
 
         known: [B, C] bool, which fields are known (the others must be 0); None: all.
         """
-        patches = self.layouts[problem].patchify(fields)
+        patches = self.token_grids[problem].patchify(fields)
         latents = self.linear[module_key(problem)](patches)
         return latents if self.correction is None else latents + self.correction(patches, problem, known)
 
@@ -69,14 +69,14 @@ class _Correction(nn.Module):
         self.embeddings = nn.ModuleDict(
             {
                 module_key(name): PatchEmbedding(
-                    shape.layout, channels=shape.channels, partly_known=shape.partly_known, width=width
+                    shape.token_grid, channels=shape.channels, partly_known=shape.partly_known, width=width
                 )
                 for name, shape in shapes.items()
             }
         )
         self.positions = nn.ModuleDict(
             {
-                module_key(name): PositionEmbedding(shape.layout, width, heads)
+                module_key(name): PositionEmbedding(shape.token_grid, width, heads)
                 for name, shape in shapes.items()
             }
         )

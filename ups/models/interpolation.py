@@ -17,10 +17,10 @@ _STENCIL = 4
 _DENSE = 64  # points per query from which one matrix product is faster than gathering
 
 
-def interpolate(values: Tensor, coordinates: Tensor, layout: TokenGrid) -> Tensor:
+def interpolate(values: Tensor, coordinates: Tensor, token_grid: TokenGrid) -> Tensor:
     """Grid values [B, *grid, C] at coordinates [Q, axes] in domain lengths: [B, Q, C]."""
     flat = values.flatten(1, -2)
-    index, weight = _stencils(coordinates.double(), layout)
+    index, weight = _stencils(coordinates.double(), token_grid)
     weight = weight.to(values.dtype)
     if index.shape[1] >= _DENSE:
         matrix = values.new_zeros(len(coordinates), flat.shape[1])
@@ -30,11 +30,11 @@ def interpolate(values: Tensor, coordinates: Tensor, layout: TokenGrid) -> Tenso
     return torch.einsum("bqsc,qs->bqc", gathered, weight)
 
 
-def _stencils(coordinates: Tensor, layout: TokenGrid) -> tuple[Tensor, Tensor]:
+def _stencils(coordinates: Tensor, token_grid: TokenGrid) -> tuple[Tensor, Tensor]:
     """Points [Q, S] that a query's value is made of, and their weights [Q, S]."""
     index = torch.zeros(len(coordinates), 1, dtype=torch.long, device=coordinates.device)
     weight = torch.ones(len(coordinates), 1, dtype=torch.float64, device=coordinates.device)
-    for axis, (points, wraps) in enumerate(zip(layout.grid, layout.periodic, strict=True)):
+    for axis, (points, wraps) in enumerate(zip(token_grid.grid, token_grid.periodic, strict=True)):
         along = coordinates[:, axis] * points - 0.5  # in cells; points are at whole numbers
         here, part = _trigonometric(along, points) if wraps else _cubic(along, points)
         index = (index[:, :, None] * points + here[:, None]).flatten(1)

@@ -28,7 +28,7 @@ from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import WallEmbedding, module_key
 from ups.models.forecast import Forecast
 from ups.models.operators.convolution import TokenConvolution
-from ups.models.operators.grid_network import by_axes, sharers
+from ups.models.operators.grid_network import by_axes, representatives
 from ups.models.shape import ProblemShape
 
 _TINY = 1e-12
@@ -45,14 +45,14 @@ _PARTS = 3  # of the deviation's square
 def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) -> "ResidualNetwork":
     """See `ups.models.build`."""
     dim = description["latent_dim"]
-    network = RolloutNetwork(
+    network = SpaceTimeNetwork(
         shapes, inputs=2 * dim + 1, outputs=dim, extra_scalars=3, **description["network"]
     )
     ways = 2 if description["kind"] == "consistency" else 1
     return ResidualNetwork(network, description["leads"], dim, ways=ways)
 
 
-class RolloutNetwork(nn.Module):
+class SpaceTimeNetwork(nn.Module):
     """Tokens of all leads [B, T, K, inputs] and scalars [B, S] to [B, T, K, outputs]; zero for a fresh network.
 
     Several leads make one position; positions are mixed by convolutions along tokens and along leads in turn. What
@@ -76,12 +76,12 @@ class RolloutNetwork(nn.Module):
         self.lift = nn.Linear(self.leads * inputs + 1, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.walls = nn.ModuleDict(
-            {module_key(name): WallEmbedding(shape.layout, width) for name, shape in shapes.items()}
+            {module_key(name): WallEmbedding(shape.token_grid, width) for name, shape in shapes.items()}
         )
         self.blocks = nn.ModuleDict(
             {
                 key: nn.ModuleList(_Block(len(shape.grid), width, dilations) for _ in range(blocks))
-                for key, shape in sorted(sharers(shapes).items())
+                for key, shape in sorted(representatives(shapes).items())
             }
         )
         self.output = nn.Linear(width, self.leads * outputs)
@@ -136,7 +136,7 @@ class ResidualNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: RolloutNetwork, leads: Mapping[str, int], latent_dim: int, *, ways: int
+        self, network: SpaceTimeNetwork, leads: Mapping[str, int], latent_dim: int, *, ways: int
     ) -> None:
         """Deviations, gates and factors are 1 until they are set.
 

@@ -70,7 +70,7 @@ class ProblemShape:
         return "scaling" in self.exact and self.problem.symmetries.scaled_by is None
 
     @property
-    def layout(self) -> TokenGrid:
+    def token_grid(self) -> TokenGrid:
         return TokenGrid(self.grid, self.tokens, (self.boundary == "periodic",) * len(self.grid))
 
     @classmethod

@@ -14,11 +14,11 @@ from typing import Any
 import jinja2
 
 from ups.errors import IntegrityError
-from ups.metrics import COVERAGE, HEADLINE, Metric
+from ups.metric_labels import COVERAGE, HEADLINE, Metric
 from ups.report import catalogue, writing
 from ups.report.catalogue import model_named
 from ups.report.results import Cell, Row, measured_metrics, result_table
-from ups.report.source import ProblemResults, RunDirectory, read_bytes
+from ups.report.run_directory import ProblemResults, RunDirectory, read_bytes
 from ups.report.verdict import Finding, calibration_of, verdict
 from ups.report.writing import SPACE, count, duration, number, percent
 

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ups.metrics import METRICS, Metric
+from ups.metric_labels import METRICS, Metric
 from ups.report.catalogue import model_named
-from ups.report.source import ProblemResults, Record
+from ups.report.run_directory import ProblemResults, Record
 from ups.report.writing import SPACE, duration, number, percent
 
 _FURTHER = "Further metrics"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ups.errors import IntegrityError
-from ups.metrics import COVERAGE, HEADLINE, NOMINAL, OVER_DRESSED, OVER_OPERATOR
+from ups.metric_labels import COVERAGE, HEADLINE, NOMINAL, OVER_DRESSED, OVER_OPERATOR
 from ups.report.catalogue import model_named
-from ups.report.source import ProblemResults
+from ups.report.run_directory import ProblemResults
 from ups.report.writing import SPACE, number, percent
 
 Status = Literal["good", "fair", "bad"]

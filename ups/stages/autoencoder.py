@@ -185,7 +185,7 @@ def start_linear(
         ConfigurationError: that is above the floor that the configuration asks for.
     """
     latent, shape = configuration.model.latent, problem.shape
-    layout, rows = shape.layout, dataset.splits["train"]
+    layout, rows = shape.token_grid, dataset.splits["train"]
     frames = len(rows) * len(dataset.known)
     chosen = np.unique(np.linspace(0, frames - 1, min(frames, _BASIS_FRAMES)).astype(np.int64))
     row, frame = np.divmod(chosen, len(dataset.known))

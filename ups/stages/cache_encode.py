@@ -158,7 +158,7 @@ def _array_shapes(source: CacheSource, codec: ProblemCodec, description: Descrip
     return ArrayShapes(
         trajectories=source.trajectories,
         frames=source.frames,
-        latent=(codec.shape.layout.token_count, description["latent_dim"]),
+        latent=(codec.shape.token_grid.token_count, description["latent_dim"]),
         grid=source.grid,
         axes=source.problem.axes,
         names=source.names,

@@ -59,7 +59,7 @@ def run(request: Request) -> None:
         model = initial_model(description, request, ranks)
         assert isinstance(model, LatentOperator)
         for name, problem in problems.items():
-            model.calibrate(problem.codec, stays=settings.joint is None)
+            model.set_from_codec(problem.codec, frozen=settings.joint is None)
             if model.has_linear(name):
                 fit_linear(model, name, problem, configuration.training.operator.residual_fraction)
             elif configuration.linear_path(name) != "none":

@@ -29,8 +29,8 @@ from ups.evaluation.metrics import mass_drift
 from ups.problems import PROBLEMS, ProblemName
 from ups.problems.ideal_gas import to_conserved
 from ups.problems.published import PUBLISHED, PublishedFile
-from ups.tools.serve import serve
 from ups.tools.solver_distance import solver_distance
+from ups.tools.tool_main import tool_main
 
 log = logging.getLogger(__name__)
 
@@ -260,4 +260,4 @@ class _Scan:
 
 
 if __name__ == "__main__":
-    sys.exit(serve("ups.tools.check_file", check_files))
+    sys.exit(tool_main("ups.tools.check_file", check_files))

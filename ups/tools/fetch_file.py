@@ -10,7 +10,7 @@ from typing import Any
 
 from ups.problems.published import PUBLISHED
 from ups.tools.fetching import fetch
-from ups.tools.serve import serve
+from ups.tools.tool_main import tool_main
 
 
 def fetch_files(request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -38,4 +38,4 @@ def fetch_files(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve("ups.tools.fetch_file", fetch_files))
+    sys.exit(tool_main("ups.tools.fetch_file", fetch_files))

@@ -18,7 +18,7 @@ from ups.config.data import OneProblem
 from ups.errors import DataError
 from ups.problems.generated import Generated
 from ups.tools.generation import generate_file
-from ups.tools.serve import serve
+from ups.tools.tool_main import tool_main
 
 
 def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
@@ -48,4 +48,4 @@ def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve("ups.tools.generate_file", generate_rows))
+    sys.exit(tool_main("ups.tools.generate_file", generate_rows))

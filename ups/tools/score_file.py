@@ -25,7 +25,7 @@ from ups.evaluation.result_table import score_all
 from ups.evaluation.surrogate import load_surrogate
 from ups.problems import Variables
 from ups.runtime.ranks import join_ranks
-from ups.tools.serve import serve
+from ups.tools.tool_main import tool_main
 
 log = logging.getLogger(__name__)
 
@@ -268,4 +268,4 @@ def _points(grid: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(serve("ups.tools.score_file", answer))
+    sys.exit(tool_main("ups.tools.score_file", answer))

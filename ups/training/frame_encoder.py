@@ -52,7 +52,7 @@ class FrameEncoder:
         trajectories = torch.from_numpy(fields)
         known = known_mask(source.known, self.device)
         tokens = _CPU_TOKENS if self.device.type == "cpu" else _CUDA_TOKENS
-        part = max(1, tokens // (codec.shape.layout.token_count * fields.shape[1]))
+        part = max(1, tokens // (codec.shape.token_grid.token_count * fields.shape[1]))
 
         @torch.no_grad()
         def encode(start: int) -> NDArray[np.float32]:

@@ -24,9 +24,9 @@ def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) ->
         shapes,
         dim,
         linear={
-            name: LinearPath(shape.layout, dim, trained=paths.get(name) == "trained")
+            name: LinearPath(shape.token_grid, dim, trained=paths.get(name) == "trained")
             for name, shape in shapes.items()
-            if fits(shape.layout, dim)
+            if fits(shape.token_grid, dim)
         },
         linear_path=paths,
         conserve=description["conserve"],

@@ -14,7 +14,7 @@ def by_axes(shape: ProblemShape) -> str:
     return f"axes_{len(shape.grid)}"
 
 
-def sharers(
+def representatives(
     shapes: Mapping[str, ProblemShape], key: Callable[[ProblemShape], str] = by_axes
 ) -> dict[str, ProblemShape]:
     """One of the problems that share layers, by what they share them by."""
@@ -57,10 +57,10 @@ class GridNetwork(nn.Module):
         )
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.walls = nn.ModuleDict(
-            {module_key(name): WallEmbedding(shape.layout, width) for name, shape in shapes.items()}
+            {module_key(name): WallEmbedding(shape.token_grid, width) for name, shape in shapes.items()}
         )
         self.bodies = nn.ModuleDict(
-            {key: body(shape) for key, shape in sorted(sharers(shapes, shared).items())}
+            {key: body(shape) for key, shape in sorted(representatives(shapes, shared).items())}
         )
         self.projection = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if perceptrons else nn.Identity()
         self.output = nn.Linear(hidden if perceptrons else width, outputs)

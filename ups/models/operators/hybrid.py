@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PositionEmbedding, module_key
 from ups.models.operators.convolution import TokenConvolution
-from ups.models.operators.grid_network import by_axes, sharers
+from ups.models.operators.grid_network import by_axes, representatives
 from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
 
@@ -35,7 +35,7 @@ class HybridNetwork(nn.Module):
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.positions = nn.ModuleDict(
             {
-                module_key(name): PositionEmbedding(shape.layout, width, heads)
+                module_key(name): PositionEmbedding(shape.token_grid, width, heads)
                 for name, shape in shapes.items()
             }
         )
@@ -43,7 +43,7 @@ class HybridNetwork(nn.Module):
             nn.ModuleDict(
                 {
                     key: TokenConvolution(len(shape.grid), width, dilation)
-                    for key, shape in sorted(sharers(shapes).items())
+                    for key, shape in sorted(representatives(shapes).items())
                 }
             )
             for dilation in dilations

@@ -24,13 +24,13 @@ class LinearPath(nn.Module):
     fitted: Tensor
     change: nn.Parameter | None
 
-    def __init__(self, layout: TokenGrid, latent_dim: int, *, trained: bool) -> None:
+    def __init__(self, token_grid: TokenGrid, latent_dim: int, *, trained: bool) -> None:
         super().__init__()
-        self.tokens, self.circulant = layout.tokens, all(layout.periodic)
+        self.tokens, self.circulant = token_grid.tokens, all(token_grid.periodic)
         if self.circulant:
-            shape = (*layout.tokens, latent_dim, latent_dim)  # one block per displacement
+            shape = (*token_grid.tokens, latent_dim, latent_dim)  # one block per displacement
         else:
-            shape = (layout.token_count * latent_dim,) * 2
+            shape = (token_grid.token_count * latent_dim,) * 2
         self.register_buffer("fitted", torch.zeros(shape))
         self.change = nn.Parameter(torch.zeros(shape)) if trained else None
 
@@ -91,9 +91,9 @@ class LeastSquares:
         self.path.fitted.copy_(solution)
 
 
-def fits(layout: TokenGrid, latent_dim: int) -> bool:
+def fits(token_grid: TokenGrid, latent_dim: int) -> bool:
     """Whether a linear path of this size is possible."""
-    return all(layout.periodic) or math.prod((layout.token_count, latent_dim)) <= LARGEST_MATRIX
+    return all(token_grid.periodic) or math.prod((token_grid.token_count, latent_dim)) <= LARGEST_MATRIX
 
 
 class NoNetwork(nn.Module):

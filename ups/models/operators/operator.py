@@ -70,16 +70,16 @@ class LatentOperator(nn.Module):
             self.register_buffer(f"bounded_{key}", torch.zeros((), dtype=torch.bool))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
             if self._has_fluxes(name):
-                values = shape.layout.patch_points * shape.channels
+                values = shape.token_grid.patch_points * shape.channels
                 conserved = [channel in conserved_channels(shape) for channel in range(shape.channels)]
                 self.register_buffer(f"conserved_{key}", torch.tensor(conserved), persistent=False)
                 self.register_buffer(f"points_{key}", torch.zeros(latent_dim, values))
                 self.register_buffer(f"latents_{key}", torch.zeros(values, latent_dim))
 
-    def calibrate(self, codec: ProblemCodec, *, stays: bool = True) -> None:
+    def set_from_codec(self, codec: ProblemCodec, *, frozen: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
 
-        stays: the codec is not trained any more.
+        frozen: the codec is not trained any more.
 
         Raises:
             ValueError: they are no linear functions of the latents, for the codec is not linear.
@@ -95,7 +95,7 @@ class LatentOperator(nn.Module):
             cast(nn.Linear, part.linear[key]).weight
             for part in (codec.autoencoder.encoder, codec.autoencoder.decoder)
         )
-        values = shape.layout.patch_points * shape.channels
+        values = shape.token_grid.patch_points * shape.channels
         if shape.scales_itself:
             deviation = statistics.latent_deviation.square().mean().sqrt()
             unit = (
@@ -108,7 +108,7 @@ class LatentOperator(nn.Module):
             )
             even = torch.allclose(statistics.latent_deviation, statistics.latent_deviation[0])
             never_grows = all(field.dissipated for field in shape.fields)
-            self.get_buffer(f"bounded_{key}").fill_(stays and whole and even and never_grows)
+            self.get_buffer(f"bounded_{key}").fill_(frozen and whole and even and never_grows)
         if conserved:
             weight = decoder * statistics.latent_deviation
             means = weight.view(-1, shape.channels, weight.shape[1]).mean(dim=0)[conserved]
@@ -168,10 +168,10 @@ class LatentOperator(nn.Module):
             return fluxes
         shape, key = self.shapes[problem], module_key(problem)
         (points,) = shape.grid
-        fields = shape.layout.unpatchify(fluxes @ self.get_buffer(f"points_{key}"))
+        fields = shape.token_grid.unpatchify(fluxes @ self.get_buffer(f"points_{key}"))
         moved = (fields.roll(-1, dims=1) - fields) * (points / _FLUX_LENGTHS)
         increments = torch.where(self.get_buffer(f"conserved_{key}"), moved, fields)
-        return shape.layout.patchify(increments) @ self.get_buffer(f"latents_{key}")
+        return shape.token_grid.patchify(increments) @ self.get_buffer(f"latents_{key}")
 
     def _has_fluxes(self, problem: str) -> bool:
         return self.conserve == "fluxes" and bool(conserved_channels(self.shapes[problem]))

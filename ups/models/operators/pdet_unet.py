@@ -39,7 +39,7 @@ class UNetNetwork(nn.Module):
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         # Grids of tokens as grids of points, whose patches are the tokens that become one.
         self.grids = {
-            name: [_coarser(shape.layout, level) for level in range(levels + 1)]
+            name: [_coarser(shape.token_grid, level) for level in range(levels + 1)]
             for name, shape in shapes.items()
         }
         self.positions = nn.ModuleDict(
@@ -94,9 +94,9 @@ def _blocks(width: int, depth: int, heads: int, ratio: int) -> nn.ModuleList:
     return nn.ModuleList(Block(width, heads, ratio, conditioning=width) for _ in range(depth))
 
 
-def _coarser(layout: TokenGrid, level: int) -> TokenGrid:
+def _coarser(token_grid: TokenGrid, level: int) -> TokenGrid:
     """The token grid halved `level` times; its points are the tokens of the level before."""
     if level == 0:
-        return layout
-    before = tuple(n // 2 ** (level - 1) for n in layout.tokens)
-    return replace(layout, grid=before, tokens=tuple(n // 2 for n in before))
+        return token_grid
+    before = tuple(n // 2 ** (level - 1) for n in token_grid.tokens)
+    return replace(token_grid, grid=before, tokens=tuple(n // 2 for n in before))

@@ -35,7 +35,7 @@ class TransformerNetwork(nn.Module):
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.positions = nn.ModuleDict(
             {
-                module_key(name): PositionEmbedding(shape.layout, width, heads)
+                module_key(name): PositionEmbedding(shape.token_grid, width, heads)
                 for name, shape in shapes.items()
             }
         )

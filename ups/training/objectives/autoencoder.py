@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
-from ups.models.codec import normalised
+from ups.models.codec import normalise
 from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 from ups.training.objectives.objective import Loss
@@ -36,7 +36,7 @@ class Normalisation:
         frame = ReferenceFrame.of(self.shape, fields, self.parameters)
         inside = frame.enter(fields.unsqueeze(1), torch.zeros(1, device=fields.device)).squeeze(1)
         unit = (self.deviation * frame.scale).unsqueeze(1)
-        return normalised(inside, self.mean, self.deviation, known), unit
+        return normalise(inside, self.mean, self.deviation, known), unit
 
 
 class Reconstruction:
@@ -55,7 +55,7 @@ class Reconstruction:
             raise ValueError("this objective reads fields")
         problem = self.problems[batch.problem]
         known = None if batch.known is None else batch.known[:, 0]
-        fields = random_shift(batch.fields[:, 0], problem.shape.layout.periodic, generator)
+        fields = random_shift(batch.fields[:, 0], problem.shape.token_grid.periodic, generator)
         errors = reconstruction_errors(*reconstructed(model, batch.problem, problem, fields, known), known)
         return Loss(errors.mean(), {})
 

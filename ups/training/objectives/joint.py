@@ -85,11 +85,13 @@ class JointLoss:
         """L_inv_enc of the windows' last frames, and L_inv_dec of one prediction of each."""
         codec = model.codec.of(batch.problem)
         window = self.moving.window(batch, generator)
-        assert window.inside is not None
+        assert window.normalised is not None
         encoder, decoder = codec.autoencoder.encoder, codec.autoencoder.decoder
         # In the norm of the physical field: that of a field in its frame may be nothing.
         unit = window.unit.flatten(1, -2)
-        error = (codec.inside(window.states[:, -1:])[:, 0] - window.inside[:, -1]).flatten(1, -2) * unit
+        error = (codec.normalised_fields(window.states[:, -1:])[:, 0] - window.normalised[:, -1]).flatten(
+            1, -2
+        ) * unit
         sizes = window.fields[:, -1].flatten(1, -2)
         if self.settings.queries is not None and self.settings.queries < error.shape[1]:
             chosen = torch.randperm(error.shape[1], generator=generator, device=generator.device)

@@ -72,11 +72,11 @@ class RolloutLoss:
         predicted = rollout(step, state, steps)
         counted = slice(pushed + 1, pushed + 1 + steps)
         # Networks may compute in less than float32; errors are taken in float32.
-        if window.inside is None:
-            target = codec.inside(window.states[:, counted])
+        if window.normalised is None:
+            target = codec.normalised_fields(window.states[:, counted])
         else:
-            target = window.inside[:, counted]
-        error = codec.inside(predicted.float()) - target
+            target = window.normalised[:, counted]
+        error = codec.normalised_fields(predicted.float()) - target
         scored = list(codec.shape.scored)
         error, fields = (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
         errors = relative_l2_by_frame(error, fields)
@@ -105,7 +105,7 @@ class RolloutLoss:
         if problem.augment or states is None:
             states = codec.encode(fields, elapsed, frame, batch.known)
         moved = frame.enter(fields, elapsed) if self.of_fields or self.norm == "frame" else fields
-        inside = codec.normalise(moved, batch.known) if self.of_fields else None
+        normalised = codec.normalise(moved, batch.known) if self.of_fields else None
         unit = codec.statistics.field_deviation * frame.scale
         if self.norm == "frame":
             scale = frame.scale.view(len(fields), *(1,) * (fields.ndim - 2), -1)
@@ -113,7 +113,7 @@ class RolloutLoss:
         return Window(
             fields=fields,
             states=states,
-            inside=inside,
+            normalised=normalised,
             scalars=frame.conditioning(scalars),
             unit=unit.view(len(unit), *(1,) * (fields.ndim - 2), -1),
         )
@@ -137,13 +137,13 @@ class Window:
     Attributes:
         fields: [B, T, *grid, C], whose norms errors are relative to.
         states: [B, T, K, d].
-        inside: [B, T, *grid, C] normalised fields in the models' frame, where errors are to the fields; else None.
+        normalised: [B, T, *grid, C] normalised fields in the models' frame, where errors are to the fields; else None.
         scalars: [B, S].
         unit: [B, 1, ..., C], of normalised fields in the units of `fields`.
     """
 
     fields: Tensor
     states: Tensor
-    inside: Tensor | None
+    normalised: Tensor | None
     scalars: Tensor
     unit: Tensor

@@ -10,7 +10,7 @@ from typing import Any
 from ups.artifacts.files import read_json, write_json
 
 
-def serve(module: str, answer: Callable[[dict[str, Any]], Any]) -> int:
+def tool_main(module: str, answer: Callable[[dict[str, Any]], Any]) -> int:
     """Read DIR/request.json of `--work DIR`, and write what `answer` makes of it to DIR/outcome.json."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=answer.__doc__)
     parser.add_argument("--work", type=Path, required=True, help="directory with request.json")

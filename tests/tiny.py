@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.data.window_store import ResidentStore
+from ups.data.window_reader import InMemoryReader
 from ups.data.windows import ProblemWindows
 from ups.models.build import Description, build_model
 from ups.models.codec import ProblemCodec
@@ -160,7 +160,7 @@ def problem_windows(
     assert present is not None
     channels = 1 if fields is None else fields.shape[-1]
     return ProblemWindows(
-        store=ResidentStore(device=torch.device("cpu"), fields=fields, latents=latents),
+        reader=InMemoryReader(device=torch.device("cpu"), fields=fields, latents=latents),
         length=length,
         scalars=list(scalars),
         known=np.ones((present.shape[1], channels), dtype=np.bool_) if known is None else known,

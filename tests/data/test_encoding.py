@@ -9,7 +9,7 @@ from cached import SHAPES, build_small_cache, codec, dataset, datasets
 from tiny import NETWORK, build
 from torch import Tensor
 
-from ups.data.encoding import EncodingStore
+from ups.data.encoding import EncodingReader
 from ups.errors import DataError
 from ups.models.codec import Codec
 from ups.training.latents import LatentProblem
@@ -31,9 +31,9 @@ def whole(fields: Tensor, elapsed: Tensor, first: Tensor, known: Tensor | None) 
 def test_the_encoder_sees_exact_fields_their_time_the_first_state_and_what_is_known(name):
     data = dataset(name)
     rows = data.splits["train"]
-    store = EncodingStore(data, rows, whole, device=CPU)
+    reader = EncodingReader(data, rows, whole, device=CPU)
     drawn, starts = np.array([1, 0, 1]), np.array([0, 0, data.fields.shape[1] - 2])
-    windows = store.windows(drawn, starts, 2)
+    windows = reader.windows(drawn, starts, 2)
     assert windows.latents is not None
     for place, (row, start) in enumerate(zip(rows[drawn], starts, strict=True)):
         for frame in range(2):
@@ -56,9 +56,9 @@ def test_a_window_is_in_the_frame_of_its_trajectory_wherever_it_starts(tmp_path)
     problem = LatentProblem(frozen.of("waves"), data, CPU)
     rows = np.arange(4)
     whole_trajectories = problem.latents(rows)
-    store = EncodingStore(data, rows, problem.encode, device=CPU)
+    reader = EncodingReader(data, rows, problem.encode, device=CPU)
     starts = np.array([2, 0, 3, 1])
-    windows = store.windows(rows, starts, 2)
+    windows = reader.windows(rows, starts, 2)
     assert windows.latents is not None
     for row, start in enumerate(starts):
         exact = whole_trajectories[row, start : start + 2]
@@ -71,8 +71,8 @@ def test_no_gradient_is_recorded(tmp_path):
     of.autoencoder.requires_grad_(True)
     data = dataset("waves")
     problem = LatentProblem(of, data, CPU)
-    store = EncodingStore(data, np.arange(3), problem.encode, device=CPU)
-    windows = store.windows(np.array([0]), np.array([0]), 1)
+    reader = EncodingReader(data, np.arange(3), problem.encode, device=CPU)
+    windows = reader.windows(np.array([0]), np.array([0]), 1)
     assert windows.latents is not None
     assert not windows.latents.requires_grad
 
@@ -81,6 +81,6 @@ def test_no_gradient_is_recorded(tmp_path):
 def test_what_no_cache_could_hold_is_refused_here_too(value):
     data = dataset("waves")
     data.fields[4, 1, 2, 0] = value
-    EncodingStore(data, np.array([0, 3]), whole, device=CPU)
+    EncodingReader(data, np.array([0, 3]), whole, device=CPU)
     with pytest.raises(DataError, match="does not fit float16"):
-        EncodingStore(data, np.array([0, 4]), whole, device=CPU)
+        EncodingReader(data, np.array([0, 4]), whole, device=CPU)

@@ -1,4 +1,4 @@
-"""Which store `auto` chooses, and what a mode that was asked for by name does where it cannot be had."""
+"""Which reader `auto` chooses, and what a mode that was asked for by name does where it cannot be had."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ import torch
 from cached import build_small_cache, datasets
 
 from ups.data.cache import LatentCache, open_caches
-from ups.data.loading import FreeMemory, free_memory, open_store
+from ups.data.loading import FreeMemory, free_memory, open_reader
 from ups.data.memory import available_bytes
-from ups.data.streaming import StreamingStore
-from ups.data.window_store import ResidentStore
+from ups.data.streaming import StreamingReader
+from ups.data.window_reader import InMemoryReader
 from ups.errors import PreflightError
 
 CPU = torch.device("cpu")
@@ -32,10 +32,10 @@ def test_auto_takes_the_first_that_fits_into_half_of_what_is_free(cache, device,
     rows = cache.rows("train")
     needed = len(rows) * cache.row_bytes(fields=fields)
     free = FreeMemory(device=int(device * needed), host=int(host * needed))
-    store, mode = open_store(cache, rows, mode="auto", device=CPU, fields=fields, free=free)
+    reader, mode = open_reader(cache, rows, mode="auto", device=CPU, fields=fields, free=free)
     assert mode == expected
-    assert isinstance(store, StreamingStore if expected == "stream" else ResidentStore)
-    windows = store.windows(np.array([1]), np.array([2]), 3)
+    assert isinstance(reader, StreamingReader if expected == "stream" else InMemoryReader)
+    windows = reader.windows(np.array([1]), np.array([2]), 3)
     assert windows.latents is not None
     expected_latents = cache.latents(rows[1:2])[:, 2:5].astype(np.float32)
     assert torch.equal(windows.latents, torch.from_numpy(expected_latents))
@@ -46,19 +46,19 @@ def test_a_mode_asked_for_by_name_is_had_or_refused(cache, mode):
     rows = cache.rows("train")
     needed = len(rows) * cache.row_bytes(fields=True)
     enough = FreeMemory(**({"device": 0, "host": 0} | {"host" if mode == "memory" else "device": needed}))
-    assert open_store(cache, rows, mode=mode, device=CPU, free=enough)[1] == mode
+    assert open_reader(cache, rows, mode=mode, device=CPU, free=enough)[1] == mode
     little = FreeMemory(needed - 1, needed - 1)
     with pytest.raises(PreflightError, match=rf"(?s)loading\.mode: {mode} needs .* fix: write auto"):
-        open_store(cache, rows, mode=mode, device=CPU, free=little)
-    assert open_store(cache, rows, mode="stream", device=CPU, free=little)[1] == "stream"
+        open_reader(cache, rows, mode=mode, device=CPU, free=little)
+    assert open_reader(cache, rows, mode="stream", device=CPU, free=little)[1] == "stream"
 
 
 def test_resident_values_are_the_float16_of_the_cache(cache):
-    store, _ = open_store(cache, cache.rows("train"), mode="memory", device=CPU)
-    assert isinstance(store, ResidentStore)
-    assert store.latents is not None
-    assert store.latents.dtype == torch.float16
-    assert store.latents.nbytes == len(cache.rows("train")) * cache.row_bytes(fields=False)
+    reader, _ = open_reader(cache, cache.rows("train"), mode="memory", device=CPU)
+    assert isinstance(reader, InMemoryReader)
+    assert reader.latents is not None
+    assert reader.latents.dtype == torch.float16
+    assert reader.latents.nbytes == len(cache.rows("train")) * cache.row_bytes(fields=False)
 
 
 def test_ranks_of_one_host_share_its_memory(monkeypatch):

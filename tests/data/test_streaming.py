@@ -13,10 +13,10 @@ from torch import Tensor
 from ups.data.batch import Batch
 from ups.data.cache import open_caches
 from ups.data.dataset import Dataset
-from ups.data.encoding import EncodingStore
-from ups.data.loading import open_store
-from ups.data.streaming import ReadAhead, StreamingStore
-from ups.data.window_store import WindowStore
+from ups.data.encoding import EncodingReader
+from ups.data.loading import open_reader
+from ups.data.streaming import ReadAhead, StreamingReader
+from ups.data.window_reader import WindowReader
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import IntegrityError
 from ups.training.latents import LatentProblem
@@ -30,13 +30,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_small_cache(tmp_path_factory.mktemp("cache"))[0]
 
 
-def store(artifact: Path, name: str, mode: str, data: Dataset) -> WindowStore:
+def reader(artifact: Path, name: str, mode: str, data: Dataset) -> WindowReader:
     """The train rows of a problem."""
     cache = open_caches(artifact)[name]
     if mode == "encode":
         problem = LatentProblem(codec(artifact).of(name), data, CPU)
-        return EncodingStore(data, data.splits["train"], problem.encode, device=CPU)
-    found, resolved = open_store(cache, cache.rows("train"), mode=mode, device=CPU)  # pyright: ignore[reportArgumentType]
+        return EncodingReader(data, data.splits["train"], problem.encode, device=CPU)
+    found, resolved = open_reader(cache, cache.rows("train"), mode=mode, device=CPU)  # pyright: ignore[reportArgumentType]
     assert resolved == mode
     return found
 
@@ -49,7 +49,7 @@ def source(
     for name in names:
         data, cache = datasets()[name], open_caches(artifact)[name]
         windows[name] = ProblemWindows(
-            store=store(artifact, name, mode, data),
+            reader=reader(artifact, name, mode, data),
             length=2,
             scalars=cache.scalars,
             known=cache.known,
@@ -101,7 +101,7 @@ def test_a_store_gives_the_windows_that_are_asked_for(artifact, mode, name):
     rows, length = data.splits["train"], 2
     drawn = np.array([1, 0, 1])
     starts = np.array([data.fields.shape[1] - length, 0, 0])
-    found = store(artifact, name, mode, data)
+    found = reader(artifact, name, mode, data)
     assert (found.trajectories, found.frames) == (len(rows), data.fields.shape[1])
     windows = found.windows(drawn, starts, length)
     expected = np.stack([data.fields[rows[r], s : s + length] for r, s in zip(drawn, starts, strict=True)])
@@ -113,7 +113,7 @@ def test_a_store_gives_the_windows_that_are_asked_for(artifact, mode, name):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_window_beyond_the_end_is_a_mistake(artifact, mode):
-    found = store(artifact, "waves", mode, datasets()["waves"])
+    found = reader(artifact, "waves", mode, datasets()["waves"])
     for start in (-1, 4):
         with pytest.raises(ValueError, match="do not lie within"):
             found.windows(np.array([0]), np.array([start]), 2)
@@ -122,7 +122,7 @@ def test_a_window_beyond_the_end_is_a_mistake(artifact, mode):
 @pytest.mark.parametrize("mode", ["memory", "stream"])
 def test_without_fields_there_are_none(artifact, mode):
     cache = open_caches(artifact)["waves"]
-    found, _ = open_store(cache, cache.rows("train"), mode=mode, device=CPU, fields=False)
+    found, _ = open_reader(cache, cache.rows("train"), mode=mode, device=CPU, fields=False)
     windows = found.windows(np.array([0]), np.array([0]), 2)
     assert windows.fields is None
     assert windows.latents is not None
@@ -130,7 +130,7 @@ def test_without_fields_there_are_none(artifact, mode):
 
 def test_streaming_loads_nothing_in_advance(artifact):
     cache = open_caches(artifact)["waves"]
-    found = StreamingStore(cache, cache.rows("train"), device=CPU)
+    found = StreamingReader(cache, cache.rows("train"), device=CPU)
     latents = cache._latents
     assert latents is not None
     assert not latents._mapped

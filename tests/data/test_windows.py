@@ -9,7 +9,7 @@ import torch
 from tiny import problem_windows
 from torch import Tensor
 
-from ups.data.window_store import ResidentStore
+from ups.data.window_reader import InMemoryReader
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import DataError
 
@@ -102,7 +102,7 @@ def test_every_batch_has_one_of_the_strides_and_uses_all_frames_that_it_may():
 
 def test_a_store_of_nothing_is_refused():
     with pytest.raises(ValueError, match="fields or latents"):
-        ResidentStore(device=CPU)
+        InMemoryReader(device=CPU)
 
 
 # --- several problems -----------------------------------------------------------------------------

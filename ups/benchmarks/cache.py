@@ -22,13 +22,13 @@ from ups.artifacts.files import write_json
 from ups.data.cache import GROUP, LATENTS, LatentCache, open_caches
 from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, load_datasets
-from ups.data.encoding import EncodingStore
+from ups.data.encoding import EncodingReader
 from ups.data.layout import cell_centres
-from ups.data.loading import open_store
+from ups.data.loading import open_reader
 from ups.data.pdebench_writer import TrajectoryWriter
 from ups.data.splits import TRAJECTORIES
 from ups.data.streaming import ReadAhead
-from ups.data.window_store import WindowStore
+from ups.data.window_reader import WindowReader
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.data.zarr_chunks import read_layout
 from ups.models.autoencoder import Autoencoder
@@ -178,7 +178,7 @@ def _measure_loads(artifact: Path) -> list[Record]:
 
     def load(verify: bool) -> None:
         (opened,) = open_caches(artifact, verify=verify).values()
-        open_store(opened, rows, mode="memory", device=_CPU)
+        open_reader(opened, rows, mode="memory", device=_CPU)
 
     seconds = _in_turn({"raw": raw, "plain": lambda: load(False), "verified": lambda: load(True)})
     rates = {name: cache.bytes / 1e9 / statistics.median(taken) for name, taken in seconds.items()}
@@ -275,13 +275,13 @@ def _measure_loaders(directory: Path, threads: int) -> list[Record]:
     codec = cast(Codec, model)
     rows = cache.rows("train")
     (dataset,) = load_datasets(data, LEARNT_SPLITS).values()
-    memory, _ = open_store(cache, rows, mode="memory", device=_CPU)
-    stream, _ = open_store(cache, rows, mode="stream", device=_CPU)
+    memory, _ = open_reader(cache, rows, mode="memory", device=_CPU)
+    stream, _ = open_reader(cache, rows, mode="stream", device=_CPU)
     problem = LatentProblem(codec.of(_PROBLEM), dataset, _CPU)
-    encode = EncodingStore(dataset, dataset.splits["train"], problem.encode, device=_CPU)
+    encode = EncodingReader(dataset, dataset.splits["train"], problem.encode, device=_CPU)
     records = []
-    for name, store in (("memory (on a CPU also device)", memory), ("stream", stream), ("encode", encode)):
-        source = _source(store, cache)
+    for name, reader in (("memory (on a CPU also device)", memory), ("stream", stream), ("encode", encode)):
+        source = _source(reader, cache)
         records.append(_waiting(name, source, codec, problem, source))
         if name == "stream":
             with ReadAhead(source, depth=4) as ahead:
@@ -289,8 +289,8 @@ def _measure_loaders(directory: Path, threads: int) -> list[Record]:
     return records
 
 
-def _source(store: WindowStore, cache: LatentCache) -> WindowSource:
-    windows = ProblemWindows(store, 3, cache.scalars, cache.known)
+def _source(reader: WindowReader, cache: LatentCache) -> WindowSource:
+    windows = ProblemWindows(reader, 3, cache.scalars, cache.known)
     return WindowSource({_PROBLEM: windows}, seed=0, purpose="operator", batch_size=64, device=_CPU)
 
 

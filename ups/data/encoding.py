@@ -16,7 +16,7 @@ from torch import Tensor
 from ups.data.dataset import Dataset
 from ups.data.half import rounded_to_half
 from ups.data.problem_inputs import known_mask
-from ups.data.window_store import Windows, require_frames
+from ups.data.window_reader import Windows, require_frames
 
 
 class Encode(Protocol):
@@ -27,7 +27,7 @@ class Encode(Protocol):
         ...
 
 
-class EncodingStore:
+class EncodingReader:
     """Some trajectories of a dataset, whose float32 fields are in the host's memory."""
 
     def __init__(
@@ -53,7 +53,7 @@ class EncodingStore:
 
     @torch.no_grad()
     def windows(self, rows: NDArray[np.int64], starts: NDArray[np.int64], length: int) -> Windows:
-        """See `WindowStore`."""
+        """See `WindowReader`."""
         require_frames(starts, length, self.frames)
         frames = starts[:, None] + np.arange(length)
         drawn = self.dataset.fields[self.rows[rows][:, None], frames]

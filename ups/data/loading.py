@@ -1,4 +1,4 @@
-"""Which store serves a training: the values on its device, in the host's memory, or from the cache's files.
+"""How a training reads: the values on its device, in the host's memory, or from the cache's files.
 
 `auto` takes the first that fits into half of what is free: the other half is for the model, its activations and
 whoever else uses the machine. On a CPU the device is the host.
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ups.data.cache import LatentCache
 from ups.data.memory import available_bytes
-from ups.data.streaming import StreamingStore
-from ups.data.window_store import ResidentStore, WindowStore
+from ups.data.streaming import StreamingReader
+from ups.data.window_reader import InMemoryReader, WindowReader
 from ups.errors import PreflightError
 
 CachedMode = Literal["device", "memory", "stream"]
@@ -42,7 +42,7 @@ def free_memory(device: torch.device) -> FreeMemory:
     return FreeMemory(torch.cuda.mem_get_info(device)[0], host)
 
 
-def open_store(
+def open_reader(
     cache: LatentCache,
     rows: NDArray[np.int64],
     *,
@@ -50,7 +50,7 @@ def open_store(
     device: torch.device,
     fields: bool = True,
     free: FreeMemory | None = None,
-) -> tuple[WindowStore, CachedMode]:
+) -> tuple[WindowReader, CachedMode]:
     """Windows of some rows of a cache, and how they are held: the mode, with `auto` resolved.
 
     Args:
@@ -81,11 +81,11 @@ def open_store(
                 fix="write auto, or stream",
             )
     if chosen == "stream":
-        return StreamingStore(cache, rows, device=device, fields=fields), chosen
+        return StreamingReader(cache, rows, device=device, fields=fields), chosen
     place = device if chosen == "device" else torch.device("cpu")
     latents = _resident(cache.latents, rows, place)
     held = _resident(cache.fields, rows, place) if fields else None
-    return ResidentStore(device=device, fields=held, latents=latents), chosen
+    return InMemoryReader(device=device, fields=held, latents=latents), chosen
 
 
 def _resident(

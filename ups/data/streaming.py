@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ups.data.batch import Batch
 from ups.data.cache import LatentCache
-from ups.data.window_store import Windows, require_frames
+from ups.data.window_reader import Windows, require_frames
 from ups.data.windows import WindowSource
 
 
-class StreamingStore:
+class StreamingReader:
     """Some trajectories of a cache, read from its chunks window by window; only batches are in memory."""
 
     def __init__(
@@ -40,7 +40,7 @@ class StreamingStore:
         return self.cache.frames
 
     def windows(self, rows: NDArray[np.int64], starts: NDArray[np.int64], length: int) -> Windows:
-        """See `WindowStore`.
+        """See `WindowReader`.
 
         Raises:
             IntegrityError: a chunk that is read for the first time is not what was written.

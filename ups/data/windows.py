@@ -1,4 +1,4 @@
-"""Batches of windows out of the stores of one or several problems. No worker processes, nothing to fork."""
+"""Batches of windows of one or several problems. No worker processes, nothing to fork."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.data.sampler import draw_windows, permuted_windows
-from ups.data.window_store import WindowStore
+from ups.data.window_reader import WindowReader
 from ups.errors import DataError
 from ups.runtime.randomness import numpy_generator
 
@@ -25,14 +25,14 @@ class ProblemWindows:
     """The windows of one problem.
 
     Attributes:
-        store: where they are.
+        reader: of their trajectories.
         length: frames of a window.
         strides: distances of these frames, of which every batch has one, drawn at random.
         scalars: [S] conditioning.
         known: [t, C] which fields are known in which frame.
     """
 
-    store: WindowStore
+    reader: WindowReader
     length: int
     scalars: list[float]
     known: NDArray[np.bool_]
@@ -44,7 +44,7 @@ class ProblemWindows:
 
     def starts(self, stride: int) -> int:
         """First frames that a window can have."""
-        return self.store.frames - self.span(stride) + 1
+        return self.reader.frames - self.span(stride) + 1
 
 
 class WindowSource:
@@ -75,7 +75,7 @@ class WindowSource:
             widest = max(problem.strides)
             if problem.starts(widest) < 1:
                 raise DataError(
-                    f"trajectories have {problem.store.frames} frames, and a training window takes "
+                    f"trajectories have {problem.reader.frames} frames, and a training window takes "
                     f"{problem.span(widest)}",
                     where=name,
                     fix="lower rollout_steps or time_steps, or keep more frames",
@@ -83,7 +83,7 @@ class WindowSource:
         self.problems = dict(problems)
         self.mixture = Mixture(
             list(problems),
-            [problem.store.trajectories * problem.starts(1) for problem in problems.values()],
+            [problem.reader.trajectories * problem.starts(1) for problem in problems.values()],
             sampling=sampling,
             seed=seed,
             purpose=purpose,
@@ -101,7 +101,7 @@ class WindowSource:
         problem = self.problems[name]
         stride = self._stride(name, problem, step)
         rows, starts = self._draw(name, problem, step, count, problem.starts(stride))
-        windows = problem.store.windows(rows, starts, problem.span(stride))
+        windows = problem.reader.windows(rows, starts, problem.span(stride))
         known = self._known[name]
         if known is not None:
             frames = starts[:, None] + stride * np.arange(problem.length)
@@ -138,7 +138,7 @@ class WindowSource:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         shape = {
             "batch_size": self.batch_size,
-            "trajectories": problem.store.trajectories,
+            "trajectories": problem.reader.trajectories,
             "starts": starts,
             "rank": self.rank,
             "world": self.world,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets
-from ups.data.window_store import ResidentStore
+from ups.data.window_reader import InMemoryReader
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.errors import ConfigurationError, DataError
 from ups.models.autoencoder import Autoencoder
@@ -81,7 +81,7 @@ def run(request: Request) -> None:
         summary = {"loading": "device", "untrained_relative_l2": floors}
         windows = {
             name: ProblemWindows(
-                store=ResidentStore(
+                reader=InMemoryReader(
                     device=ranks.device, fields=torch.from_numpy(data.split("train")).to(ranks.device)
                 ),
                 length=1,

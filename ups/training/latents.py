@@ -14,12 +14,12 @@ from ups.config import Configuration
 from ups.config.schema import LoadingMode
 from ups.data.cache import LatentCache, open_caches
 from ups.data.dataset import Dataset, load_datasets
-from ups.data.encoding import EncodingStore
-from ups.data.loading import open_store
+from ups.data.encoding import EncodingReader
+from ups.data.loading import open_reader
 from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.data.splits import fitted_and_held_out
 from ups.data.streaming import ReadAhead
-from ups.data.window_store import WindowStore
+from ups.data.window_reader import WindowReader
 from ups.data.windows import ProblemWindows, WindowSource
 from ups.models.codec import Codec, ProblemCodec
 from ups.models.evolution import Evolution
@@ -103,13 +103,13 @@ class LatentProblem:
         """See `ups.data.encoding.Encode`."""
         return self.codec.encode(fields, elapsed, self.codec.frame(first, self.source.parameters), known)
 
-    def store(self, rows: NDArray[np.int64], mode: LoadingMode) -> tuple[WindowStore, LoadingMode]:
+    def reader(self, rows: NDArray[np.int64], mode: LoadingMode) -> tuple[WindowReader, LoadingMode]:
         """Windows of some rows, and how they are held: the loading mode with `auto` resolved."""
         if isinstance(self.source, Dataset):
-            return EncodingStore(self.source, rows, self.encode, device=self.device), mode
+            return EncodingReader(self.source, rows, self.encode, device=self.device), mode
         if mode == "encode":
             raise ValueError("a cache holds latents; only raw trajectories are encoded on the fly")
-        return open_store(self.source, rows, mode=mode, device=self.device)
+        return open_reader(self.source, rows, mode=mode, device=self.device)
 
 
 def open_problems(
@@ -152,10 +152,10 @@ def window_source(
         rows, _ = fitted_and_held_out(
             problem.rows("train"), configuration.training.operator.residual_fraction
         )
-        store, held[name] = problem.store(rows, configuration.loading.mode)
+        reader, held[name] = problem.reader(rows, configuration.loading.mode)
         is_map = configuration.problems[name].problem.is_map
         windows[name] = ProblemWindows(
-            store=store,
+            reader=reader,
             length=min(length, len(problem.known)) if is_map else length,
             strides=(1,) if is_map else strides,
             scalars=problem.scalars,

@@ -1,7 +1,7 @@
-"""Where windows are taken from: the one interface of all loaders, and its resident implementation.
+"""Where windows are taken from: the one interface of all loaders, and the one that holds everything in memory.
 
-A store holds the trajectories of one problem that a training may draw; it knows nothing of seeds, batches and
-normalisation. All stores give the same values for the same rows.
+A reader gives windows of the trajectories of one problem that a training may draw; it knows nothing of seeds,
+batches and normalisation. All readers give the same values for the same rows.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Windows:
     latents: Tensor | None
 
 
-class WindowStore(Protocol):
+class WindowReader(Protocol):
     """Some trajectories of one problem."""
 
     @property
@@ -36,7 +36,7 @@ class WindowStore(Protocol):
     def frames(self) -> int: ...
 
     def windows(self, rows: NDArray[np.int64], starts: NDArray[np.int64], length: int) -> Windows:
-        """Frames starts[i] to starts[i] + length - 1 of trajectory rows[i], rows counted within this store."""
+        """Frames starts[i] to starts[i] + length - 1 of trajectory rows[i], rows counted within these trajectories."""
         ...
 
 
@@ -50,7 +50,7 @@ def require_frames(starts: NDArray[np.int64], length: int, frames: int) -> None:
         raise ValueError(f"windows of {length} frames from {starts} do not lie within {frames} frames")
 
 
-class ResidentStore:
+class InMemoryReader:
     """All values in memory: of the device that trains, or of the host, then moved batch by batch."""
 
     def __init__(
@@ -62,7 +62,7 @@ class ResidentStore:
         """
         present = fields if fields is not None else latents
         if present is None:
-            raise ValueError("a store needs fields or latents")
+            raise ValueError("a reader needs fields or latents")
         self.fields, self.latents, self.device = fields, latents, device
         self._trajectories, self._frames = present.shape[:2]
         self._place = present.device

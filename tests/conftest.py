@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import TINY, ups
 
-# Tests in several processes are told the width of the terminal that they were started in; tables would follow it.
+# Tests in several processes get the width of the terminal that they were started in; tables would follow it.
 os.environ.pop("COLUMNS", None)
 
 

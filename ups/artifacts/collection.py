@@ -1,4 +1,4 @@
-"""Looking after a store: list, choose, verify, and remove what nothing needs.
+"""Maintenance of a store: list, choose, verify, and garbage collection.
 
 When an artifact was last used is computed, never stored. It is the newest of: its sealing; the start of the
 newest run that points to it; the last use of an artifact made of it, which reads it when it is built and
@@ -80,7 +80,7 @@ class Leftover:
     """What takes room and is no artifact.
 
     Attributes:
-        kind: unfinished work; an artifact set aside as damaged; what a killed cleaning up did not delete.
+        kind: unfinished work; an artifact set aside as damaged; what a killed collection did not delete.
         written: when something in it was last written.
         problem: of a quarantined artifact, why it was set aside.
     """
@@ -113,7 +113,7 @@ def _entries(store: Store, pointers: "_Pointers") -> list[Entry]:
 
 
 def _with_pins_of_wholes(found: list[Entry]) -> list[Entry]:
-    """The entries; whoever pins an artifact pins its parts."""
+    """The entries; a pin of an artifact holds for its parts too."""
     pinned = {
         (reference["stage"], reference["digest"]): entry.pin
         for entry in found
@@ -124,7 +124,7 @@ def _with_pins_of_wholes(found: list[Entry]) -> list[Entry]:
 
 
 def leftovers(store: Store) -> Iterator[Leftover]:
-    """Unfinished work, the quarantine, and what a killed cleaning up left behind."""
+    """Unfinished work, the quarantine, and what a killed collection left behind."""
     work = store.artifacts / ".work"
     for path in sorted(work.glob("[!.]*/[!.]*")):
         yield _leftover("work", path, path.parent.name, path.name)
@@ -198,7 +198,7 @@ def verify(
 
 @dataclass(frozen=True)
 class Policy:
-    """What cleaning up may remove beyond, or must spare of, what nothing needs.
+    """What garbage collection may remove besides what nothing needs, and what of that it must keep.
 
     Attributes:
         older_than: spare what was used (artifacts) or written (the rest) more recently, under a quota too.
@@ -242,7 +242,7 @@ def collect(store: Store, *, dry_run: bool, policy: Policy | None = None) -> Ite
     """Remove artifacts that no run points to, work that none could go on with, the quarantine, and what the policy adds.
 
     Whatever the policy: what is pinned is kept, and what a running process uses or has planned to use.
-    What a killed cleaning up has begun to delete goes at any age.
+    What a killed collection has begun to delete goes at any age.
 
     Raises:
         IntegrityError: the pointers or the plan of a run are damaged, so that nobody knows what it needs; or a pin is.
@@ -308,7 +308,7 @@ def _kept(entry: Entry, reason: str) -> Removal:
 
 
 def _remove(store: Store, entry: Entry, pointers: "_Pointers", *, dry_run: bool) -> Removal:
-    """Remove an artifact, if what spoke for it still does under its lock."""
+    """Remove an artifact, if under its lock there is still no reason to keep it."""
     try:
         with store.exclusive(entry.stage, entry.digest):
             # Looked up under the lock: a run that has just ended gave up its lease after its pointers were written.

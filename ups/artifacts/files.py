@@ -65,7 +65,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, durably: a reader sees the old file or the new one, and so does a power cut."""
+    """Give a finished file its name, durably: readers see the old file or the new one, also after a power cut."""
     sync_file(temporary)
     temporary.replace(path)
     sync_directory(path.parent)

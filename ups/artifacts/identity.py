@@ -1,4 +1,4 @@
-"""What an artifact's key is taken of, and what counts as the code of a stage.
+"""What an artifact's key is computed from, and what counts as the code of a stage.
 
 key = sha256(derivation), derivation = the stage's settings after every auto is resolved, its code, and the content
 sums of its inputs

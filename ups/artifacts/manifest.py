@@ -29,7 +29,7 @@ class Manifest:
     digest: key of the artifact, the sha256 of its derivation; known before it is built.
     inputs: per input stage its digest and content sum; only the latter is part of the derivation.
     derivation: all that the digest was taken of.
-    parts: artifacts of their own, each by stage, digest and content, without which this one is of no use.
+    parts: other artifacts that this one consists of, each by stage, digest and content.
     summary: what the stage reports of itself (errors, counts, decisions taken for `auto`).
     """
 

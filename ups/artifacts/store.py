@@ -80,8 +80,8 @@ class Store:
             lock.release()
 
     def lease(self, stage: str, digest: str) -> BinaryIO:
-        """Say that this process wants an artifact, sealed or not: until the file is closed, or the process
-        ends in whatever way, `ups cache gc` leaves it and its work alone.
+        """Hold a shared lock on an artifact, sealed or not: until the file is closed, or the process ends in
+        whatever way, `ups cache gc` keeps the artifact and its work.
 
         Raises:
             StorageError: the store cannot be written.
@@ -163,14 +163,13 @@ class Store:
     def is_unchanged(self, artifact: Artifact) -> bool:
         """Whether nobody has written to an artifact since its bytes were last read and found right.
 
-        By what the file system says of every file: enough for a plan, which reads no bytes. Whoever uses an artifact
-        verifies it.
+        Sizes, times and inodes decide, not bytes: enough for a plan. Whoever uses an artifact verifies it.
         """
         try:
             known = read_json(self._memory(artifact.stage, artifact.digest)) == _file_statuses(artifact)
             return known and all(self.is_unchanged(part) for part in self.parts(artifact))
         except (OSError, StorageError, IntegrityError):
-            return False  # and whoever then reads the bytes is told what is wrong
+            return False  # whoever reads the bytes then gets the error
 
     def parts(self, artifact: Artifact) -> list[Artifact]:
         """The artifacts that it consists of, unverified.

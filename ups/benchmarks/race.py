@@ -1,9 +1,8 @@
 """Races: the operator of a configuration against its peers, or against itself with changes, for the same seconds.
 
-Every entrant goes through the ordinary stages in this one process, one after the other. A number of seconds is made
-a number of steps before the training begins, for the learning rate ends with the last step: some steps are timed,
-and the seconds that the training then really took are reported beside the planned ones. Seconds are those of training,
-an autoencoder's included; validation and caching do not count, for anybody.
+Every entrant goes through the ordinary stages in this one process, one after the other. The learning rate's schedule needs the number of steps before the training begins. So some steps are timed, the seconds
+are made a number of steps, and the seconds that the training really took are reported beside the planned ones. Seconds
+are those of training, an autoencoder's included; validation and caching count for no entrant.
 
 Against peers, every entrant is tuned alike: each of `variants` is trained for `TUNING_SHARE` of the seconds, and the
 validation split decides. (The operator tries its own settings too, where they are none of these.) The test split is
@@ -292,7 +291,7 @@ class Race:
         return {"autoencoder": trained, "cache_encode": cache}
 
     def _place(self, name: str, seed: int) -> Path:
-        """Names of changes are words of somebody's, and no names of directories."""
+        """By a digest: a user's name for a change may be no valid directory name."""
         return self.directory / f"{digest_of({'entrant': name})[:12]}-{seed}"
 
     def _operator(
@@ -438,10 +437,10 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
 
 @contextmanager
 def _locked(race: Race) -> Iterator[None]:
-    """With the lock of a race.
+    """Holds the lock of a race.
 
     Raises:
-        PreflightError: somebody else has it.
+        PreflightError: another process holds it.
     """
     race.directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -466,7 +465,7 @@ def _as_configured(finished: list[dict[str, str]], configuration: Configuration)
 def _score(
     entrants: Mapping[str, list[Trained]], configuration: Configuration, download: Path, split: str
 ) -> list[Record]:
-    """Everybody on the full rollouts of a split, and what needs no training."""
+    """All entrants on full rollouts of a split, and the forecasts that need no training."""
     table = []
     batch = configuration.evaluation.batch_size
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:

@@ -25,7 +25,7 @@ def spatial_mean(steps: int) -> Predictor:
 
 
 def train_mean(mean: Tensor) -> Predictor:
-    """Of a map, whose first frame does not hold what is asked for: the mean output of the train split.
+    """The mean output of the train split, for maps: their first frame holds inputs and no output.
 
     mean: [*grid, C], per point.
     """

@@ -76,7 +76,7 @@ def ungated(
     members: int,
     generator: torch.Generator,
 ) -> Callable[[slice], Tensor]:
-    """Rows to corrected forecasts [n, members, T, K, d] of these rows, as they are sampled."""
+    """A function of rows: their corrected forecasts [n, members, T, K, d], without gates and spread factors."""
 
     def corrected(rows: slice) -> Tensor:
         given = forecasts[rows]

@@ -42,7 +42,7 @@ class PastErrors:
 def dressed_forecasters(
     forecasts: OperatorForecasts, network: ResidualNetwork, past: PastErrors, *, members: int
 ) -> list[Forecaster]:
-    """The operator with past errors put on, as they were or scaled: ensembles that learn no network."""
+    """The operator plus past errors drawn at random, as they were or scaled (ensemble dressing): no network is trained."""
     operator, problem = forecasts.operator, forecasts.codec.problem
     token_grid = network.network.shapes[problem].token_grid
 

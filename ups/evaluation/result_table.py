@@ -43,7 +43,7 @@ def score_all(
         for name, predict in trivial.items()
     ]
     codec = surrogate.codec.of(setting.problem)
-    # As many for a single forecast as for an ensemble: so the operator's forecasts are found again by all rows.
+    # Single forecasts have the batches of the ensembles, so that every row finds the operator's forecasts again.
     batch = max(1, batch_size // surrogate.members)
     for forecaster in surrogate.forecasters(setting.problem):
         result = score(

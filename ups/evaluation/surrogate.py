@@ -66,7 +66,7 @@ class Surrogate:
 
 
 def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) -> Surrogate:
-    """Rebuild the networks of a run and check that all were trained on its codec's latents of its problems.
+    """Rebuild the networks of a run; check that all were trained on latents of its codec, for its problems.
 
     Args:
         artifacts: directories of cache_encode, operator, diffusion and consistency.

@@ -12,9 +12,9 @@ the truth is the same for all of them: in their deviation the logarithm of a Bur
 0.39, in the steepness by 0.76 (LOG.md). S, g and the root of v are proportional to the field, so where the operator's
 errors are, r is the same for any amplitude.
 
-Where the forecasts disagree more than any did that the coefficients were fitted on, v counts less: its logarithm grows
-by 0.7 of what it would. So does that of held-back residuals, and one test trajectory of 64, whose forecasts disagreed a thousand
-times as much as any before, had else ten times too wide an ensemble.
+Where the forecasts disagree more than any that the coefficients were fitted on, v grows more slowly beyond that limit,
+with a power of 0.7. Held-back residuals do too. Without it, one test trajectory of 64, whose forecasts disagreed a
+thousand times more than any before, had an ensemble ten times too wide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ _TINY = 1e-12
 _ROUNDING = 1e-6
 """What float32 leaves of standardised latents, whose deviation is 1: no residual is known better.
 
-A map's given field is in its forecast, exactly but for this: taken for a residual, in a deviation of its own, it made
-losses of 1e8. Burgers' smallest deviation is twenty times larger (2e-5 in the demo)."""
+A map's given field is part of its forecast, exact up to rounding. Divided by a deviation of that size, the rounding
+made losses of 1e8. Burgers' smallest deviation is twenty times larger (2e-5 in the demo)."""
 _FITTING_ITERATIONS = 50
 _GROWTH_BEYOND = 0.7
 _PARTS = 3  # of the deviation's square

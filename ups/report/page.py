@@ -214,7 +214,7 @@ def stages(run: RunDirectory) -> list[Stage]:
 
 
 def _reason(run: RunDirectory, name: str, planned: Mapping[str, Any]) -> str:
-    """Why it was a hit or not; with what the plan had said where that came out otherwise."""
+    """Why it was a hit or not, with the plan's prediction where that was another."""
     where = str(run.path / "plan.json")
     expected, because = (catalogue.entry(planned, key, where=where) for key in ("verdict", "reason"))
     reason = run.stage(name, "reason")

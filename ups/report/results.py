@@ -34,8 +34,8 @@ class Row:
 def result_table(results: ProblemResults) -> dict[str, list[Row]]:
     """Rows by group. Metrics that are not known here come last, under their own names.
 
-    A metric that no model has is no metric of the problem (a map has no last frame). The best values of models
-    that are not trivial are marked, all of them where they are equal.
+    Metrics that no model has are left out (a map has no last frame). The best values of models that are not
+    trivial are marked, all of them where they are equal.
 
     Raises:
         IntegrityError: a model lacks a metric that it must have.

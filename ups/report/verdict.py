@@ -95,7 +95,7 @@ def _ensemble(results: ProblemResults, model: str) -> Finding:
 
 
 def _sharpness(results: ProblemResults, model: str) -> str:
-    """What its CRPS is worth beside past errors; of one field, for of several there is no one number."""
+    """Its CRPS against that of past errors; only for a single field, as several have no common number."""
     record = results.records.get((model, OVER_DRESSED, None))
     if record is None or record["value"] is None:
         return ""

@@ -52,10 +52,10 @@ class Request:
         )
 
     def finish(self, summary: dict[str, Any], parts: Mapping[str, Artifact] | None = None) -> None:
-        """Say, last of all, that every file of the artifact is written, and on the disk: whoever finds these words
-        after a power cut seals what lies there.
+        """Say, last of all, that every file of the artifact is written. They are flushed to the disk first: after a power
+        cut, what this file vouches for is sealed.
 
-        parts: artifacts of their own, without which this one is of no use.
+        parts: other artifacts that this one consists of.
         """
         sync_tree(self.output)
         references = {name: part.reference for name, part in (parts or {}).items()}

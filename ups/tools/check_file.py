@@ -2,10 +2,9 @@
 
 No stage of the chain. Its request: {"files", "problem" | null, "parameters" | null, "boundary" | null, "rows" | null,
 "known" ({path: sha256} of an earlier use, optional)}; its summary: a record per file, whose "error" says what is
-wrong with it ({"type", "message"}, or null). A file that is wrong does not keep the others from being checked, and
-its record holds what was found before.
+wrong with it ({"type", "message"}, or null). One wrong file does not stop the check of the others, and its record holds what was found before the error.
 
-What is found out, in this order: sums, problem, layout, values of every row, conservation, distance from our own
+Checked in this order: checksums, problem, layout, values of every row, conservation, distance from our own
 solver. A file with published name and size must have the published MD5.
 """
 

@@ -61,7 +61,7 @@ def copy_splits(
     configuration: Configuration,
     missing: Mapping[str, Path],
 ) -> dict[str, dict[str, Any]]:
-    """Write the rows of the missing splits on the file's own grid, for whoever reads them strides in space.
+    """Write the rows of the missing splits on the file's own grid; readers apply the stride in space.
 
     splits: rows of the file, ascending. Returns what each description says.
     """

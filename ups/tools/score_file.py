@@ -202,7 +202,7 @@ def _read(
     time_stride: int,
     most_frames: int,
 ) -> Dataset:
-    """The first rows of a file as a dataset, no longer than the models' trajectories: no residual is known beyond."""
+    """The first rows of a file as a dataset, cut to the length of the models' trajectories: the residual models know no more leads."""
     is_map = described.problem.is_map
     read = read_trajectories(
         described.path,

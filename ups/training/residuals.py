@@ -1,4 +1,4 @@
-"""Batches of whole trajectories beside the operator's forecasts of them, from which its residual is learnt."""
+"""Batches of whole trajectories with the operator's forecasts of them, for learning its residual."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -49,8 +49,7 @@ def train_and_publish(
 
     summary: what was decided at the start and belongs into the manifest.
     finish: the last thing before the model is written: on every rank, with the averaged weights in the model, in
-        evaluation mode. (What the first rank did alone, the others would wait for, and no longer than their
-        communication allows.)
+        evaluation mode. (The others wait for what the first rank does by itself, and give up when their communication times out.)
     published: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration

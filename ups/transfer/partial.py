@@ -1,4 +1,4 @@
-"""A file in the making: who may make it, whether it fits, and what its bytes are the beginning of.
+"""A file while it is fetched: its lock, the check for room, and what its bytes are the beginning of.
 
 `.<name>.lock`, `.<name>.partial` and `.<name>.partial.json` lie beside the destination, so that the last step is
 a rename on one disk. The lock file stays: removing it would split those who wait for it. How far a file got is its

@@ -1,7 +1,6 @@
 """Some rows of a remote HDF5 file, without the rest of it: megabytes instead of 8 GB.
 
-PDEBench's arrays are contiguous and not compressed: row i of an array [n, ...] float32 is one piece of the
-file, and its place follows from the header. So h5py reads the header through Range requests, the rows are
+PDEBench's arrays are contiguous and not compressed: row i of an array [n, ...] float32 is one piece of the file, at an offset that follows from the header. So h5py reads the header through Range requests, the rows are
 fetched by their byte ranges, and what is written is a small HDF5 file of the same layout, that every reader
 of the big one can read. There is no MD5 of a part: every answer must be exactly the range asked for, of an object
 whose length and ETag never change.

@@ -50,7 +50,7 @@ class LatentOperator(nn.Module):
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
     ) -> None:
-        """linear: of the problems that have one; linear_path: of those with it as part of the step, or as all of it.
+        """linear: the fitted maps, by problem; linear_path: how they are used, of the problems whose step has one.
 
         time_steps: that forecasts may take, in frames; one of them is 1.
         average: symmetries that forecasts are averaged over, by problem.

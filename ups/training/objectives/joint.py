@@ -50,12 +50,12 @@ class JointLoss:
 
     L_inv_enc: relative L2 between fields and the decoding of their encoding. It moves encoder and decoder.
     L_inv_dec: relative L2 between predicted latents and the encoding of their decoding. It moves encoder and
-        decoder; the prediction is taken as it is, for an operator could else lower it by predicting what is easy
+        decoder; the prediction is a constant in it, for otherwise the operator could lower it by predicting what is easy
         to encode.
 
     Before, it is the operator's loss and nothing else, bit by bit. From then on fields are encoded anew, whatever the
-    cache holds, and errors are taken to the fields themselves: to their own decoded encoding they would vanish
-    for a codec that maps everything to zero.
+    cache holds, and errors are to the fields themselves: errors to the fields' decoded encoding would vanish for
+    a codec that maps everything to zero.
     """
 
     def __init__(self, frozen: RolloutLoss, moving: RolloutLoss, settings: JointSettings) -> None:

@@ -267,7 +267,7 @@ def test_a_step_of_what_never_grows_is_cut_to_its_size():
     noise = torch.randn(64, shape.token_grid.token_count, 3, generator=generator)
     noise = noise / noise.square().mean(dim=(1, 2), keepdim=True).sqrt()
     scalars = torch.full((64, shape.scalars), -3.0)
-    unit = model.get_buffer("unit_problem_case").log() * model.get_buffer("exponents_problem_case")
+    unit = model.get_buffer("unit_problem_case").log() * model.get_buffer("amplitude_exponents_problem_case")
     free = noise + model.network(noise, scalars + unit, "case")
     size = free.square().mean(dim=(1, 2), keepdim=True).sqrt()
     found = model(noise, scalars, "case")

@@ -1,6 +1,6 @@
 """How well a model obeys the symmetries of its equation.
 
-The first states are turned by a random symmetry, forecast, and turned back: an equivariant model gives the same
+The first states are transformed by a random symmetry, forecast, and transformed back: an equivariant model gives the same
 forecast as without. A symmetry that is used exactly leaves rounding alone; what is learnt leaves an error that
 says how far it is from a law.
 """
@@ -29,7 +29,7 @@ def equivariance_errors(
     parameters: dict[str, float],
     generator: torch.Generator,
 ) -> dict[Symmetry, float]:
-    """Relative L2 between forecast and turned forecast, mean over trajectories and scored fields, by symmetry.
+    """Relative L2 between forecast and transformed forecast, mean over trajectories and scored fields, by symmetry.
 
     Arguments as of `decoded_rollout`; of a deterministic forecaster. A field that is proportional to a parameter
     obeys by declaration, and is left out.
@@ -39,7 +39,7 @@ def equivariance_errors(
     scored = list(shape.scored)
     elapsed = time_step * torch.arange(1, steps + 1, device=initial.device)
 
-    def forecast(states: Tensor, numbers: Tensor, pace: Tensor | float) -> Tensor:
+    def forecast(states: Tensor, numbers: Tensor, step: Tensor | float) -> Tensor:
         """[n, t, *grid, C]"""
         frames = decoded_rollout(
             forecaster,
@@ -48,7 +48,7 @@ def equivariance_errors(
             known,
             numbers,
             steps,
-            time_step=pace,
+            time_step=step,
             parameters=parameters,
             generator=generator,
         )[:, 0]
@@ -59,9 +59,9 @@ def equivariance_errors(
     for symmetry in shape.problem.has(shape.boundary, shape.variables):
         if symmetry == "scaling" and declared.scaled_by is not None:
             continue
-        turned = ReferenceFrame.random(shape, initial, (symmetry,), generator)
-        start = turned.enter(initial.unsqueeze(1), elapsed.new_zeros(1))[:, 0]
-        pace = turned.times(elapsed[:1])[:, 0]
-        back = turned.leave(forecast(start, turned.conditioning(scalars), pace), elapsed)
+        transformed = ReferenceFrame.random(shape, initial, (symmetry,), generator)
+        start = transformed.enter(initial.unsqueeze(1), elapsed.new_zeros(1))[:, 0]
+        step = transformed.times(elapsed[:1])[:, 0]
+        back = transformed.leave(forecast(start, transformed.conditioning(scalars), step), elapsed)
         errors[symmetry] = relative_l2_per_field(back[..., scored], plain[..., scored]).mean().item()
     return errors

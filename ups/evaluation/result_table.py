@@ -17,7 +17,7 @@ from ups.runtime.randomness import torch_generator
 
 log = logging.getLogger(__name__)
 
-_TURNED = 4  # trajectories that equivariance is measured on
+_EQUIVARIANCE_TRAJECTORIES = 4  # trajectories that equivariance is measured on
 
 
 def score_all(
@@ -71,7 +71,7 @@ def score_all(
 def _equivariance(
     forecaster: Forecaster, codec: ProblemCodec, data: EvaluationSet, *, seed: int
 ) -> dict[str, float]:
-    initial = strided(data.truth[:_TURNED, 0], data.stride, len(codec.shape.grid))
+    initial = strided(data.truth[:_EQUIVARIANCE_TRAJECTORIES, 0], data.stride, len(codec.shape.grid))
     errors = equivariance_errors(
         forecaster,
         codec,

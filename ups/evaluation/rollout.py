@@ -40,8 +40,8 @@ def decoded_rollout(
     first = codec.encode(initial.unsqueeze(1), torch.zeros(1, device=initial.device), frame, held)[:, 0]
     latents = forecaster.rollout(first, frame.conditioning(scalars), steps, generator)
     members = latents.shape[1]
-    paces = initial.new_ones(len(initial)) * time_step
-    elapsed = paces[:, None] * torch.arange(1, steps + 1, device=initial.device)
+    time_steps = initial.new_ones(len(initial)) * time_step
+    elapsed = time_steps[:, None] * torch.arange(1, steps + 1, device=initial.device)
     every = elapsed.repeat_interleave(members, dim=0)
     decoded = codec.decode(latents.flatten(0, 1), every, frame.repeat(members), coordinates)
     return decoded.unflatten(0, (len(initial), members))

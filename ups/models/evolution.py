@@ -45,7 +45,7 @@ def forecast(
     """The forecast of the frames after first states [B, K, d] with scalars [B, S].
 
     Where the operator is averaged over symmetries: the mean of its forecasts of all elements of their group, each
-    turned and turned back (frame averaging, Puny et al. 2022, arXiv:2110.03336, eq. 5). It obeys the symmetry
+    transformed and brought back (frame averaging, Puny et al. 2022, arXiv:2110.03336, eq. 5). It obeys the symmetry
     whatever the weights, as far as the codec loses nothing, and its members disagree where they are wrong.
     """
     problem = codec.problem
@@ -54,14 +54,14 @@ def forecast(
         return Forecast.single(advance(operator, first, scalars, problem, frames))
     still = torch.zeros(frames, device=first.device)
     fields = codec.fields(first[:, None])
-    rest, *turned = (
+    rest, *transformed = (
         element.repeat(len(first)) for element in ReferenceFrame.group(codec.shape, fields[:1, 0], symmetries)
     )
     known = None
     if codec.shape.partly_known:
         given = torch.tensor([field.given for field in codec.shape.fields], device=first.device)
         known = given.expand(len(first), 1, -1)
-    starts = [first, *(codec.encode(fields, still[:1], frame, known)[:, 0] for frame in turned)]
+    starts = [first, *(codec.encode(fields, still[:1], frame, known)[:, 0] for frame in transformed)]
     forecasts: list[Tensor] = []
     at_once = max(1, _STATES_AT_ONCE // len(first))
     while some := starts[len(forecasts) : len(forecasts) + at_once]:
@@ -70,11 +70,11 @@ def forecast(
     plain, *others = forecasts
     # Sums of differences: elements differ by thousandths, of whose squares float32 would lose most.
     total, squares = torch.zeros_like(plain), torch.zeros_like(plain)
-    for frame, states in zip(turned, others, strict=True):
+    for frame, states in zip(transformed, others, strict=True):
         difference = codec.encode(frame.leave(codec.fields(states), still), still, rest) - plain
         total = total + difference
         squares = squares + difference.square()
-    count = 1 + len(turned)
+    count = 1 + len(transformed)
     variance = (squares - total.square() / count).clamp_min(0) / (count - 1)
     return Forecast(plain + total / count, variance.mean(dim=-1, keepdim=True))
 

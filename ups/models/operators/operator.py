@@ -62,10 +62,14 @@ class LatentOperator(nn.Module):
         self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
             key = module_key(name)
-            exponents = torch.tensor([float(number.get(AMPLITUDE, 0)) for number in shape.problem.numbers])
-            self.register_buffer(f"exponents_{key}", exponents, persistent=False)
-            paces = torch.tensor([float(number.get(TIME_STEP, 0)) for number in shape.problem.numbers])
-            self.register_buffer(f"paces_{key}", paces, persistent=False)
+            amplitude_exponents = torch.tensor(
+                [float(number.get(AMPLITUDE, 0)) for number in shape.problem.numbers]
+            )
+            self.register_buffer(f"amplitude_exponents_{key}", amplitude_exponents, persistent=False)
+            time_exponents = torch.tensor(
+                [float(number.get(TIME_STEP, 0)) for number in shape.problem.numbers]
+            )
+            self.register_buffer(f"time_exponents_{key}", time_exponents, persistent=False)
             self.register_buffer(f"unit_{key}", torch.ones(()))
             self.register_buffer(f"bounded_{key}", torch.zeros((), dtype=torch.bool))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
@@ -124,14 +128,14 @@ class LatentOperator(nn.Module):
         """
         key = module_key(problem)
         if stride > 1:
-            scalars = scalars + math.log(stride) * self.get_buffer(f"paces_{key}")
+            scalars = scalars + math.log(stride) * self.get_buffer(f"time_exponents_{key}")
         amplitude = None
         state = latents
         if self.shapes[problem].scales_itself:
             amplitude = _root_mean_square(latents)
             state = latents / amplitude
             logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
-            scalars = scalars + logarithm * self.get_buffer(f"exponents_{key}")
+            scalars = scalars + logarithm * self.get_buffer(f"amplitude_exponents_{key}")
         if self.linear_path.get(problem) == "alone":
             increment = torch.zeros_like(state)
         else:

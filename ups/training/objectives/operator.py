@@ -23,7 +23,7 @@ class RolloutLoss:
     of reference; `norm` "frame" takes that of the field in the frame, whose mean may be zero and which decays.
     Further terms are of the same errors, each with its weight. Targets are decoded too, unless `of_fields`: an operator is not asked for what its codec cannot say.
 
-    Windows are cached latents, or, where symmetries are drawn at random, fields that are turned and encoded here.
+    Windows are cached latents, or, where symmetries are drawn at random, fields that are transformed and encoded here.
     Gradients flow through all counted steps.
     """
 
@@ -91,15 +91,15 @@ class RolloutLoss:
         return Loss(total, terms)
 
     def window(self, batch: Batch, generator: torch.Generator) -> "Window":
-        """The batch in the models' frame; turned at random first, where symmetries augment."""
+        """The batch in the models' frame; transformed at random first, where symmetries augment."""
         assert batch.fields is not None
         codec, problem = self.codec.of(batch.problem), self.problems[batch.problem]
         fields, scalars = batch.fields, batch.scalars
         elapsed = problem.time_step * batch.stride * torch.arange(fields.shape[1], device=fields.device)
         if problem.augment:
-            turned = ReferenceFrame.random(codec.shape, fields[:, 0], problem.augment, generator)
-            fields = turned.enter(fields, elapsed)
-            scalars, elapsed = turned.conditioning(scalars), turned.times(elapsed)
+            transformed = ReferenceFrame.random(codec.shape, fields[:, 0], problem.augment, generator)
+            fields = transformed.enter(fields, elapsed)
+            scalars, elapsed = transformed.conditioning(scalars), transformed.times(elapsed)
         frame = codec.frame(fields[:, 0], problem.parameters)
         states = batch.latents
         if problem.augment or states is None:

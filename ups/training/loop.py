@@ -1,6 +1,5 @@
 """The training loop of every stage: batches, steps, records, validation, checkpoints, interruption."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ups.artifacts.files import write_json
 from ups.config.training import Training
 from ups.errors import Interrupted
 from ups.runtime.randomness import torch_generator
@@ -151,7 +151,7 @@ def train(
             save_checkpoint(work / "checkpoints", state)
         if stop and not last:
             if ranks.is_first:
-                (work / "interrupted.json").write_text(json.dumps({"step": state.step}))
+                write_json(work / "interrupted.json", {"step": state.step})
             ranks.barrier()  # a rank that left would have the launcher end the others, and the first still writes
             raise Interrupted(
                 f"stopped by a signal at step {state.step} of {settings.steps}; a checkpoint is written",

@@ -87,9 +87,13 @@ def test_ranges_that_are_none_are_refused(rows):
     ("equation", "settings"),
     [
         ("burgers1d", ("nu=0.1", "resolution=32", "frames=3")),
-        ("advection1d", ("beta=0.4", "resolution=32", "frames=3")),
-        ("darcy2d", ("beta=1", "resolution=16")),
-        ("compressible1d", ("eta=0.1", "resolution=32", "frames=3", "boundary=outflow")),
+        pytest.param("advection1d", ("beta=0.4", "resolution=32", "frames=3"), marks=pytest.mark.slow),
+        pytest.param("darcy2d", ("beta=1", "resolution=16"), marks=pytest.mark.slow),
+        pytest.param(
+            "compressible1d",
+            ("eta=0.1", "resolution=32", "frames=3", "boundary=outflow"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_generated_file_passes_the_check(tmp_path, equation, settings):

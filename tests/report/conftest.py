@@ -21,9 +21,13 @@ def drawn() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def drawn_mix() -> dict[str, dict[str, bytes]]:
+def drawn_mix(drawn: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
     """All figures of a mix of three problems, by problem and file name, drawn once."""
-    return {name: draw_problem(make_curves(small), make_examples(small)) for name, small in MIX.items()}
+    wave = {name: content for name, content in drawn.items() if name != "training.svg"}
+    others = {name: small for name, small in MIX.items() if small is not WAVE}
+    return {"wave": wave} | {
+        name: draw_problem(make_curves(small), make_examples(small)) for name, small in others.items()
+    }
 
 
 @pytest.fixture

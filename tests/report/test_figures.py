@@ -184,6 +184,7 @@ def test_every_forecaster_has_a_label_and_a_colour() -> None:
     assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} <= set(MODELS)
 
 
+@pytest.mark.slow
 def test_a_problem_has_the_figures_of_its_kind(drawn_mix: dict[str, dict[str, bytes]]) -> None:
     curves = {"error_over_time.svg", "spectrum.svg", "calibration.svg"}
     line = {"space_time.png", "final_frame.svg"} | curves

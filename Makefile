@@ -30,7 +30,7 @@ run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
 	$(VENV)/bin/python -m flows $(CONFIG)
 
 # Both at once: the type checker has but one thread.
-check: $(READY)  ## lint, and the fast tests: two minutes on two cores
+check: $(READY)  ## lint, and the fast tests
 	@$(MAKE) --no-print-directory -j 2 lint test-fast
 
 test-fast: $(READY)

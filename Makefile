@@ -8,8 +8,9 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test test-all lint clean
-TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+.PHONY: help setup run check test-fast test test-all lint clean
+# Tests start hundreds of processes: bytecode is kept, also where the shell says otherwise.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +29,11 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
 	$(VENV)/bin/python -m flows $(CONFIG)
 
-check: lint  ## lint, and the fast tests
+# Both at once: the type checker has but one thread.
+check: $(READY)  ## lint, and the fast tests
+	@$(MAKE) --no-print-directory -j 2 lint test-fast
+
+test-fast: $(READY)
 	$(TESTS) -m "not slow"
 
 # Two processes; a file's tests stay in one, for they share fixtures: the flows' server is one of them.

@@ -13,7 +13,7 @@ LIMIT_SECONDS = 120.0
 
 # The ranks of a test session are forked from one process, which has imported torch once and computed nothing.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["torch", "ups.training.loop", "ups.models.build"])
+_processes.set_forkserver_preload(["torch._dynamo", "ups.training.loop", "ups.models.build"])
 
 
 def run_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:

@@ -115,7 +115,7 @@ def test_sealing_killed_at_every_call(tmp_path):
     assert seen == {True, False}, "both sides of the commit were tried"
 
 
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("error", ["ENOSPC", pytest.param("EIO", marks=pytest.mark.slow)])
 def test_sealing_refused_at_every_call(tmp_path, error):
     root = tmp_path / "root"
     prepared(root)

@@ -8,12 +8,14 @@ import pytest
 from command_line import CONFIGS, TINY
 
 from ups.artifacts import identity
-from ups.config import Configuration, load_configuration
+from ups.config import load_configuration
 from ups.config.schema import STAGES
 
-BURGERS = load_configuration(TINY)
-OUTSIDE = load_configuration(TINY, {"evaluation.outside": {"trajectories": 2}})
-MIX = load_configuration(CONFIGS / "mix_tiny.yaml")
+CONFIGURATIONS = {
+    "burgers": load_configuration(TINY),
+    "outside": load_configuration(TINY, {"evaluation.outside": {"trajectories": 2}}),
+    "mix": load_configuration(CONFIGS / "mix_tiny.yaml"),
+}
 PACKAGE = Path(identity.__file__).resolve().parent.parent
 
 
@@ -33,9 +35,16 @@ def forget() -> None:
     identity._read.cache_clear()
 
 
-def identities(configuration: Configuration = BURGERS) -> dict[str, identity.Code]:
+def identities(configuration: str = "burgers") -> dict[str, identity.Code]:
     forget()
-    return {name: identity.code_identity(*stage.modules(configuration)) for name, stage in STAGES.items()}
+    chosen = CONFIGURATIONS[configuration]
+    return {name: identity.code_identity(*stage.modules(chosen)) for name, stage in STAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, dict[str, identity.Code]]:
+    """Identities of the library itself, by configuration: they do not depend on where its sources lie."""
+    return {configuration: identities(configuration) for configuration in CONFIGURATIONS}
 
 
 def edit(path: Path, pattern: str, replacement: str) -> None:
@@ -48,8 +57,7 @@ def test_stages_differ(package):
     assert len({str(code) for code in identities().values()}) == len(STAGES)
 
 
-def test_comments_docstrings_and_layout_do_not_count(package):
-    before = identities()
+def test_comments_docstrings_and_layout_do_not_count(package, before):
     for path in package.rglob("*.py"):
         text = path.read_text()
         edited = "# a new first line\n" + text.replace('"""', '"""Edited. ', 1) + "\n\n\n# the end\n"
@@ -57,13 +65,12 @@ def test_comments_docstrings_and_layout_do_not_count(package):
     (package / "losses" / "relative.py").write_text(
         (package / "losses" / "relative.py").read_text() + '\n"""A string that stands alone."""\n'
     )
-    assert identities() == before
+    assert identities() == before["burgers"]
 
 
-def test_a_loss_changes_who_uses_it(package):
-    before = identities()
+def test_a_loss_changes_who_uses_it(package, before):
     edit(package / "losses" / "relative.py", r"\ndef ", "\nEXTRA = 1\n\n\ndef ")
-    changed = {name for name, value in identities().items() if value != before[name]}
+    changed = {name for name, value in identities().items() if value != before["burgers"][name]}
     assert changed == {"autoencoder", "operator", "evaluate"}
 
 
@@ -79,43 +86,36 @@ BEHIND = ["operator", "diffusion", "consistency", "evaluate"]
         ("residual", {"diffusion", "consistency", "evaluate"}),
     ],
 )
-def test_a_network_counts_for_the_stages_that_build_it_and_those_behind(package, file, expected):
+def test_a_network_counts_for_the_stages_that_build_it_and_those_behind(package, before, file, expected):
     """Models are found by their kind: each stage imports those that it builds, or they would not count."""
-    before = identities()
     edit(package / "models" / f"{file}.py", r"\n(import|from) ", r"\nEXTRA = 1\n\1 ")
-    assert {name for name, value in identities().items() if value != before[name]} == expected
+    assert {name for name, value in identities().items() if value != before["burgers"][name]} == expected
 
 
 @pytest.mark.parametrize(
     ("solver", "constant", "configuration", "expected"),
     [
-        ("burgers", "_BLOCK_CELLS_CPU", BURGERS, {"download"}),
-        (
-            "burgers",
-            "_BLOCK_CELLS_CPU",
-            OUTSIDE,
-            {"download", "evaluate"},
-        ),  # which solves some trajectories itself
-        ("advection", "_BLOCK_VALUES", OUTSIDE, set()),
-        ("advection", "_BLOCK_VALUES", MIX, {"download"}),
-        ("darcy", "_BLOCK_CELLS_CPU", MIX, {"download"}),
+        ("burgers", "_BLOCK_CELLS_CPU", "burgers", {"download"}),
+        # Which solves some trajectories itself.
+        ("burgers", "_BLOCK_CELLS_CPU", "outside", {"download", "evaluate"}),
+        ("advection", "_BLOCK_VALUES", "outside", set()),
+        ("advection", "_BLOCK_VALUES", "mix", {"download"}),
+        ("darcy", "_BLOCK_CELLS_CPU", "mix", {"download"}),
     ],
 )
-def test_a_solver_changes_the_data_that_it_makes(package, solver, constant, configuration, expected):
-    before = identities(configuration)
+def test_a_solver_changes_the_data_that_it_makes(package, before, solver, constant, configuration, expected):
     edit(package / "physics" / f"{solver}.py", rf"\n{constant} = ", f"\nEXTRA = 1\n{constant} = ")
-    changed = {name for name, value in identities(configuration).items() if value != before[name]}
+    after = identities(configuration)
+    changed = {name for name, value in after.items() if value != before[configuration][name]}
     assert changed == expected
 
 
-def test_what_fetches_counts_where_something_is_fetched(package):
-    before = identities()
+def test_what_fetches_counts_where_something_is_fetched(package, before):
     edit(package / "transfer" / "download.py", r"\ndef ", "\nEXTRA = 1\n\n\ndef ")
-    assert identities() == before
+    assert identities() == before["burgers"]
 
 
-def test_how_a_run_is_asked_for_does_not_count(package):
-    before = identities()
+def test_how_a_run_is_asked_for_does_not_count(package, before):
     for name in (
         "config/schema.py",
         "artifacts/store.py",
@@ -124,7 +124,7 @@ def test_how_a_run_is_asked_for_does_not_count(package):
         "pipeline/run.py",
     ):
         (package / name).write_text((package / name).read_text() + "\nEXTRA = 1\n")
-    assert identities() == before
+    assert identities() == before["burgers"]
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,13 @@ def test_how_a_run_is_asked_for_does_not_count(package):
         ("zarr", "{}.999", set()),  # a patch release
     ],
 )
-def test_versions_count_of_libraries_that_are_imported(package, monkeypatch, library, release, changed):
-    before = identities()
+def test_versions_count_of_libraries_that_are_imported(
+    package, before, monkeypatch, library, release, changed
+):
     real = identity.version
     other = release.format(".".join(real(library).split(".")[:2]))
     monkeypatch.setattr(identity, "version", lambda name: other if name == library else real(name))
-    assert {name for name, code in identities().items() if code != before[name]} == changed
+    assert {name for name, code in identities().items() if code != before["burgers"][name]} == changed
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def test_a_file_that_is_not_the_published_one_is_refused(tmp_path, published_row
     assert not list((tmp_path / "downloads").glob("*.hdf5"))
 
 
-@pytest.mark.parametrize("rows", ["3", "5:2", "a:b", "-1:4"])
+@pytest.mark.parametrize(
+    "rows", ["5:2", *(pytest.param(rows, marks=pytest.mark.slow) for rows in ("3", "a:b", "-1:4"))]
+)
 def test_ranges_that_are_none_are_refused(rows):
     done = ups("data", "fetch", NAME, f"--rows={rows}")
     assert done.returncode == 2
@@ -87,9 +89,13 @@ def test_ranges_that_are_none_are_refused(rows):
     ("equation", "settings"),
     [
         ("burgers1d", ("nu=0.1", "resolution=32", "frames=3")),
-        ("advection1d", ("beta=0.4", "resolution=32", "frames=3")),
-        ("darcy2d", ("beta=1", "resolution=16")),
-        ("compressible1d", ("eta=0.1", "resolution=32", "frames=3", "boundary=outflow")),
+        pytest.param("advection1d", ("beta=0.4", "resolution=32", "frames=3"), marks=pytest.mark.slow),
+        pytest.param("darcy2d", ("beta=1", "resolution=16"), marks=pytest.mark.slow),
+        pytest.param(
+            "compressible1d",
+            ("eta=0.1", "resolution=32", "frames=3", "boundary=outflow"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_generated_file_passes_the_check(tmp_path, equation, settings):
@@ -107,6 +113,7 @@ def test_a_generated_file_passes_the_check(tmp_path, equation, settings):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["downloads", "made.hdf5"]
 
 
+@pytest.mark.slow
 def test_generate_never_overwrites(tmp_path):
     path = tmp_path / "mine.hdf5"
     path.write_text("mine")

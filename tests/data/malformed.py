@@ -1,4 +1,4 @@
-"""All ways to spoil a file, and a process that reads the spoiled ones: `python malformed.py DIRECTORY START`.
+"""All ways to spoil a file, and a process that reads the spoiled ones: `python malformed.py DIRECTORY BASE START`.
 
 The list is the same in every process. The reading process says "begin" before each file and tells the outcome
 after it, so that the file that crashes or hangs it is known.
@@ -71,26 +71,26 @@ def _say(**said: object) -> None:
 
 
 def main() -> None:
-    """Read all cases from the given one on, whose base file is in the directory."""
-    directory, start = Path(sys.argv[1]), int(sys.argv[2])
+    """Read all cases of the base from the given one on; its file is in the directory."""
+    directory, wanted, start = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    base, problem = directory / f"{wanted}.hdf5", problem_of(wanted)
+    spoiled = directory / "spoiled"
+    spoiled.mkdir(exist_ok=True)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + EXTRA_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    originals: dict[str, dict[str, object]] = {}
+    original = _content(base, problem)
     for index, case in enumerate(cases()):
-        base, problem = directory / f"{case.base}.hdf5", problem_of(case.base)
-        if index < start or not base.exists():
+        if index < start or case.base != wanted:
             continue
-        if case.base not in originals:
-            originals[case.base] = _content(base, problem)
-        path = directory / "spoiled" / f"{index}.hdf5"
+        path = spoiled / f"{index}.hdf5"
         shutil.copyfile(base, path)
         case.spoil(path)
         _say(begin=index)
         signal.alarm(SECONDS)  # ends this process
         began = time.monotonic()
-        outcome = _outcome(path, problem, originals[case.base])
+        outcome = _outcome(path, problem, original)
         signal.alarm(0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         _say(index=index, path=str(path), seconds=time.monotonic() - began, peak=1024 * peak, **outcome)

@@ -175,8 +175,8 @@ def test_what_does_not_fit_the_file_is_named(tmp_path, data, message):
     ("damage", "message"),
     [
         (truncate, "is not a complete HDF5 file"),
-        (with_nan, "row 3 holds nan at frame 2"),
-        (of_the_old_version, "before October 2023"),
+        pytest.param(with_nan, "row 3 holds nan at frame 2", marks=pytest.mark.slow),
+        pytest.param(of_the_old_version, "before October 2023", marks=pytest.mark.slow),
     ],
 )
 def test_the_command_ends_with_3_and_leaves_no_artifact(tmp_path, damage, message):
@@ -352,6 +352,7 @@ def test_an_unfinished_run_cannot_be_scored(finished_root, tmp_path):
     assert "the run has no diffusion\n  fix: finish it" in ups("evaluate", run, "--file", "x").stderr
 
 
+@pytest.mark.slow
 def test_no_damage_of_a_file_is_a_crash(tmp_path):
     """Flipped bytes and cuts at random places: copied as they are, or refused; never anything else."""
     config = configured(tmp_path)

@@ -138,7 +138,7 @@ def test_one_network_serves_both_numbers_of_axes(kind):
         assert unexplained == set()
 
 
-@pytest.mark.parametrize("name", ["line", "square"])
+@pytest.mark.parametrize("name", ["line", pytest.param("square", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_eight_steps_by_heart(kind, name):
     shape = SHAPES[name]

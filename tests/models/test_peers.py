@@ -193,8 +193,14 @@ def test_the_fourier_operator_is_that_of_neuraloperator(shape):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [{"kind": "adamw"}, {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.95}],
-    ids=["adamw", "muon"],
+    [
+        pytest.param({"kind": "adamw"}, id="adamw"),
+        pytest.param(
+            {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.95},
+            id="muon",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_learns_a_batch_by_heart(name, optimizer):

@@ -249,7 +249,13 @@ def base(tag: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", SHARED)
-@pytest.mark.parametrize("data", [{}, base("file of a map")], ids=["generated", "file"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param({}, id="generated"),
+        pytest.param(base("file of a map"), id="file", marks=pytest.mark.slow),
+    ],
+)
 def test_a_setting_that_all_runs_have_changes_exactly_these_stages(folder, key, data):
     value, expected = SHARED[key]
     assert changes(folder, data, key, value) == expected

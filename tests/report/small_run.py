@@ -62,6 +62,7 @@ MAP = Small(
     is_map=True,
     boundary="dirichlet",
 )
+MIX = {"wave": WAVE, "gas": FLOW, "porous": MAP}
 
 
 def make_curves(small: Small = WAVE) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from PIL import Image
-from small_run import ERRORS, FLOW, MAP, make_curves, make_examples, make_training
+from small_run import ERRORS, FLOW, MAP, MIX, make_curves, make_examples, make_training
 from tiny import PROBLEM, build
 
 from ups.errors import IntegrityError
@@ -184,7 +184,11 @@ def test_every_forecaster_has_a_label_and_a_colour() -> None:
     assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} <= set(MODELS)
 
 
-def test_a_problem_has_the_figures_of_its_kind(drawn_mix: dict[str, dict[str, bytes]]) -> None:
+@pytest.mark.slow
+def test_a_problem_has_the_figures_of_its_kind() -> None:
+    drawn_mix = {
+        name: figures.draw_problem(make_curves(small), make_examples(small)) for name, small in MIX.items()
+    }
     curves = {"error_over_time.svg", "spectrum.svg", "calibration.svg"}
     line = {"space_time.png", "final_frame.svg"} | curves
     assert set(drawn_mix["wave"]) == set(drawn_mix["gas"]) == line

@@ -436,7 +436,7 @@ def test_durations_have_fitting_units(seconds: float, shown: str) -> None:
 
 
 def test_a_mix_has_a_section_per_problem(
-    make_mixed_run: MakeRun, drawn_mix: dict[str, dict[str, bytes]]
+    make_mixed_run: MakeRun, mixed_figures: dict[str, dict[str, bytes]]
 ) -> None:
     run = make_mixed_run()
     parsed = Elements(page.html(run))
@@ -448,8 +448,8 @@ def test_a_mix_has_a_section_per_problem(
     assert {a["id"] for tag, a in parsed.elements if "id" in a} == {"wave", "gas", "porous"}
     images = [a["src"] for tag, a in parsed.elements if tag == "img"]
     embedded = {base64.b64decode((source or "").partition("base64,")[2]) for source in images}
-    assert all(content in embedded for drawn in drawn_mix.values() for content in drawn.values())
-    assert len(images) == sum(map(len, drawn_mix.values())) + 1
+    assert all(content in embedded for drawn in mixed_figures.values() for content in drawn.values())
+    assert len(images) == sum(map(len, mixed_figures.values())) + 1
     for record in json.loads((run / "metrics.json").read_text()):
         kinds = {metric.name: metric.kind for metric in METRICS}
         assert write_value(record["value"], kinds[record["metric"]]) in parsed.texts, record

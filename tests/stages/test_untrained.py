@@ -125,6 +125,7 @@ def test_a_trained_path_starts_at_the_fitted_map_and_is_saved_beside_it(root, tm
     assert 0 < model.get_parameter(f"{key}.change").abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_problems_whose_linear_map_is_alone_are_not_trained_on(tmp_path):
     path = {"burgers": "alone", "advection": "alone", "darcy": "none", "compressible": "alone"}
     overrides = {

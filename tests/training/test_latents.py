@@ -175,7 +175,7 @@ def validation(root: Path, ranks: Ranks) -> Validation:
     return rollout_validation(codec, root / "download" / "output", ranks)
 
 
-@pytest.mark.parametrize("world", [2, 5])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_shares_of_rollouts_make_up_the_whole_also_where_one_is_empty(root, world):
     """Four validation trajectories of each problem."""
     model = operator(root)
@@ -217,7 +217,7 @@ def reconstruction(root: Path, ranks: Ranks) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("world", [2, 5])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_shares_of_reconstructions_make_up_the_whole_also_where_one_is_empty(root, world):
     with torch.no_grad():
         whole = reconstruction(root, single_rank())

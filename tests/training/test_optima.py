@@ -132,6 +132,7 @@ def test_no_gradient_flows_into_the_target():
     assert abs(held - moving) > 0.3 * abs(held)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_share_is_a_share_of_the_loss():
     """The mean over draws does not depend on the size of the batch, as a ratio of batch means would."""
     gaussian = Gaussian(0.3, 0.5)

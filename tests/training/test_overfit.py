@@ -51,7 +51,7 @@ def test_the_autoencoder_learns_eight_fields():
     """Two numbers for four values."""
     model = fresh("autoencoder", encoder=WIDE, decoder=WIDE, latent_dim=2)
     batch = Batch(problem=PROBLEM, scalars=torch.zeros(8, 2), fields=waves(8, 1))
-    before, after = fit(model, Reconstruction(normalisations(SHAPES)), batch, steps=200, rate=1e-2)
+    before, after = fit(model, Reconstruction(normalisations(SHAPES)), batch, steps=60, rate=1e-2)
     assert before["total"] > 0.5
     assert after["total"] < before["total"] / 10
 
@@ -60,7 +60,7 @@ def test_the_operator_learns_eight_trajectories():
     batch = replace(random_batch(8), fields=waves(8, 3), latents=None)
     objective = RolloutLoss(frozen_codec(), evolutions(SHAPES), rollout_steps=2)
     model = fresh("operator", network={"kind": "transformer"} | WIDE)
-    before, after = fit(model, objective, batch, steps=250, rate=1e-2)
+    before, after = fit(model, objective, batch, steps=120, rate=1e-2)
     assert set(before) == {"total", "L_forward", "L_rollout"}
     assert before["L_forward"] > 0.1
     for name in before:
@@ -97,7 +97,7 @@ def test_the_autoencoder_learns_eight_samples_of_a_map():
     chosen = torch.arange(8) % 2
     frames, known = (values[torch.arange(8), chosen][:, None] for values in (pairs.fields, pairs.known))
     batch = replace(pairs, fields=frames, known=known)
-    before, after = fit(model, Reconstruction(normalisations(MAP)), batch, steps=250, rate=1e-2)
+    before, after = fit(model, Reconstruction(normalisations(MAP)), batch, steps=60, rate=1e-2)
     assert before["total"] > 0.8
     assert after["total"] < before["total"] / 5
 
@@ -106,7 +106,7 @@ def test_the_operator_learns_eight_samples_of_a_map():
     """One step of the latents from (a, unknown) to (a, u), for an untrained codec that keeps all it sees."""
     objective = RolloutLoss(frozen_codec(shapes=MAP), evolutions(MAP), rollout_steps=4)
     model = fresh("operator", shapes=MAP, network={"kind": "transformer"} | WIDE)
-    before, after = fit(model, objective, map_batch(8), steps=250, rate=1e-2)
+    before, after = fit(model, objective, map_batch(8), steps=100, rate=1e-2)
     assert set(before) == {"total", "L_forward"}, "a map is applied once"
     assert before["L_forward"] > 0.1
     assert after["L_forward"] < before["L_forward"] / 5
@@ -120,7 +120,7 @@ def test_the_denoiser_learns_an_error_that_the_forecast_tells():
     error = batch.forecasts.roll(1, dims=2) - batch.forecasts
     batch = replace(batch, latents=batch.forecasts + error)
     objective = ResidualDenoising(centre=3.0, std_log_sigma=1.2)
-    before, after = fit(model, objective, batch, steps=300, rate=1e-2)
+    before, after = fit(model, objective, batch, steps=60, rate=1e-2)
     assert before["L_denoise"] > 0.1
     assert after["L_denoise"] < before["L_denoise"] / 5
 

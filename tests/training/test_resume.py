@@ -1,13 +1,14 @@
 """A training that was killed, stopped or damaged ends with the weights of one that was left alone, bit for bit."""
 
+import functools
 import json
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -222,17 +223,42 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@dataclass(frozen=True)
+class Uninterrupted:
+    """A training that was left alone: its final state, its source at the end, and where it worked."""
+
+    state: dict[str, Tensor]
+    source: Source
+    work: Path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Callable[..., Uninterrupted]:
+    """Of a kind and settings, trained once for all tests."""
+
+    @functools.cache
+    def trained(kind: str = "autoencoder", settings: Training = SETTINGS) -> Uninterrupted:
+        work = tmp_path_factory.mktemp("uninterrupted")
+        return Uninterrupted(*run_training(work, single_rank(), kind=kind, settings=settings), work)
+
+    return trained
+
+
+def some_slow(steps: Iterable[int], *, but: set[int]) -> list[Any]:
+    """Parameters of which all `but` some are slow tests."""
+    return [pytest.param(step, marks=() if step in but else pytest.mark.slow) for step in steps]
+
+
+@pytest.mark.parametrize("step", some_slow(range(STEPS), but={0, 5}))
 @pytest.mark.parametrize("kind", ["autoencoder", "diffusion", "mix", "muon"])
-def test_killed_at_any_step_it_ends_the_same(tmp_path, kind):
-    reference, _ = run_training(tmp_path / "reference", single_rank(), kind=kind)
-    for step in range(STEPS):
-        work = tmp_path / f"killed-{step}"
-        with pytest.raises(Killed):
-            run_training(work, single_rank(), kind=kind, die_at=step)
-        resumed, source = run_training(work, single_rank(), kind=kind)
-        assert source.steps[0] == step // 3 * 3, "it goes on from the newest checkpoint"
-        expect_same(resumed, reference)
-        assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
+def test_killed_at_any_step_it_ends_the_same(tmp_path, uninterrupted, kind, step):
+    reference = uninterrupted(kind)
+    with pytest.raises(Killed):
+        run_training(tmp_path, single_rank(), kind=kind, die_at=step)
+    resumed, source = run_training(tmp_path, single_rank(), kind=kind)
+    assert source.steps[0] == step // 3 * 3, "it goes on from the newest checkpoint"
+    expect_same(resumed, reference.state)
+    assert records_without_timings(tmp_path) == records_without_timings(reference.work)
 
 
 def test_killed_at_every_step_it_ends_the_same(tmp_path):
@@ -268,17 +294,16 @@ def test_a_finished_training_is_found_finished(tmp_path):
     assert records_without_timings(tmp_path) == before
 
 
-@pytest.mark.parametrize("step", range(STEPS - 1))
-def test_stopped_at_any_step_it_loses_none(tmp_path, step):
-    reference, _ = run_training(tmp_path / "reference", single_rank())
-    work = tmp_path / "stopped"
+@pytest.mark.parametrize("step", some_slow(range(STEPS - 1), but={2, 4}))
+def test_stopped_at_any_step_it_loses_none(tmp_path, uninterrupted, step):
     with pytest.raises(Interrupted, match=f"at step {step + 1} of {STEPS}"):
-        run_training(work, single_rank(), stop_at=step)
-    assert json.loads((work / "interrupted.json").read_text()) == {"step": step + 1}
-    resumed, source = run_training(work, single_rank())
+        run_training(tmp_path, single_rank(), stop_at=step)
+    assert json.loads((tmp_path / "interrupted.json").read_text()) == {"step": step + 1}
+    resumed, source = run_training(tmp_path, single_rank())
     assert source.steps == list(range(step + 1, STEPS))
-    expect_same(resumed, reference)
-    assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
+    reference = uninterrupted()
+    expect_same(resumed, reference.state)
+    assert records_without_timings(tmp_path) == records_without_timings(reference.work)
 
 
 def test_asked_to_stop_in_the_last_step_it_ends_well(tmp_path):
@@ -287,21 +312,20 @@ def test_asked_to_stop_in_the_last_step_it_ends_well(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["bit", "half"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, how, caplog):
-    reference, _ = run_training(tmp_path / "reference", single_rank())
-    work = tmp_path / "damaged"
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, uninterrupted, how, caplog):
     with pytest.raises(Killed):
-        run_training(work, single_rank(), die_at=7)
-    newest = checkpoints(work)[-1]
+        run_training(tmp_path, single_rank(), die_at=7)
+    newest = checkpoints(tmp_path)[-1]
     if how == "bit":
         damage(newest)
     else:
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    resumed, source = run_training(work, single_rank())
+    resumed, source = run_training(tmp_path, single_rank())
     assert source.steps[0] == 3
     assert newest.name in caplog.text
-    expect_same(resumed, reference)
-    assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
+    reference = uninterrupted()
+    expect_same(resumed, reference.state)
+    assert records_without_timings(tmp_path) == records_without_timings(reference.work)
 
 
 def test_damaged_checkpoints_never_push_out_the_intact_one(tmp_path):
@@ -329,16 +353,14 @@ def test_without_an_intact_checkpoint_it_says_so_and_does_not_start_anew(tmp_pat
         run_training(tmp_path, single_rank())
 
 
-def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path):
-    reference, _ = run_training(tmp_path / "reference", single_rank())
-    work = tmp_path / "killed"
+def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path, uninterrupted):
     with pytest.raises(Killed):
-        run_training(work, single_rank(), die_at=4)
-    (work / "checkpoints" / ".partial").write_bytes(checkpoints(work)[-1].read_bytes()[:1000])
-    resumed, source = run_training(work, single_rank())
+        run_training(tmp_path, single_rank(), die_at=4)
+    (tmp_path / "checkpoints" / ".partial").write_bytes(checkpoints(tmp_path)[-1].read_bytes()[:1000])
+    resumed, source = run_training(tmp_path, single_rank())
     assert source.steps[0] == 3
-    expect_same(resumed, reference)
-    assert [path.name[:13] for path in checkpoints(work)] == ["step-00000006", "step-00000008"]
+    expect_same(resumed, uninterrupted().state)
+    assert [path.name[:13] for path in checkpoints(tmp_path)] == ["step-00000006", "step-00000008"]
 
 
 def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
@@ -351,17 +373,16 @@ def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
         run_training(tmp_path, replace(single_rank(), world=3))
 
 
-def test_it_goes_on_with_another_layout_where_that_is_allowed_and_says_so(tmp_path, caplog):
-    reference, _ = run_training(tmp_path / "reference", single_rank())
-    work = tmp_path / "work"
+def test_it_goes_on_with_another_layout_where_that_is_allowed_and_says_so(tmp_path, uninterrupted, caplog):
+    reference = uninterrupted().state
     with pytest.raises(Killed):
-        run_training(work, single_rank(), die_at=4)
-    moved, source = run_training(work, single_rank(), threads=2, layout_may_change=True)
+        run_training(tmp_path, single_rank(), die_at=4)
+    moved, source = run_training(tmp_path, single_rank(), threads=2, layout_may_change=True)
     assert source.steps[0] == 3
     assert "with 1 processes, 2 threads, begun with 1 processes, 1 threads: not bit for bit" in caplog.text
     for name, tensor in moved.items():
         torch.testing.assert_close(tensor, reference[name], rtol=1e-3, atol=1e-4)
-    with safe_open(checkpoints(work)[-1], framework="pt") as file:
+    with safe_open(checkpoints(tmp_path)[-1], framework="pt") as file:
         assert json.loads(file.metadata()["layouts"]) == [
             {"processes": 1, "threads": 1, "from_step": 0},
             {"processes": 1, "threads": 2, "from_step": 3},
@@ -388,22 +409,21 @@ def test_a_checkpoint_of_other_problems_is_refused(tmp_path):
 LONGER = SETTINGS.model_copy(update={"steps": 22, "validate_every": 5, "checkpoint_every": 4, "log_every": 3})
 
 
-@pytest.mark.parametrize("step", [4, 6, 8, 9, 13, 17, 20, 21])
-def test_a_mix_that_was_killed_between_validations_goes_on_with_its_weights(tmp_path, step):
+@pytest.mark.parametrize("step", some_slow([4, 6, 8, 9, 13, 17, 20, 21], but={6, 13}))
+def test_a_mix_that_was_killed_between_validations_goes_on_with_its_weights(tmp_path, uninterrupted, step):
     """The weights at the kill come from a validation whose step is not a checkpoint's."""
-    reference, source = run_training(tmp_path / "reference", single_rank(), kind="mix", settings=LONGER)
-    final = source.state()
+    reference = uninterrupted("mix", LONGER)
+    final = reference.source.state()
     assert final["weights"] != [0.5, 0.5]
     assert final["since"] == LONGER.steps
-    work = tmp_path / "killed"
     with pytest.raises(Killed):
-        run_training(work, single_rank(), kind="mix", settings=LONGER, die_at=step)
-    resumed, again = run_training(work, single_rank(), kind="mix", settings=LONGER)
+        run_training(tmp_path, single_rank(), kind="mix", settings=LONGER, die_at=step)
+    resumed, again = run_training(tmp_path, single_rank(), kind="mix", settings=LONGER)
     assert again.steps[0] == step // 4 * 4
-    assert again.problems == source.problems[again.steps[0] :]
+    assert again.problems == reference.source.problems[again.steps[0] :]
     assert again.state() == final
-    expect_same(resumed, reference)
-    assert records_without_timings(work) == records_without_timings(tmp_path / "reference")
+    expect_same(resumed, reference.state)
+    assert records_without_timings(tmp_path) == records_without_timings(reference.work)
 
 
 def test_a_problem_that_had_no_turn_before_the_checkpoint_begins_after_it(tmp_path):
@@ -429,9 +449,8 @@ def test_a_problem_that_had_no_turn_before_the_checkpoint_begins_after_it(tmp_pa
     expect_same(resumed, reference)
 
 
-def test_records_name_what_belongs_to_a_problem(tmp_path):
-    run_training(tmp_path, single_rank(), kind="mix", settings=LONGER)
-    records = records_without_timings(tmp_path)
+def test_records_name_what_belongs_to_a_problem(uninterrupted):
+    records = records_without_timings(uninterrupted("mix", LONGER).work)
     validations = [record for record in records if "validation_error" in record]
     assert [record["step"] for record in validations] == [5, 10, 15, 20, 22]
     for record in validations:
@@ -446,9 +465,10 @@ def test_records_name_what_belongs_to_a_problem(tmp_path):
         assert record["loss"] == pytest.approx((record[f"loss/{PROBLEM}"] + record["loss/square"]) / 2)
 
 
-def test_records_of_one_problem_have_plain_names(tmp_path):
-    run_training(tmp_path, single_rank())
-    assert not [name for record in records_without_timings(tmp_path) for name in record if "/" in name]
+def test_records_of_one_problem_have_plain_names(uninterrupted):
+    assert not [
+        name for record in records_without_timings(uninterrupted().work) for name in record if "/" in name
+    ]
 
 
 def test_an_error_that_is_not_finite_stops_a_training_whose_weights_follow_it(tmp_path):

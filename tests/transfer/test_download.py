@@ -57,11 +57,6 @@ OTHER = BODY[:8] + bytes(reversed(BODY[8:]))
 HTML = {"headers": {"Content-Type": "text/html; charset=utf-8"}, "body": b"<!DOCTYPE html><html>...</html>"}
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
 @dataclass(frozen=True)
 class Fault:
     """A script and how it must end.

@@ -26,11 +26,6 @@ ROWS, FRAMES, POINTS = 50, 21, 256
 ROW = 4 * FRAMES * POINTS
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
 def write_burgers(path: Path, **create: Any) -> Path:
     """PDEBench's layout: the array contiguous, one time stamp too many, and what nobody documents."""
     generator = np.random.default_rng(1)

@@ -97,7 +97,7 @@ def build_small_cache(
     model, description = autoencoder(of, seed=seed)
     settings: dict[str, Any] = {
         "threads": 1,
-        "slab": TRAJECTORIES_PER_CHUNK,
+        "trajectories_per_chunk": TRAJECTORIES_PER_CHUNK,
         "stored": True,
         "encoder": "e" * 64,
         "dataset": "d" * 64,

@@ -133,7 +133,10 @@ def test_the_number_of_threads_does_not_change_the_bytes(tmp_path, reference):
 
 
 def test_the_length_of_chunks_does_not_change_the_values(tmp_path):
-    found = [open_caches(build_small_cache(tmp_path / str(chunk), slab=chunk)[0]) for chunk in (1, 3, 100)]
+    found = [
+        open_caches(build_small_cache(tmp_path / str(chunk), trajectories_per_chunk=chunk)[0])
+        for chunk in (1, 3, 100)
+    ]
     for name, cache in found[0].items():
         rows = np.arange(cache.trajectories)
         for other in found[1:]:

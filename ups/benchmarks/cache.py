@@ -139,7 +139,7 @@ def _build(
         work=directory,
         ranks=Ranks(0, 1, _CPU),
         threads=threads,
-        slab=_TRAJECTORIES_PER_CHUNK,
+        trajectories_per_chunk=_TRAJECTORIES_PER_CHUNK,
         stored=True,
         encoder="random weights",
         dataset="benchmark",

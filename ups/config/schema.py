@@ -59,7 +59,7 @@ class Loading(Section):
 
     mode: LoadingMode = Field(
         default="auto",
-        description="device: all on the training device; memory: in RAM; stream: from the cache's slabs with "
+        description="device: all on the training device; memory: in RAM; stream: from the cache's chunks with "
         "read-ahead; encode: no cached latents, raw fields are encoded batch by batch; auto: the first of the "
         "first three that fits",
     )

@@ -1,7 +1,7 @@
 """cache_encode: the frozen encoder over all trajectories, into zarr.
 
-Reading, encoding and writing overlap: one thread reads the next slab while this one is encoded and another
-thread writes the last. Ranks take slabs in turn. Every piece of work is recorded when it is done, so a build
+Reading, encoding and writing overlap: one thread reads the next chunk while this one is encoded and another
+thread writes the last. Ranks take chunks in turn. Every piece of work is recorded when it is done, so a build
 that was killed goes on with any number of ranks, and ends with the same bytes.
 
 Latents are standardised by the mean and deviation per channel of the train split's raw latents. They are taken
@@ -69,7 +69,7 @@ def run(request: Request) -> None:
             work=request.work,
             ranks=ranks,
             threads=configuration.execution.threads,
-            slab=configuration.cache_encode.trajectories_per_chunk,
+            trajectories_per_chunk=configuration.cache_encode.trajectories_per_chunk,
             stored=configuration.loading.mode != "encode",
             encoder=request.contents["autoencoder"],
             dataset=digest_of(request.contents["download"]),
@@ -88,7 +88,7 @@ def build_cache(
     work: Path,
     ranks: Ranks,
     threads: int,
-    slab: int,
+    trajectories_per_chunk: int,
     stored: bool,
     encoder: str,
     dataset: str,
@@ -100,7 +100,7 @@ def build_cache(
         description: of the autoencoder, with `statistics` of the fields per problem.
         output: gets `cache.zarr` and `codec.safetensors`.
         work: gets the records of what is done, durably.
-        slab: trajectories per file.
+        trajectories_per_chunk: of the cache, which is one file.
         stored: False writes the codec and the attributes alone, for runs that encode on the fly.
         encoder, dataset: content sums of the artifacts the cache is made of.
 
@@ -108,7 +108,7 @@ def build_cache(
         What to report, complete on rank 0.
 
     Raises:
-        Interrupted: after SIGTERM, when every rank has finished the slab at hand.
+        Interrupted: after SIGTERM, when every rank has finished the chunk at hand.
         DataError: a value does not fit float16, or the source has values that no field can have.
     """
     codec = Codec(autoencoder, problem_shapes(description), description["latent_dim"]).to(ranks.device)
@@ -117,7 +117,7 @@ def build_cache(
         statistics.field_mean.copy_(torch.tensor(known["field_mean"]))
         statistics.field_deviation.copy_(torch.tensor(known["field_deviation"]))
     shapes = {name: _array_shapes(source, codec.of(name), description) for name, source in sources.items()}
-    writer = CacheWriter(output, work, shapes, trajectories_per_chunk=slab)
+    writer = CacheWriter(output, work, shapes, trajectories_per_chunk=trajectories_per_chunk)
     with FrameEncoder(codec, sources, device=ranks.device, threads=threads) as encode:
         build = _Build(sources, encode, ranks, work)
         counts = _set_latent_statistics(codec, build)
@@ -179,7 +179,7 @@ def _write_slabs(writer: CacheWriter, build: "_Build") -> None:
     missing = writer.missing()
     done = len(writer.pieces()) - len(missing)
     if done:
-        log.info("%d of %d slabs are there", done, len(writer.pieces()))
+        log.info("%d of %d chunks are there", done, len(writer.pieces()))
     build.carry_out(
         [
             _Task(piece.problem, np.arange(piece.rows.start, piece.rows.stop), partial(writer.write, piece))
@@ -284,7 +284,7 @@ class _Build:
                     if turn + 1 < len(mine):
                         reading = reader.submit(self._read, mine[turn + 1])
                     latents = self._encode(mine[turn], fields)
-                    _wait(writing)  # one slab at most waits to be written: memory is bounded
+                    _wait(writing)  # one chunk at most waits to be written: memory is bounded
                     writing = writer.submit(mine[turn].finish, latents, fields)
                 begun = tasks[: (turn + 1) * ranks.world]
                 encoded = sum(len(task.rows) for task in begun)

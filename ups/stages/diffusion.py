@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ups.config.stages.diffusion import RESIDUAL_TRAJECTORIES
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.splits import fitted_and_held_out
 from ups.evaluation.correction import Sampler, calibration, diffusion_sampler, ungated
@@ -35,8 +36,6 @@ _CALIBRATION_MEMBERS = 16
 _CALIBRATION_TRAJECTORIES = 128
 _FITTED_TRAJECTORIES = 512  # that the deviation is fitted on, at most
 FORECAST_FILE = "forecasts.safetensors"
-POOL_TRAJECTORIES = 128
-"""Residuals that dress the operator, at most."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def run(request: Request) -> None:
         def finish() -> None:
             calibrate(model, data, [diffusion_sampler(**description["sampler"])], request)
             if ranks.is_first:
-                save_pools(request.output / RESIDUAL_FILE, model, data.source.problems)
+                save_residuals(request.output / RESIDUAL_FILE, model, data.source.problems)
                 save_forecasts(request.output / FORECAST_FILE, data)
 
         train_and_publish(
@@ -221,13 +220,13 @@ def load_forecasts(path: Path, device: torch.device) -> dict[str, Forecast]:
     return {name: Forecast(tensors[f"{name}/mean"], tensors[f"{name}/variance"]) for name in names}
 
 
-def save_pools(path: Path, model: ResidualNetwork, problems: dict[str, Residuals]) -> None:
+def save_residuals(path: Path, model: ResidualNetwork, problems: dict[str, Residuals]) -> None:
     """Residuals of some forecasts of every problem, as they are and in their deviations."""
-    pools = {}
+    tensors = {}
     for name, residuals in problems.items():
-        part = slice(POOL_TRAJECTORIES)
+        part = slice(RESIDUAL_TRAJECTORIES)
         forecasts = residuals.forecasts[part]
         errors = residuals.truth[part] - forecasts.mean
-        pools[f"errors/{name}"] = errors.cpu().contiguous()
-        pools[f"scaled/{name}"] = (errors / model.deviation(forecasts, name)).cpu().contiguous()
-    save_file(pools, path)
+        tensors[f"errors/{name}"] = errors.cpu().contiguous()
+        tensors[f"scaled/{name}"] = (errors / model.deviation(forecasts, name)).cpu().contiguous()
+    save_file(tensors, path)

@@ -40,20 +40,26 @@ def run(request: Request) -> None:
         maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
-            trial = evaluation_set(name, dataset, "test", configuration, ranks.device, mean=means.get(name))
-            results = score_all(surrogate, trial, batch_size=settings.batch_size, seed=settings.seed)
-            table += result_records(results, trial.setting)
-            examples, chosen = _examples(surrogate, results, trial, seed=settings.seed)
-            curves[name] = _curves(results, trial, dataset) | {"examples": chosen}
+            evaluated = evaluation_set(
+                name, dataset, "test", configuration, ranks.device, mean=means.get(name)
+            )
+            results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
+            table += result_records(results, evaluated.setting)
+            examples, chosen = _examples(surrogate, results, evaluated, seed=settings.seed)
+            curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen}
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
             data = configuration.problems[name]
             if settings.outside is not None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
-                trial = evaluation_set(name, beyond, SPLIT, configuration, ranks.device, mean=None)
+                evaluated = evaluation_set(name, beyond, SPLIT, configuration, ranks.device, mean=None)
                 results = score_all(
-                    surrogate, trial, batch_size=settings.batch_size, seed=settings.seed, equivariance=False
+                    surrogate,
+                    evaluated,
+                    batch_size=settings.batch_size,
+                    seed=settings.seed,
+                    equivariance=False,
                 )
-                outside += result_records(results, trial.setting)
+                outside += result_records(results, evaluated.setting)
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
@@ -68,15 +74,15 @@ def _summary(table: list[dict[str, Any]], problems: list[str]) -> dict[str, floa
     return {f"{record['problem']}/{record['model']}": record["value"] for record in headline}
 
 
-def _curves(results: list[Scores], trial: EvaluationSet, dataset: Dataset) -> dict[str, Any]:
+def _curves(results: list[Scores], evaluated: EvaluationSet, dataset: Dataset) -> dict[str, Any]:
     """What the figures of a problem show, beside its example trajectories.
 
     Per model: error over time (mean and 10 / 90 % quantiles over trajectories), error by trajectory, energy
     spectrum of the last frame by scored field, coverage over time and rank histogram of ensembles. None where a
     forecast is not finite.
     """
-    setting = trial.setting
-    last = trial.truth[:, -1:].flatten(2, -2)[..., setting.scored]
+    setting = evaluated.setting
+    last = evaluated.truth[:, -1:].flatten(2, -2)[..., setting.scored]
     energy = metrics.power(last, setting.resolution)[:, 0].mean(dim=0)
     models = {}
     for result in results:
@@ -115,7 +121,7 @@ def _listed(values: Tensor) -> list[float | None]:
 
 
 def _examples(
-    surrogate: Surrogate, results: list[Scores], trial: EvaluationSet, *, seed: int
+    surrogate: Surrogate, results: list[Scores], evaluated: EvaluationSet, *, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Forecasts of three trajectories: good (10 % quantile of the operator's error), median and worst.
 
@@ -131,13 +137,13 @@ def _examples(
         {"label": label, "trajectory": index, "error": error}
         for label, index, error in zip(ranks, indices, _listed(errors[indices]), strict=True)
     ]
-    part = trial.truth[indices]
+    part = evaluated.truth[indices]
     tensors = {"truth": part.flatten(2, -2).cpu().contiguous()}
-    codec = surrogate.codec.of(trial.setting.problem)
-    for forecaster in surrogate.forecasters(trial.setting.problem):
+    codec = surrogate.codec.of(evaluated.setting.problem)
+    for forecaster in surrogate.forecasters(evaluated.setting.problem):
         if forecaster.name not in {"operator", "diffusion"}:
             continue
-        ensemble = network_predictor(codec, forecaster, trial, seed=seed)(part[:, 0])
+        ensemble = network_predictor(codec, forecaster, evaluated, seed=seed)(part[:, 0])
         tensors[forecaster.name] = ensemble.mean(dim=1).cpu().contiguous()
         if forecaster.members > 1:
             tensors[f"{forecaster.name}_deviation"] = ensemble.std(dim=1).cpu().contiguous()

@@ -21,7 +21,9 @@ _CRC_BYTES = 4
 class CacheEncode(Section):
     """The zarr cache of latents and physical fields."""
 
-    trajectories_per_chunk: Count = Field(default=128, description="trajectories in one slab file")
+    trajectories_per_chunk: Count = Field(
+        default=128, description="trajectories in one chunk, which is one file"
+    )
 
 
 def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
@@ -39,17 +41,17 @@ def _bytes(configuration: "Configuration", shapes: Mapping[str, KeptShape], _: M
 
 
 def _problem_bytes(configuration: "Configuration", name: str, shape: KeptShape) -> int:
-    """float16 latents and fields in slabs, and their metadata in text; only the attributes where none are stored."""
+    """float16 latents and fields in chunks, and their metadata in text; only the attributes where none are stored."""
     if encoded_on_the_fly(configuration):
         return _attribute_bytes(configuration, name, shape)
     data, dim = configuration.problems[name], configuration.model.latent.dim
     rows, channels = _trajectories(data), data.channels
-    slab = min(configuration.cache_encode.trajectories_per_chunk, rows)
-    slabs = math.ceil(rows / slab)
+    chunk = min(configuration.cache_encode.trajectories_per_chunk, rows)
+    chunks = math.ceil(rows / chunk)
     per_frame = channels * shape.points + configuration.tokens(name) ** len(shape.grid) * dim
-    # The last slab is as long as the others. Every slab of every array ends with its sum, told once more in text.
-    arrays = slabs * (1 + channels)
-    values = 2 * slabs * slab * shape.frames * per_frame + _CRC_BYTES * arrays
+    # The last chunk is as long as the others. Every chunk of every array ends with its sum, which is written once more as text.
+    arrays = chunks * (1 + channels)
+    values = 2 * chunks * chunk * shape.frames * per_frame + _CRC_BYTES * arrays
     return values + _attribute_bytes(configuration, name, shape) + 20 * arrays + 700 * (1 + channels)
 
 

@@ -14,8 +14,8 @@ from ups.section import Count, Positive, Section
 if TYPE_CHECKING:
     from ups.config.schema import Configuration
 
-POOL_TRAJECTORIES = 128
-"""Residuals that dress the operator, at most."""
+RESIDUAL_TRAJECTORIES = 128
+"""Residuals of the operator that are kept for the ensembles that past errors make, at most."""
 
 
 class NoiseLevels(Section):
@@ -64,7 +64,7 @@ def _forecast_bytes(configuration: "Configuration", shapes: Mapping[str, KeptSha
         leads = 1 if data.problem.is_map else shape.frames - 1
         tokens = leads * configuration.tokens(name) ** len(shape.grid)
         held_out = round(data.counts.train * fraction)
-        total += 2 * 4 * min(held_out, POOL_TRAJECTORIES) * tokens * dim
+        total += 2 * 4 * min(held_out, RESIDUAL_TRAJECTORIES) * tokens * dim
         total += 4 * (held_out + data.counts.validation) * tokens * (dim + 1)
     return total
 

@@ -147,6 +147,27 @@ def test_amplitude_and_conservation_need_a_linear_codec(part):
     configured("outflow", curved | {"model.operator.conserve": True})
 
 
+def test_diffusion_is_of_an_equation_that_has_it_and_of_a_linear_codec_that_stays():
+    path = {"model.operator.linear_path": "diffusion", "model.operator.conserve": False}
+    configured("burgers", path)
+    assert problem("burgers", path | {"model.decoder.depth": 1}) == (
+        "model.operator.linear_path: diffusion needs a linear codec that stays as it is, and model.decoder.depth is not 0: "
+        "write none"
+    )
+    assert problem("burgers", path | {"training.operator.joint": {"begin": 0.5}}) == (
+        "model.operator.linear_path: diffusion needs a linear codec that stays as it is, and training.operator.joint trains "
+        "it: write none"
+    )
+    for kind, named in (
+        ("darcy", "2D Darcy flow with dirichlet"),
+        ("outflow", "1D compressible Navier-Stokes with outflow"),
+    ):
+        assert (
+            problem(kind, path)
+            == f"model.operator.linear_path: {named} boundary has no diffusion: write none"
+        )
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_correction_must_be_trained(part):
     untrained = {"training.autoencoder.steps": 0, "model.operator.conserve": False}
@@ -220,7 +241,7 @@ SMALL: dict[str, dict[str, Any]] = {
         ),
         (
             {"kind": "transformer", "linear_path": "fixed"},
-            "model.operator.linear_path: must be 'none', 'trained', 'frozen' or",
+            "model.operator.linear_path: must be 'none', 'trained', 'frozen'",
         ),
     ],
 )
@@ -265,7 +286,7 @@ def test_problems_of_a_mix_may_have_linear_paths_of_their_own():
         "model.operator.linear_path: alone leaves the network no problem: write model.operator: {kind: linear}"
     )
     assert problem(MIX, {"model.operator.linear_path": paths | {"map": "fixed"}}).startswith(
-        "model.operator.linear_path.map: must be 'none', 'trained', 'frozen' or"
+        "model.operator.linear_path.map: must be 'none', 'trained', 'frozen'"
     )
 
 

@@ -121,6 +121,25 @@ def test_a_forecast_of_the_moved_is_the_moved_forecast(kind, shape, symmetries):
     assert error < 1e-4
 
 
+def test_with_exact_diffusion_beside_the_network_a_forecast_obeys_too():
+    symmetries = ("shift", "reflection", "galilean", "scaling")
+    codec = linear_codec(replace(BURGERS, exact=symmetries), 3)
+    model, first = (
+        operator(codec, 3, "convolution", linear_path="diffusion", conserve="fluxes"),
+        states(BURGERS),
+    )
+    elapsed, scalars = TIME_STEP * torch.arange(1, STEPS + 1), torch.tensor([[-3.0, -4.0]]).expand(5, -1)
+    plain = forecast(model, codec, first, scalars, elapsed)
+    moving = ReferenceFrame.random(BURGERS, first, symmetries, torch.Generator().manual_seed(1))
+    moved_first = moving.enter(first[:, None], torch.zeros(1))[:, 0]
+    moved = forecast(model, codec, moved_first, moving.conditioning(scalars), moving.times(elapsed))
+    torch.testing.assert_close(
+        moved, moving.enter(plain, elapsed), rtol=0, atol=1e-4 * plain.abs().max().item()
+    )
+    means = plain.mean(dim=2)
+    torch.testing.assert_close(means, first.mean(dim=1)[:, None].expand_as(means), rtol=0, atol=1e-5)
+
+
 def test_without_it_a_random_network_does_not_obey():
     codec = linear_codec(BURGERS, 3)
     model, first = operator(codec, 3), states(BURGERS)

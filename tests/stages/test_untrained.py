@@ -126,6 +126,32 @@ def test_a_trained_path_starts_at_the_fitted_map_and_is_saved_beside_it(root, tm
 
 
 @pytest.mark.slow
+def test_the_equations_own_diffusion_is_trained_around_and_comes_back_from_its_file(root, tmp_path):
+    """Untrained it decays as the heat equation, and is better than persistence."""
+    (tmp_path / "artifacts").mkdir()
+    for name in ("download", "cache_encode"):
+        (tmp_path / "artifacts" / name).symlink_to(root / "artifacts" / name)
+    chosen = {
+        "kind": "convolution",
+        "width": 16,
+        "dilations": [1],
+        "linear_path": "diffusion",
+        "conserve": "fluxes",
+    }
+    work = run(tmp_path, "operator", **{"model.operator": chosen})
+    model, description = load_model(work / "output" / MODEL_FILE)
+    assert isinstance(model, LatentOperator)
+    assert description["linear_path"] == {"burgers1d": "diffusion"}
+    cache = open_caches(root / "artifacts" / "cache_encode" / "output")["burgers1d"]
+    latents = torch.from_numpy(cache.latents(cache.rows("train"))).float()
+    before, after = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
+    scalars = torch.tensor(cache.scalars).expand(len(before), -1)
+    with torch.no_grad():
+        decayed = model.diffused(before, scalars, "burgers1d")
+    assert 0 < (before - decayed).norm() < (before - after).norm()
+    assert (decayed - after).norm() < 0.99 * (before - after).norm()
+
+
 def test_problems_whose_linear_map_is_alone_are_not_trained_on(tmp_path):
     path = {"burgers": "alone", "advection": "alone", "darcy": "none", "compressible": "alone"}
     overrides = {

@@ -244,7 +244,7 @@ class Configuration(_RunOfStages):
         return uses.get(problem, SymmetryUses()) if isinstance(uses, dict) else uses
 
     def _symmetry_problem(self, name: str, data: ProblemData, corrected: list[str]) -> str | None:
-        """Why symmetries or conservation cannot be had; None if they can."""
+        """Why symmetries, diffusion or conservation cannot be had; None if they can."""
         equation, boundary, variables = data.problem, data.usual_boundary, data.used_variables()
         available = equation.has(boundary, variables)
         uses = self.symmetries(name)
@@ -268,6 +268,16 @@ class Configuration(_RunOfStages):
             )
         declared = equation.fields_in(variables)
         keeps = boundary == "periodic" and not equation.is_map and any(field.conserved for field in declared)
+        if self.linear_path(name) == "diffusion":
+            if equation.diffusion is None or boundary != "periodic":
+                return f"model.operator.linear_path: {equation.title} with {boundary} boundary has no diffusion: write none"
+            if corrected or self.training.operator.joint is not None:
+                moved = (
+                    f"model.{corrected[0]}.depth is not 0"
+                    if corrected
+                    else "training.operator.joint trains it"
+                )
+                return f"model.operator.linear_path: diffusion needs a linear codec that stays as it is, and {moved}: write none"
         if self.model.operator.conserve and keeps and self.training.operator.joint is not None:
             return (
                 "model.operator.conserve: needs a codec that stays as it is, and training.operator.joint trains it: write "

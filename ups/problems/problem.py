@@ -86,6 +86,14 @@ class Symmetries:
 
 
 @dataclass(frozen=True)
+class Diffusion:
+    """The term factor * parameter * u_xx of an equation, in all of its fields."""
+
+    parameter: str
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class ExpectedDistance:
     """How far PDEBench's own rows are from our solver, in trajectory relative L2, at a value of the parameter.
 
@@ -114,6 +122,7 @@ class Problem:
         is_map: not an evolution but a map from given fields to the others. It goes through the chain as two
             frames, the first with only the given fields known.
         symmetries: of the equation, in primitive variables.
+        diffusion: by which every wave of a small state decays at its own, known rate; None: it has no such term.
         numbers: the dimensionless numbers that a solution depends on, each as exponents of the time step, the
             domain's length, the amplitude and the parameters. Networks are conditioned on their logarithms, so
             that what is the same physics is the same input.
@@ -134,6 +143,7 @@ class Problem:
     is_map: bool = False
     conserved_fields: tuple[Field, ...] = ()
     symmetries: Symmetries = Symmetries()
+    diffusion: Diffusion | None = None
     numbers: tuple[Mapping[str, float], ...] = field(default=(), hash=False)
     distances: tuple[ExpectedDistance, ...] = ()
     file_sizes: Mapping[str, float] = field(default_factory=dict, hash=False)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ups.config.networks import OperatorSettings
 from ups.config.stages.operator import JointTraining, OperatorTraining
 from ups.data.dataset import Dataset, load_datasets
 from ups.data.problem_inputs import known_mask, scalars_tensor
@@ -46,7 +47,7 @@ def run(request: Request) -> None:
         problems = open_problems(request.inputs, configuration, codec, ranks)
         chosen = configuration.model.operator
         description: Description = latent_description("operator", codec_description) | {
-            "network": chosen.model_dump(exclude={"linear_path", "conserve"}),
+            "network": chosen.model_dump(exclude=set(OperatorSettings.model_fields)),
             "linear_path": {
                 name: configuration.linear_path(name)
                 for name in problems

@@ -11,7 +11,7 @@ from ups.models.codec import ProblemCodec
 from ups.models.embedding import module_key
 from ups.models.operators.linear import LinearPath
 from ups.models.shape import ProblemShape
-from ups.problems import AMPLITUDE, TIME_STEP, Symmetry
+from ups.problems import AMPLITUDE, LENGTH, TIME_STEP, Symmetry
 
 _TINY, _ROUNDING = 1e-12, 1e-5
 _FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as their increments
@@ -23,7 +23,11 @@ class LatentOperator(nn.Module):
     One network may take several time steps: it knows them by the dimensionless number that holds dt, and
     S becomes its power.
 
-    S is the identity or the linear path: a fresh operator is persistence, or the best linear map.
+    S is the identity or the linear path: a fresh operator is persistence, the best linear map, or the equation's own
+    diffusion. The last is what splitting methods solve exactly, wave by wave (integrating factor; Cox and Matthews
+    2002, doi:10.1006/jcph.2002.6995, section 1), and leaves the network the rest. Rejected: a filter on the network's
+    part too, as Strang's splitting has one. Half a step's diffusion takes away the fronts that steepen within the step,
+    and the error stands still at twice the size (LOG.md, 2026-11-28).
 
     a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
     step, for a field that decays would else leave the range that the network was trained on; the network
@@ -45,7 +49,7 @@ class LatentOperator(nn.Module):
         latent_dim: int,
         *,
         linear: Mapping[str, LinearPath],
-        linear_path: Mapping[str, Literal["trained", "frozen", "alone"]],
+        linear_path: Mapping[str, Literal["trained", "frozen", "alone", "diffusion"]],
         conserve: bool | Literal["fluxes"],
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
@@ -61,7 +65,7 @@ class LatentOperator(nn.Module):
         self.linear_path, self.time_steps = dict(linear_path), tuple(time_steps)
         self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
-            key = module_key(name)
+            key, values = module_key(name), shape.token_grid.patch_points * shape.channels
             amplitude_exponents = torch.tensor(
                 [float(number.get(AMPLITUDE, 0)) for number in shape.problem.numbers]
             )
@@ -74,11 +78,14 @@ class LatentOperator(nn.Module):
             self.register_buffer(f"bounded_{key}", torch.zeros((), dtype=torch.bool))
             self.register_buffer(f"mass_{key}", torch.zeros(len(conserved_channels(shape)), latent_dim))
             if self._has_fluxes(name):
-                values = shape.token_grid.patch_points * shape.channels
                 conserved = [channel in conserved_channels(shape) for channel in range(shape.channels)]
                 self.register_buffer(f"conserved_{key}", torch.tensor(conserved), persistent=False)
+            if self._has_fluxes(name) or self._diffuses(name):
                 self.register_buffer(f"points_{key}", torch.zeros(latent_dim, values))
                 self.register_buffer(f"latents_{key}", torch.zeros(values, latent_dim))
+            if self._diffuses(name):
+                self.register_buffer(f"offset_{key}", torch.zeros(values))
+                self.register_buffer(f"diffusion_{key}", _exponents_of_diffusion(shape), persistent=False)
 
     def set_from_codec(self, codec: ProblemCodec, *, frozen: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
@@ -90,10 +97,11 @@ class LatentOperator(nn.Module):
         """
         shape, statistics = codec.shape, codec.statistics
         conserved = conserved_channels(shape) if self.conserve else []
-        if not (shape.scales_itself or conserved):
+        diffuses = self._diffuses(codec.problem)
+        if not (shape.scales_itself or conserved or diffuses):
             return
         if codec.autoencoder.encoder.correction or codec.autoencoder.decoder.correction:
-            raise ValueError("amplitude and mean are linear in the latents of a linear codec only")
+            raise ValueError("amplitude, mean and diffusion are linear in the latents of a linear codec only")
         key = module_key(codec.problem)
         encoder, decoder = (
             cast(nn.Linear, part.linear[key]).weight
@@ -113,13 +121,15 @@ class LatentOperator(nn.Module):
             even = torch.allclose(statistics.latent_deviation, statistics.latent_deviation[0])
             never_grows = all(field.dissipated for field in shape.fields)
             self.get_buffer(f"bounded_{key}").fill_(frozen and whole and even and never_grows)
+        weight = decoder * statistics.latent_deviation
+        if self._has_fluxes(codec.problem) or diffuses:
+            self.get_buffer(f"points_{key}").copy_(weight.T)
+            self.get_buffer(f"latents_{key}").copy_(encoder.T / statistics.latent_deviation)
+        if diffuses:
+            self.get_buffer(f"offset_{key}").copy_(decoder @ statistics.latent_mean)
         if conserved:
-            weight = decoder * statistics.latent_deviation
             means = weight.view(-1, shape.channels, weight.shape[1]).mean(dim=0)[conserved]
             self.get_buffer(f"mass_{key}").copy_(torch.linalg.qr(means.T.double()).Q.T)
-            if self._has_fluxes(codec.problem):
-                self.get_buffer(f"points_{key}").copy_(weight.T)
-                self.get_buffer(f"latents_{key}").copy_(encoder.T / statistics.latent_deviation)
 
     def forward(self, latents: Tensor, scalars: Tensor, problem: str, stride: int = 1) -> Tensor:
         """Latents [B, K, d], scalars [B, S] (logarithms of dimensionless numbers of a frame) to [B, K, d].
@@ -140,7 +150,9 @@ class LatentOperator(nn.Module):
             increment = torch.zeros_like(state)
         else:
             increment = self.differences(self.network(state, scalars, problem), problem)
-        if problem in self.linear_path:
+        if self._diffuses(problem):
+            increment = increment + (self.diffused(state, scalars, problem) - state)
+        elif problem in self.linear_path:
             moved = state
             for _ in range(stride):
                 moved = moved + self.linear[key](moved)
@@ -166,6 +178,21 @@ class LatentOperator(nn.Module):
     def has_linear(self, problem: str) -> bool:
         return module_key(problem) in self.linear
 
+    def diffused(self, latents: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        """Latents [B, K, d] after a step of the equation's diffusion alone: of a wave that fits k times into the domain,
+        exp(-(2 pi k)^2 D) is left, with D = diffusivity * time step / length^2, which the scalars [B, S] tell.
+        """
+        shape, key = self.shapes[problem], module_key(problem)
+        assert shape.problem.diffusion is not None
+        (points,) = shape.grid
+        number = shape.problem.diffusion.factor * (scalars @ self.get_buffer(f"diffusion_{key}")).exp()
+        waves = 2 * math.pi * torch.fft.rfftfreq(points, 1 / points, device=latents.device)
+        lost = torch.expm1(-number[:, None] * waves.square())[..., None]
+        values = latents @ self.get_buffer(f"points_{key}") + self.get_buffer(f"offset_{key}")
+        fields = shape.token_grid.unpatchify(values)
+        change = torch.fft.irfft(torch.fft.rfft(fields, dim=1) * lost, n=points, dim=1)
+        return latents + shape.token_grid.patchify(change) @ self.get_buffer(f"latents_{key}")
+
     def differences(self, fluxes: Tensor, problem: str) -> Tensor:
         """Latents of fluxes [B, K, d] to those of their differences, as far as fields are conserved by them."""
         if not self._has_fluxes(problem):
@@ -176,6 +203,9 @@ class LatentOperator(nn.Module):
         moved = (fields.roll(-1, dims=1) - fields) * (points / _FLUX_LENGTHS)
         increments = torch.where(self.get_buffer(f"conserved_{key}"), moved, fields)
         return shape.token_grid.patchify(increments) @ self.get_buffer(f"latents_{key}")
+
+    def _diffuses(self, problem: str) -> bool:
+        return self.linear_path.get(problem) == "diffusion"
 
     def _has_fluxes(self, problem: str) -> bool:
         return self.conserve == "fluxes" and bool(conserved_channels(self.shapes[problem]))
@@ -195,6 +225,21 @@ def conserved_channels(shape: ProblemShape) -> list[int]:
     if shape.problem.is_map or shape.boundary != "periodic":
         return []
     return [channel for channel, field in enumerate(shape.fields) if field.conserved]
+
+
+def _exponents_of_diffusion(shape: ProblemShape) -> Tensor:
+    """[S] by which the dimensionless numbers make diffusivity * time step / length^2, without its constant factor."""
+    problem = shape.problem
+    if problem.diffusion is None:
+        raise ValueError(f"{problem.name} has no diffusion")
+    wanted = {problem.diffusion.parameter: 1.0, TIME_STEP: 1.0, LENGTH: -2.0}
+    names = sorted({*wanted, *(name for number in problem.numbers for name in number)})
+    numbers = torch.tensor([[float(number.get(name, 0)) for number in problem.numbers] for name in names])
+    target = torch.tensor([wanted.get(name, 0.0) for name in names])
+    exponents = torch.linalg.lstsq(numbers, target[:, None]).solution[:, 0]
+    if not torch.allclose(numbers @ exponents, target, atol=1e-5):
+        raise ValueError(f"the dimensionless numbers of {problem.name} do not tell its diffusion")
+    return exponents
 
 
 def _root_mean_square(latents: Tensor) -> Tensor:

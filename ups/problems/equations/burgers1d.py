@@ -1,5 +1,6 @@
 """1D Burgers: what it is, and the settings of its generator."""
 
+import math
 from typing import Literal
 
 from pydantic import Field as Setting
@@ -10,6 +11,7 @@ from ups.problems.problem import (
     LENGTH,
     TIME_STEP,
     TRAJECTORY,
+    Diffusion,
     ExpectedDistance,
     Field,
     Parameter,
@@ -31,6 +33,7 @@ PROBLEM = Problem(
     arrays=(StoredArray("tensor", TRAJECTORY),),
     # With u = a v and t = s / a, v solves the equation with viscosity nu / a.
     symmetries=Symmetries(odd=("u",), galilean="u", scaling=("u",)),
+    diffusion=Diffusion("nu", factor=1 / math.pi),
     numbers=(
         {TIME_STEP: 1, AMPLITUDE: 1, LENGTH: -1},
         {"nu": 1, AMPLITUDE: -1, LENGTH: -1},

@@ -1,0 +1,84 @@
+"""The equation's own diffusion as the linear path: exact wave by wave, and as the generator has it."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from test_equivariance import BURGERS, linear_codec, operator, states
+from torch import Tensor
+
+from ups.models.codec import ProblemCodec
+from ups.models.operators import LatentOperator
+from ups.models.operators.operator import _exponents_of_diffusion
+from ups.models.shape import ProblemShape
+from ups.physics.burgers import solve_burgers
+
+NU, STEP = 0.02, 0.03
+SCALARS = torch.tensor([[math.log(STEP), math.log(NU)]])
+"""Of an amplitude of 1 and a domain of length 1."""
+
+
+def untrained(shape: ProblemShape = BURGERS) -> tuple[LatentOperator, ProblemCodec]:
+    codec = linear_codec(shape, 3)
+    model = operator(codec, 3, "convolution", linear_path="diffusion", conserve="fluxes")
+    for name in ("weight", "bias"):
+        model.get_parameter(f"network.output.{name}").zero_()
+    return model, codec.of("case")
+
+
+def stepped(shape: ProblemShape, fields: Tensor, stride: int = 1) -> Tensor:
+    """Fields [n, x, 1] after a step of a fresh operator, physical units."""
+    model, codec = untrained(shape)
+    latents = codec.encode(fields[:, None], torch.zeros(1), codec.frame(fields))
+    after = model(latents[:, 0], SCALARS.expand(len(fields), -1), "case", stride)
+    frame = codec.frame(fields)
+    return frame.leave(codec.fields(after[:, None]), torch.zeros(1))[:, 0]
+
+
+@pytest.mark.parametrize("exact", [(), ("galilean", "scaling")])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_fresh_operator_is_the_heat_equation(exact, stride):
+    shape = replace(BURGERS, exact=exact)
+    (points,) = shape.grid
+    x = (torch.arange(points) + 0.5) / points
+    waves = torch.tensor([1, 2, 5, 13])
+    fields = 0.4 + torch.sin(2 * math.pi * waves[:, None] * x)[..., None] * torch.tensor([0.5, 2, 1, 3]).view(
+        -1, 1, 1
+    )
+    left = torch.exp(-((2 * math.pi * waves) ** 2) * NU / math.pi * STEP * stride).view(-1, 1, 1)
+    mean = fields.mean(dim=1, keepdim=True)
+    expected = mean + left * (fields - mean)
+    found = stepped(shape, fields, stride=stride)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_it_is_what_the_generator_does_with_small_states():
+    """So small that a wave moves by a thousandth of its length."""
+    (points,) = BURGERS.grid
+    fields = 1e-4 * states(BURGERS)[..., 0] / states(BURGERS).abs().max()
+    fine = 16 * points
+    waves = torch.fft.rfft(fields - fields.mean(dim=1, keepdim=True), dim=1)
+    waves[:, 5:] = 0
+    smooth = torch.fft.irfft(waves, n=fine, dim=1) * 16
+    solved = solve_burgers(smooth.double(), nu=NU, frame_interval=STEP, frames=2)[:, 1]
+    first, after = (values[:, ::16].float()[..., None] for values in (smooth, solved))
+    found = stepped(replace(BURGERS, exact=("galilean", "scaling")), first)
+    lost = (first - after).norm()
+    assert lost > 0.02 * first.norm()
+    assert (found - after).norm() < 0.02 * lost
+
+
+def test_two_steps_are_one_of_twice_the_length():
+    model, _ = untrained()
+    latents = torch.randn(3, 9, 3, generator=torch.Generator().manual_seed(1))
+    scalars = SCALARS.expand(3, -1)
+    twice = model(model(latents, scalars, "case"), scalars, "case")
+    torch.testing.assert_close(model(latents, scalars, "case", 2), twice, atol=1e-5, rtol=1e-5)
+
+
+def test_dimensionless_numbers_tell_the_diffusion_or_it_is_refused():
+    assert _exponents_of_diffusion(BURGERS).tolist() == pytest.approx([1, 1], abs=1e-5)
+    shape = replace(BURGERS, equation="advection1d")
+    with pytest.raises(ValueError, match="has no diffusion"):
+        _exponents_of_diffusion(shape)

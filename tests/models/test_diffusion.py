@@ -77,6 +77,20 @@ def test_two_steps_are_one_of_twice_the_length():
     torch.testing.assert_close(model(latents, scalars, "case", 2), twice, atol=1e-5, rtol=1e-5)
 
 
+def test_the_rest_of_the_equation_is_constant_over_a_step():
+    """The equation u_t = diffusion + f with a constant f, solved by many small steps of the same operator."""
+    model, _ = untrained()
+    generator = torch.Generator().manual_seed(2)
+    latents, rest = torch.randn(2, 3, 9, 3, generator=generator).double()
+    model, scalars, parts = model.double(), SCALARS.expand(3, -1).double(), 4000
+    whole = latents + model.diffusing(latents, rest, scalars, "case")
+    small = scalars - torch.tensor([math.log(parts), 0.0])
+    for _ in range(parts):
+        latents = latents + model.diffusing(latents, torch.zeros_like(rest), small, "case") + rest / parts
+    torch.testing.assert_close(whole, latents, atol=2e-3, rtol=0)
+    assert (whole - latents - rest).abs().max() > 0.1
+
+
 def test_dimensionless_numbers_tell_the_diffusion_or_it_is_refused():
     assert _exponents_of_diffusion(BURGERS).tolist() == pytest.approx([1, 1], abs=1e-5)
     shape = replace(BURGERS, equation="advection1d")

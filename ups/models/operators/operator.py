@@ -23,11 +23,16 @@ class LatentOperator(nn.Module):
     One network may take several time steps: it knows them by the dimensionless number that holds dt, and
     S becomes its power.
 
-    S is the identity or the linear path: a fresh operator is persistence, the best linear map, or the equation's own
-    diffusion. The last is what splitting methods solve exactly, wave by wave (integrating factor; Cox and Matthews
-    2002, doi:10.1006/jcph.2002.6995, section 1), and leaves the network the rest. Rejected: a filter on the network's
-    part too, as Strang's splitting has one. Half a step's diffusion takes away the fronts that steepen within the step,
-    and the error stands still at twice the size (LOG.md, 2026-11-28).
+    S is the identity or the linear path: a fresh operator is persistence, or the best linear map.
+
+    Where the linear path is the equation's own diffusion, a step is one of an exponential integrator: what diffuses is
+    solved exactly, wave by wave, and the network is the rest of the equation, taken as constant over the step,
+
+        z_k(t + dt) = exp(-h) z_k + (1 - exp(-h)) / h network_k,    h = D (2 pi k)^2
+
+    (ETD1: Cox and Matthews 2002, doi:10.1006/jcph.2002.6995, eq. 4). Rejected: Strang's splitting, whose last half step
+    takes away fronts that steepen within the step; the network's part as it is; and smoothed by a fixed part of a step's
+    diffusion (LOG.md, 2026-11-28).
 
     a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
     step, for a field that decays would else leave the range that the network was trained on; the network
@@ -151,7 +156,7 @@ class LatentOperator(nn.Module):
         else:
             increment = self.differences(self.network(state, scalars, problem), problem)
         if self._diffuses(problem):
-            increment = increment + (self.diffused(state, scalars, problem) - state)
+            increment = self.diffusing(state, increment, scalars, problem)
         elif problem in self.linear_path:
             moved = state
             for _ in range(stride):
@@ -178,20 +183,27 @@ class LatentOperator(nn.Module):
     def has_linear(self, problem: str) -> bool:
         return module_key(problem) in self.linear
 
-    def diffused(self, latents: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        """Latents [B, K, d] after a step of the equation's diffusion alone: of a wave that fits k times into the domain,
-        exp(-(2 pi k)^2 D) is left, with D = diffusivity * time step / length^2, which the scalars [B, S] tell.
+    def diffusing(self, latents: Tensor, rest: Tensor, scalars: Tensor, problem: str) -> Tensor:
+        """The increment [B, K, d] of latents in a step of diffusion and of the rest of the equation, whose own increment
+        is `rest` [B, K, d].
+
+        scalars: [B, S], which tell D = diffusivity * time step / length^2.
         """
         shape, key = self.shapes[problem], module_key(problem)
         assert shape.problem.diffusion is not None
         (points,) = shape.grid
         number = shape.problem.diffusion.factor * (scalars @ self.get_buffer(f"diffusion_{key}")).exp()
         waves = 2 * math.pi * torch.fft.rfftfreq(points, 1 / points, device=latents.device)
-        lost = torch.expm1(-number[:, None] * waves.square())[..., None]
-        values = latents @ self.get_buffer(f"points_{key}") + self.get_buffer(f"offset_{key}")
-        fields = shape.token_grid.unpatchify(values)
-        change = torch.fft.irfft(torch.fft.rfft(fields, dim=1) * lost, n=points, dim=1)
-        return latents + shape.token_grid.patchify(change) @ self.get_buffer(f"latents_{key}")
+        exponent = (number[:, None] * waves.square())[..., None]
+        lost = torch.expm1(-exponent)
+        part = torch.where(exponent > 0, -lost / exponent.where(exponent > 0, 1.0), 1.0)
+        weight = self.get_buffer(f"points_{key}")
+        state, other = (
+            torch.fft.rfft(shape.token_grid.unpatchify(values), dim=1)
+            for values in (latents @ weight + self.get_buffer(f"offset_{key}"), rest @ weight)
+        )
+        change = torch.fft.irfft(lost * state + (part - 1) * other, n=points, dim=1)
+        return rest + shape.token_grid.patchify(change) @ self.get_buffer(f"latents_{key}")
 
     def differences(self, fluxes: Tensor, problem: str) -> Tensor:
         """Latents of fluxes [B, K, d] to those of their differences, as far as fields are conserved by them."""

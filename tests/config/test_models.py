@@ -148,14 +148,14 @@ def test_amplitude_and_conservation_need_a_linear_codec(part):
 
 
 def test_diffusion_is_of_an_equation_that_has_it_and_of_a_linear_codec_that_stays():
-    path = {"model.operator.linear_path": "diffusion", "model.operator.conserve": False}
+    path = {"model.operator.linear_path": "exact", "model.operator.conserve": False}
     configured("burgers", path)
     assert problem("burgers", path | {"model.decoder.depth": 1}) == (
-        "model.operator.linear_path: diffusion needs a linear codec that stays as it is, and model.decoder.depth is not 0: "
+        "model.operator.linear_path: exact needs a linear codec that stays as it is, and model.decoder.depth is not 0: "
         "write none"
     )
     assert problem("burgers", path | {"training.operator.joint": {"begin": 0.5}}) == (
-        "model.operator.linear_path: diffusion needs a linear codec that stays as it is, and training.operator.joint trains "
+        "model.operator.linear_path: exact needs a linear codec that stays as it is, and training.operator.joint trains "
         "it: write none"
     )
     for kind, named in (
@@ -164,7 +164,7 @@ def test_diffusion_is_of_an_equation_that_has_it_and_of_a_linear_codec_that_stay
     ):
         assert (
             problem(kind, path)
-            == f"model.operator.linear_path: {named} boundary has no diffusion: write none"
+            == f"model.operator.linear_path: {named} boundary has no diffusion to solve exactly: write none"
         )
 
 

@@ -21,7 +21,7 @@ SCALARS = torch.tensor([[math.log(STEP), math.log(NU)]])
 
 def untrained(shape: ProblemShape = BURGERS) -> tuple[LatentOperator, ProblemCodec]:
     codec = linear_codec(shape, 3)
-    model = operator(codec, 3, "convolution", linear_path="diffusion", conserve="fluxes")
+    model = operator(codec, 3, "convolution", linear_path="exact", conserve="fluxes")
     for name in ("weight", "bias"):
         model.get_parameter(f"network.output.{name}").zero_()
     return model, codec.of("case")

@@ -125,7 +125,7 @@ def test_with_exact_diffusion_beside_the_network_a_forecast_obeys_too():
     symmetries = ("shift", "reflection", "galilean", "scaling")
     codec = linear_codec(replace(BURGERS, exact=symmetries), 3)
     model, first = (
-        operator(codec, 3, "convolution", linear_path="diffusion", conserve="fluxes"),
+        operator(codec, 3, "convolution", linear_path="exact", conserve="fluxes"),
         states(BURGERS),
     )
     elapsed, scalars = TIME_STEP * torch.arange(1, STEPS + 1), torch.tensor([[-3.0, -4.0]]).expand(5, -1)

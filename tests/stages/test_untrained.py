@@ -135,13 +135,13 @@ def test_the_equations_own_diffusion_is_trained_around_and_comes_back_from_its_f
         "kind": "convolution",
         "width": 16,
         "dilations": [1],
-        "linear_path": "diffusion",
+        "linear_path": "exact",
         "conserve": "fluxes",
     }
     work = run(tmp_path, "operator", **{"model.operator": chosen})
     model, description = load_model(work / "output" / MODEL_FILE)
     assert isinstance(model, LatentOperator)
-    assert description["linear_path"] == {"burgers1d": "diffusion"}
+    assert description["linear_path"] == {"burgers1d": "exact"}
     cache = open_caches(root / "artifacts" / "cache_encode" / "output")["burgers1d"]
     latents = torch.from_numpy(cache.latents(cache.rows("train"))).float()
     before, after = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)

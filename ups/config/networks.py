@@ -48,7 +48,7 @@ def one_or_several(value: object) -> str:
     return PER_PROBLEM if isinstance(value, dict) else ONE_FOR_ALL
 
 
-LinearPath = Literal["none", "trained", "frozen", "alone", "diffusion"]
+LinearPath = Literal["none", "trained", "frozen", "alone", "exact"]
 
 LARGEST_MATRIX = 4096
 """Rows that the linear path of a problem with walls may have: 64 MiB."""
@@ -70,7 +70,7 @@ class OperatorSettings(Section):
     ] = Field(
         default="none",
         description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
-        "trained on with it, or frozen; alone: without the network; diffusion: in its place the equation's own diffusion, by "
+        "trained on with it, or frozen; alone: without the network; exact: in its place the equation's own diffusion, by "
         "which every wave decays at a known rate. One word, or one per problem of a mix",
     )
     conserve: bool | Literal["fluxes"] = Field(

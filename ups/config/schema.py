@@ -268,16 +268,16 @@ class Configuration(_RunOfStages):
             )
         declared = equation.fields_in(variables)
         keeps = boundary == "periodic" and not equation.is_map and any(field.conserved for field in declared)
-        if self.linear_path(name) == "diffusion":
+        if self.linear_path(name) == "exact":
             if equation.diffusion is None or boundary != "periodic":
-                return f"model.operator.linear_path: {equation.title} with {boundary} boundary has no diffusion: write none"
+                return f"model.operator.linear_path: {equation.title} with {boundary} boundary has no diffusion to solve exactly: write none"
             if corrected or self.training.operator.joint is not None:
                 moved = (
                     f"model.{corrected[0]}.depth is not 0"
                     if corrected
                     else "training.operator.joint trains it"
                 )
-                return f"model.operator.linear_path: diffusion needs a linear codec that stays as it is, and {moved}: write none"
+                return f"model.operator.linear_path: exact needs a linear codec that stays as it is, and {moved}: write none"
         if self.model.operator.conserve and keeps and self.training.operator.joint is not None:
             return (
                 "model.operator.conserve: needs a codec that stays as it is, and training.operator.joint trains it: write "

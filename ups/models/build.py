@@ -44,7 +44,7 @@ def build_model(description: Description) -> nn.Module:
     All kinds: problems (name to the fields of `ProblemShape`), latent_dim.
     autoencoder, codec: encoder, decoder (width, depth, heads, ratio).
     operator: network (kind and sizes, see `ups.models.operators`), linear_path ("trained", "frozen", "alone" or
-        "diffusion", by problem; those without are not named), conserve, time_steps (in frames), average (symmetries by problem).
+        "exact", by problem; those without are not named), conserve, time_steps (in frames), average (symmetries by problem).
     diffusion, consistency: network (width, blocks, dilations, leads_per_position), leads (numbers of leads by
         problem), sampler (arguments of how it is sampled, which its users need besides the network).
     """

@@ -54,7 +54,7 @@ class LatentOperator(nn.Module):
         latent_dim: int,
         *,
         linear: Mapping[str, LinearPath],
-        linear_path: Mapping[str, Literal["trained", "frozen", "alone", "diffusion"]],
+        linear_path: Mapping[str, Literal["trained", "frozen", "alone", "exact"]],
         conserve: bool | Literal["fluxes"],
         time_steps: Sequence[int] = (1,),
         average: Mapping[str, Sequence[Symmetry]] | None = None,
@@ -217,7 +217,7 @@ class LatentOperator(nn.Module):
         return shape.token_grid.patchify(increments) @ self.get_buffer(f"latents_{key}")
 
     def _diffuses(self, problem: str) -> bool:
-        return self.linear_path.get(problem) == "diffusion"
+        return self.linear_path.get(problem) == "exact"
 
     def _has_fluxes(self, problem: str) -> bool:
         return self.conserve == "fluxes" and bool(conserved_channels(self.shapes[problem]))

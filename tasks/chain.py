@@ -26,7 +26,7 @@ def cache_encode(run: Settings, data: Pointer, codec: Pointer) -> Pointer:
 
 @task(**stage("operator"))
 def operator(run: Settings, data: Pointer, cache: Pointer) -> Pointer:
-    """Train the PDE transformer on cached latents."""
+    """Train the latent operator on cached latents."""
     return build("operator", run, data, cache)
 
 

@@ -147,7 +147,7 @@ def test_the_equations_own_diffusion_is_trained_around_and_comes_back_from_its_f
     before, after = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
     scalars = torch.tensor(cache.scalars).expand(len(before), -1)
     with torch.no_grad():
-        decayed = before + model.diffusing(before, torch.zeros_like(before), scalars, "burgers1d")
+        decayed = before + model.with_diffusion(before, torch.zeros_like(before), scalars, "burgers1d")
     assert 0 < (before - decayed).norm() < (before - after).norm()
     assert (decayed - after).norm() < 0.99 * (before - after).norm()
 

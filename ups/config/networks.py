@@ -69,9 +69,9 @@ class OperatorSettings(Section):
         Discriminator(one_or_several),
     ] = Field(
         default="none",
-        description="the best linear map of a step, fitted by least squares on the train split, beside the network; "
-        "trained on with it, or frozen; alone: without the network; exact: in its place the equation's own diffusion, by "
-        "which every wave decays at a known rate. One word, or one per problem of a mix",
+        description="what stands beside the network. trained, frozen, alone: the best linear map of a step, fitted by least "
+        "squares on the train split, trained on with the network, as it is, or without a network; exact: the equation's own "
+        "diffusion in its place, for a periodic axis and a linear codec. One word, or one per problem of a mix",
     )
     conserve: bool | Literal["fluxes"] = Field(
         default=True,

@@ -153,7 +153,7 @@ class Configuration(_RunOfStages):
         return tokens[problem] if isinstance(tokens, dict) else tokens
 
     def linear_path(self, problem: str) -> LinearPath:
-        """What part the best linear map has in the operator of a problem."""
+        """What stands beside the network of a problem."""
         path = self.model.operator.linear_path
         return path[problem] if isinstance(path, dict) else path
 
@@ -213,7 +213,7 @@ class Configuration(_RunOfStages):
         for name, data in self.problems.items():
             if problem := self.grid_problem(name, data.kept_grid, data.kept_frames):
                 raise ValueError(problem)
-            if problem := self._symmetry_problem(name, data, corrected):
+            if problem := self._physics_problem(name, data, corrected):
                 raise ValueError(problem)
             operator = self.training.operator
             held_out = round(data.counts.train * operator.residual_fraction)
@@ -243,8 +243,8 @@ class Configuration(_RunOfStages):
         uses = self.model.symmetries
         return uses.get(problem, SymmetryUses()) if isinstance(uses, dict) else uses
 
-    def _symmetry_problem(self, name: str, data: ProblemData, corrected: list[str]) -> str | None:
-        """Why symmetries, diffusion or conservation cannot be had; None if they can."""
+    def _physics_problem(self, name: str, data: ProblemData, corrected: list[str]) -> str | None:
+        """Why symmetries, exact diffusion or conservation cannot be had; None if they can."""
         equation, boundary, variables = data.problem, data.usual_boundary, data.used_variables()
         available = equation.has(boundary, variables)
         uses = self.symmetries(name)
@@ -269,15 +269,19 @@ class Configuration(_RunOfStages):
         declared = equation.fields_in(variables)
         keeps = boundary == "periodic" and not equation.is_map and any(field.conserved for field in declared)
         if self.linear_path(name) == "exact":
-            if equation.diffusion is None or boundary != "periodic":
-                return f"model.operator.linear_path: {equation.title} with {boundary} boundary has no diffusion to solve exactly: write none"
-            if corrected or self.training.operator.joint is not None:
-                moved = (
-                    f"model.{corrected[0]}.depth is not 0"
-                    if corrected
-                    else "training.operator.joint trains it"
+            key = "model.operator.linear_path: exact"
+            none = "write none" if len(self.problems) == 1 else f"write {name}: none"
+            if equation.diffusion is None:
+                return f"{key} solves diffusion, and {equation.title} has no such term: {none}"
+            if boundary != "periodic" or len(equation.axes) != 1:
+                return f"{key} is for one periodic axis, and {equation.title} has {boundary} boundary: {none}"
+            if corrected:
+                return f"{key} needs a linear codec, and model.{corrected[0]}.depth is not 0: set it to 0, or {none}"
+            if self.training.operator.joint is not None:
+                return (
+                    f"{key} needs a codec that stays as it is, and training.operator.joint trains it: {none}, or joint: "
+                    "null"
                 )
-                return f"model.operator.linear_path: exact needs a linear codec that stays as it is, and {moved}: write none"
         if self.model.operator.conserve and keeps and self.training.operator.joint is not None:
             return (
                 "model.operator.conserve: needs a codec that stays as it is, and training.operator.joint trains it: write "
@@ -316,7 +320,7 @@ class Configuration(_RunOfStages):
                     )
             size = tokens ** len(grid) * self.model.latent.dim
             walled = self.problems[name].usual_boundary != "periodic"
-            if self.linear_path(name) != "none" and walled and size > LARGEST_MATRIX:
+            if self.linear_path(name) not in {"none", "exact"} and walled and size > LARGEST_MATRIX:
                 return (
                     f"model.operator.linear_path: with walls it is a matrix, and {size} rows for {name} are more than "
                     f"{LARGEST_MATRIX}: write none, or lower tokens or dim"

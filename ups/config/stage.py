@@ -33,7 +33,8 @@ class Stage:
     Attributes:
         name: of its files.
         inputs: stages whose artifacts it reads.
-        settings: the part of a configuration that its result is a function of, as plain data.
+        settings: the part of a configuration that its result is a function of, as plain data. A constant of `ups.config`
+            that changes a result belongs here too: this package is not part of a stage's code.
         bytes: of a configuration, the shapes of its problems and the trajectories of each that are still to be made: bytes
             of its artifact and of what lies beside it while it works.
         section: where a configuration has its settings, and what they are; None: it has none of its own.

@@ -131,7 +131,7 @@ class _Block(nn.Module):
 class ResidualNetwork(nn.Module):
     """Raw network F of a diffusion model and of its consistency student, which starts from its weights.
 
-    What surrounds F (skip connections, noise) is mathematics, in `ups.models`. What makes a sample of r a
+    What surrounds F (skip connections, noise) is mathematics, in `ups.models.edm` and `ups.models.consistency`. What makes a sample of r a
     forecast is here: the deviation, and per lead a gate of the ensemble's mean and a factor of its spread.
     """
 

@@ -37,7 +37,7 @@ METRICS = Path("output") / "logs" / "metrics.jsonl"
 # From being told to end to being killed. A training writes a checkpoint; the others have nothing to write.
 _GRACE_SECONDS = 30.0
 _SHORT_GRACE_SECONDS = 2.0
-_PATIENCE_SECONDS = 60.0  # for the processes of a killed parent: longer than their grace
+_WAIT_SECONDS = 60.0  # for the processes of a killed parent: longer than their grace
 _POLL_SECONDS = 0.1
 _SECONDS = "seconds.json"
 _FULL_BYTES = 1 << 20  # a disk with less is full
@@ -214,7 +214,7 @@ def _exclusive(store: Store, name: str, digest: str, work: Path, listener: Liste
 def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
     if not lock_file.exists():
         return
-    gives_up_at = time.monotonic() + _PATIENCE_SECONDS
+    gives_up_at = time.monotonic() + _WAIT_SECONDS
     reported = False
     with lock_file.open("rb") as lock:
         while True:
@@ -223,7 +223,7 @@ def _await_earlier_launch(lock_file: Path, on_wait: Callable[[], None]) -> None:
                 return
             if time.monotonic() > gives_up_at:
                 raise BusyError(
-                    f"processes of an earlier launch still run after {_PATIENCE_SECONDS:g} s",
+                    f"processes of an earlier launch still run after {_WAIT_SECONDS:g} s",
                     where=str(lock_file.parent),
                     fix=f"end the processes that have {lock_file.name} open, then repeat the command",
                 )

@@ -28,11 +28,12 @@ def bring_figures(run: Path) -> None:
         StorageError: a file cannot be read or written.
     """
     pointers = read_json(run / "artifacts.json")
+    trained = [stage for stage in TRAINING_STAGES if stage in pointers]  # a later version may have more
     paths = {
         stage: run / str(entry(pointers, stage, "path", where=str(run / "artifacts.json")))
-        for stage in (*TRAINING_STAGES, "evaluate")
+        for stage in (*trained, "evaluate")
     }
-    records = {stage: paths[stage] / "logs" / "metrics.jsonl" for stage in TRAINING_STAGES}
+    records = {stage: paths[stage] / "logs" / "metrics.jsonl" for stage in trained}
     evaluated = paths["evaluate"].resolve()
     store = Store(evaluated.parents[2])
     found = store.find("evaluate", evaluated.name)

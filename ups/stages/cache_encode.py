@@ -100,7 +100,7 @@ def build_cache(
         description: of the autoencoder, with `statistics` of the fields per problem.
         output: gets `cache.zarr` and `codec.safetensors`.
         work: gets the records of what is done, durably.
-        trajectories_per_chunk: of the cache, which is one file.
+        trajectories_per_chunk: trajectories in one chunk, which is one file.
         stored: False writes the codec and the attributes alone, for runs that encode on the fly.
         encoder, dataset: content sums of the artifacts the cache is made of.
 
@@ -122,7 +122,7 @@ def build_cache(
         build = _Build(sources, encode, ranks, work)
         counts = _set_latent_statistics(codec, build)
         if stored:
-            _write_slabs(writer, build)
+            _write_chunks(writer, build)
     if not ranks.is_first:
         return {}
     save_model(output / CODEC_FILE, codec, description | {"kind": "codec", "codec": encoder})
@@ -175,7 +175,7 @@ def _encoding(codec: ProblemCodec, shapes: ArrayShapes) -> dict[str, Any]:
     }
 
 
-def _write_slabs(writer: CacheWriter, build: "_Build") -> None:
+def _write_chunks(writer: CacheWriter, build: "_Build") -> None:
     missing = writer.missing()
     done = len(writer.pieces()) - len(missing)
     if done:

@@ -57,6 +57,13 @@ def run(request: Request) -> None:
             "time_steps": list(settings.time_steps),
             "average": {name: list(configuration.symmetries(name).used("average")) for name in problems},
         }
+        for name, problem in problems.items():
+            if configuration.linear_path(name) == "exact" and problem.codec.shape.boundary != "periodic":
+                raise ConfigurationError(
+                    f"the data of {name} have walls, and diffusion is solved exactly between periodic ends alone",
+                    where="model.operator.linear_path",
+                    fix="write none",
+                )
         model = initial_model(description, request, ranks)
         assert isinstance(model, LatentOperator)
         for name, problem in problems.items():

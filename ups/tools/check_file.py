@@ -46,16 +46,16 @@ def check_files(request: dict[str, Any]) -> list[dict[str, Any]]:
         try:
             _check(record, Path(name), request)
         except UpsError as error:
-            record["error"] = _told(error)
+            record["error"] = _error_record(error)
         except OSError as error:
-            record["error"] = _told(storage_error(error, Path(name)))
+            record["error"] = _error_record(storage_error(error, Path(name)))
         verdict = "wrong" if record["error"] else "good"
         log.info("checked %d/%d: %s  %s", number, len(request["files"]), name, verdict)
         records.append(record)
     return records
 
 
-def _told(error: UpsError) -> dict[str, str]:
+def _error_record(error: UpsError) -> dict[str, str]:
     return {"type": type(error).__name__, "message": str(error)}
 
 

@@ -31,7 +31,7 @@ class NoiseLevels(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.sigma_min >= self.centre:
-            raise ValueError(f"sigma_min {self.sigma_min:g} must be below centre {self.centre:g}")
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be below centre {self.centre:g}: lower it")
         return self
 
 
@@ -77,7 +77,10 @@ def _bytes(configuration: "Configuration", shapes: Mapping[str, KeptShape], _: M
 STAGE = Stage(
     "diffusion",
     inputs=("download", "cache_encode", "operator"),
-    settings=lambda c, _: latent_training_settings(c, "diffusion", "denoiser"),
+    settings=lambda c, _: (
+        latent_training_settings(c, "diffusion", "denoiser")
+        | {"residual_trajectories": RESIDUAL_TRAJECTORIES}
+    ),
     bytes=_bytes,
     section=("training.diffusion", DiffusionTraining),
     splits=LEARNT_SPLITS,

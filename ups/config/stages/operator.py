@@ -108,6 +108,7 @@ class OperatorTraining(Training):
 def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
     return latent_training_settings(configuration, "operator", "operator") | {
         "order": configuration.loading.order,
+        "largest_matrix": LARGEST_MATRIX,
         "augment": symmetries_used(configuration, "augment"),
         "average": symmetries_used(configuration, "average"),
     }

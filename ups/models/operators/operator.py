@@ -23,16 +23,16 @@ class LatentOperator(nn.Module):
     One network may take several time steps: it knows them by the dimensionless number that holds dt, and
     S becomes its power.
 
-    S is the identity or the linear path: a fresh operator is persistence, or the best linear map.
+    S is the identity or the linear path: a fresh operator is persistence, the best linear map, or diffusion alone.
 
     Where the linear path is the equation's own diffusion, a step is one of an exponential integrator: what diffuses is
     solved exactly, wave by wave, and the network is the rest of the equation, taken as constant over the step,
 
         z_k(t + dt) = exp(-h) z_k + (1 - exp(-h)) / h network_k,    h = D (2 pi k)^2
 
-    (ETD1: Cox and Matthews 2002, doi:10.1006/jcph.2002.6995, eq. 4). Rejected: Strang's splitting, whose last half step
-    takes away fronts that steepen within the step; the network's part as it is; and smoothed by a fixed part of a step's
-    diffusion (LOG.md, 2026-11-28).
+    (ETD1: Cox and Matthews 2002, doi:10.1006/jcph.2002.6995, eq. 4). Rejected: Strang's splitting (its last half step
+    takes away fronts that steepen within the step); the network's part unfiltered, or filtered by a sixteenth or a tenth
+    of a step's diffusion (LOG.md, 2026-11-28).
 
     a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
     step, for a field that decays would else leave the range that the network was trained on; the network
@@ -90,7 +90,9 @@ class LatentOperator(nn.Module):
                 self.register_buffer(f"latents_{key}", torch.zeros(values, latent_dim))
             if self._diffuses(name):
                 self.register_buffer(f"offset_{key}", torch.zeros(values))
-                self.register_buffer(f"diffusion_{key}", _exponents_of_diffusion(shape), persistent=False)
+                exponents, decay = _diffusion_of(shape)
+                self.register_buffer(f"diffusion_{key}", exponents, persistent=False)
+                self.register_buffer(f"decay_{key}", decay, persistent=False)
 
     def set_from_codec(self, codec: ProblemCodec, *, frozen: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
@@ -151,24 +153,32 @@ class LatentOperator(nn.Module):
             state = latents / amplitude
             logarithm = (amplitude.flatten(1) * self.get_buffer(f"unit_{key}")).log()
             scalars = scalars + logarithm * self.get_buffer(f"amplitude_exponents_{key}")
-        if self.linear_path.get(problem) == "alone":
-            increment = torch.zeros_like(state)
-        else:
-            increment = self.differences(self.network(state, scalars, problem), problem)
+        given = None if self.linear_path.get(problem) == "alone" else self.network(state, scalars, problem)
+        # Networks may compute in less than float32. Increments are thousandths, and what is exact stays so.
+        with torch.autocast(latents.device.type, enabled=False):
+            increment = self._increment(state, given, scalars, problem, stride)
+            step = state + self.conserving(increment, problem)
+            if amplitude is None:
+                return step
+            size = _root_mean_square(step)
+            grown = self.get_buffer(f"bounded_{key}") & (size > 1 + _ROUNDING)
+            return amplitude * torch.where(grown, step / size, step)
+
+    def _increment(
+        self, state: Tensor, given: Tensor | None, scalars: Tensor, problem: str, stride: int
+    ) -> Tensor:
+        """Of the network's output, None where it has no part, and of the linear path."""
+        increment = torch.zeros_like(state)
+        if given is not None:
+            increment = self.differences(given.to(state.dtype), problem)
         if self._diffuses(problem):
-            increment = self.diffusing(state, increment, scalars, problem)
-        elif problem in self.linear_path:
-            moved = state
-            for _ in range(stride):
-                moved = moved + self.linear[key](moved)
-            increment = increment + (moved - state)
-        step = state + self.conserving(increment, problem)
-        if amplitude is None:
-            return step
-        size = _root_mean_square(step)
-        grown = self.get_buffer(f"bounded_{key}") & (size > 1 + _ROUNDING)
-        step = torch.where(grown, step / size, step)
-        return amplitude * step
+            return self.with_diffusion(state, increment, scalars, problem)
+        if problem not in self.linear_path:
+            return increment
+        moved = state
+        for _ in range(stride):
+            moved = moved + self.linear[module_key(problem)](moved)
+        return increment + (moved - state)
 
     def linear_step(self, latents: Tensor, problem: str) -> Tensor:
         """One step of the linear map alone, as it was fitted."""
@@ -183,27 +193,27 @@ class LatentOperator(nn.Module):
     def has_linear(self, problem: str) -> bool:
         return module_key(problem) in self.linear
 
-    def diffusing(self, latents: Tensor, rest: Tensor, scalars: Tensor, problem: str) -> Tensor:
-        """The increment [B, K, d] of latents in a step of diffusion and of the rest of the equation, whose own increment
-        is `rest` [B, K, d].
+    def with_diffusion(
+        self, latents: Tensor, network_increment: Tensor, scalars: Tensor, problem: str
+    ) -> Tensor:
+        """The increment [B, K, d] of a step, (exp(-h) - 1) z_k + (1 - exp(-h)) / h network_k in waves.
 
         scalars: [B, S], which tell D = diffusivity * time step / length^2.
         """
         shape, key = self.shapes[problem], module_key(problem)
-        assert shape.problem.diffusion is not None
         (points,) = shape.grid
-        number = shape.problem.diffusion.factor * (scalars @ self.get_buffer(f"diffusion_{key}")).exp()
-        waves = 2 * math.pi * torch.fft.rfftfreq(points, 1 / points, device=latents.device)
-        exponent = (number[:, None] * waves.square())[..., None]
-        lost = torch.expm1(-exponent)
-        part = torch.where(exponent > 0, -lost / exponent.where(exponent > 0, 1.0), 1.0)
+        diffusion_number = (scalars @ self.get_buffer(f"diffusion_{key}")).exp()
+        h = (diffusion_number[:, None] * self.get_buffer(f"decay_{key}"))[..., None]
+        decay = torch.expm1(-h)
+        phi = torch.where(h > 0, -decay / h.where(h > 0, 1.0), 1.0)
         weight = self.get_buffer(f"points_{key}")
-        state, other = (
+        # The offset needs no amplitude: where fields are scaled by it, codecs take off no mean.
+        state, network = (
             torch.fft.rfft(shape.token_grid.unpatchify(values), dim=1)
-            for values in (latents @ weight + self.get_buffer(f"offset_{key}"), rest @ weight)
+            for values in (latents @ weight + self.get_buffer(f"offset_{key}"), network_increment @ weight)
         )
-        change = torch.fft.irfft(lost * state + (part - 1) * other, n=points, dim=1)
-        return rest + shape.token_grid.patchify(change) @ self.get_buffer(f"latents_{key}")
+        change = torch.fft.irfft(decay * state + (phi - 1) * network, n=points, dim=1)
+        return network_increment + shape.token_grid.patchify(change) @ self.get_buffer(f"latents_{key}")
 
     def differences(self, fluxes: Tensor, problem: str) -> Tensor:
         """Latents of fluxes [B, K, d] to those of their differences, as far as fields are conserved by them."""
@@ -239,19 +249,36 @@ def conserved_channels(shape: ProblemShape) -> list[int]:
     return [channel for channel, field in enumerate(shape.fields) if field.conserved]
 
 
-def _exponents_of_diffusion(shape: ProblemShape) -> Tensor:
-    """[S] by which the dimensionless numbers make diffusivity * time step / length^2, without its constant factor."""
+def _diffusion_of(shape: ProblemShape) -> tuple[Tensor, Tensor]:
+    """[S] by which the dimensionless numbers make parameter * time step / length^2, and [waves] what is left to multiply
+    with for the exponent h of every wave.
+
+    Raises:
+        ValueError: the equation has no diffusion, or not on such a grid, or its numbers do not tell it.
+    """
     problem = shape.problem
     if problem.diffusion is None:
-        raise ValueError(f"{problem.name} has no diffusion")
+        raise ValueError(
+            f"{problem.name} has no diffusion: declare it in ups/problems/equations/{problem.name}.py, or write linear_path: "
+            "none"
+        )
+    if shape.boundary != "periodic" or len(shape.grid) != 1:
+        raise ValueError("diffusion is solved exactly on one periodic axis alone: write linear_path: none")
     wanted = {problem.diffusion.parameter: 1.0, TIME_STEP: 1.0, LENGTH: -2.0}
     names = sorted({*wanted, *(name for number in problem.numbers for name in number)})
-    numbers = torch.tensor([[float(number.get(name, 0)) for number in problem.numbers] for name in names])
-    target = torch.tensor([wanted.get(name, 0.0) for name in names])
+    numbers = torch.tensor(
+        [[float(number.get(name, 0)) for number in problem.numbers] for name in names], dtype=torch.float64
+    )
+    target = torch.tensor([wanted.get(name, 0.0) for name in names], dtype=torch.float64)
     exponents = torch.linalg.lstsq(numbers, target[:, None]).solution[:, 0]
-    if not torch.allclose(numbers @ exponents, target, atol=1e-5):
-        raise ValueError(f"the dimensionless numbers of {problem.name} do not tell its diffusion")
-    return exponents
+    if not torch.allclose(numbers @ exponents, target):
+        raise ValueError(
+            f"the dimensionless numbers of {problem.name} do not tell its diffusion: declare numbers whose product of powers "
+            f"is {problem.diffusion.parameter} * time step / length^2"
+        )
+    waves = 2 * math.pi * torch.arange(shape.grid[0] // 2 + 1, dtype=torch.float64)
+    # Rounded in float64 first: a solver's last bits differ between machines.
+    return exponents.float(), (problem.diffusion.factor * waves.square()).float()
 
 
 def _root_mean_square(latents: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Peer:
     Attributes:
         operator: its section model.operator.
         draws_shifts: whether training draws shifts of periodic problems at random; the others commute with them.
-            What else the configuration draws at random or averages over, peers do too; frames are ours.
+            What else the configuration draws at random or averages over, peers do too; frames and exact diffusion are ours.
     """
 
     operator: Mapping[str, Any] = field(hash=False)

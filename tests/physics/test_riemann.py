@@ -4,14 +4,24 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ups.physics.riemann import solve_riemann, star_state
+from ups.physics.riemann import State, solve_riemann, star_state
 
 SOD = ((1.0, 0.0, 1.0), (0.125, 0.0, 0.1))
 positive = st.floats(0.1, 10.0)
 states = st.tuples(positive, st.floats(-1.0, 1.0), positive)
+
+
+def opens_no_vacuum(pair: tuple[State, State], gamma: float = 5 / 3) -> bool:
+    """Toro 4.40; the other values of gamma here open one later."""
+    left, right = pair
+    sound = sum(math.sqrt(gamma * pressure / density) for density, _, pressure in pair)
+    return right[1] - left[1] < 2 / (gamma - 1) * sound
+
+
+pairs = st.tuples(states, states).filter(opens_no_vacuum)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +59,10 @@ def flux(state: np.ndarray, gamma: float) -> np.ndarray:
 
 
 @settings(max_examples=40, deadline=None)
-@given(left=states, right=states, gamma=st.sampled_from([1.4, 5 / 3]))
-def test_the_integral_form_of_the_conservation_laws(left, right, gamma):
+@given(pair=pairs, gamma=st.sampled_from([1.4, 5 / 3]))
+def test_the_integral_form_of_the_conservation_laws(pair, gamma):
     """At t = 1, what is in [-a, a] is what was there, and what came in; exact for shocks and fans alike."""
+    left, right = pair
     reach, points = 16.0, 40_001
     at = np.linspace(-reach, reach, points)
     solution = solve_riemann(left, right, at, gamma=gamma)
@@ -65,8 +76,10 @@ def test_the_integral_form_of_the_conservation_laws(left, right, gamma):
 
 
 @settings(max_examples=50, deadline=None)
-@given(left=states, right=states, speed=st.floats(-2.0, 2.0))
-def test_mirrored_and_moving_frames(left, right, speed):
+@given(pair=pairs, speed=st.floats(-2.0, 2.0))
+@example(pair=((1.0, -1.0, 0.25), (10.0, 1.0, 0.25)), speed=0.0)
+def test_mirrored_and_moving_frames(pair, speed):
+    left, right = pair
     at = np.linspace(-8.0, 8.0, 257) + 0.0123
     solution = solve_riemann(left, right, at)
     mirrored = solve_riemann((right[0], -right[1], right[2]), (left[0], -left[1], left[2]), -at)
@@ -75,6 +88,11 @@ def test_mirrored_and_moving_frames(left, right, speed):
     moved = solve_riemann(*moving, at + speed)
     inside = np.abs(moved - (0, speed, 0) - solution).max(axis=1) < 1e-8
     assert inside.mean() > 0.98  # a point on a jump may fall on either side of it
+
+
+def test_a_vacuum_is_refused():
+    with pytest.raises(ValueError, match="a vacuum opens between"):
+        star_state((1.0, -1.0, 0.125), (10.0, 1.0, 0.25))
 
 
 def test_a_fan_keeps_entropy_and_its_invariant():

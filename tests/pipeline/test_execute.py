@@ -243,7 +243,7 @@ class _Telling(list):
 
 
 def test_an_earlier_launch_that_does_not_end(stage, monkeypatch):
-    monkeypatch.setattr(execute_module, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(execute_module, "_WAIT_SECONDS", 0.2)
     stage.work.mkdir(parents=True)
     with (stage.work / "launch.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

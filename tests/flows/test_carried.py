@@ -33,5 +33,5 @@ def test_every_argument_and_every_result_of_every_task_survives_json(built: Orch
         assert (run / "report.html").is_file()
         pointers = json.loads((run / "artifacts.json").read_text())
         assert {stage: row["hit"] for stage, row in pointers.items() if stage != "download"} == dict.fromkeys(
-            STAGES[1:], hit
+            [stage for stage in STAGES if stage != "download"], hit
         )

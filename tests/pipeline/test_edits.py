@@ -63,18 +63,18 @@ NEW = r"\ndef ", "\nEXTRA = 1\n\n\ndef "
         ("transfer/download.py", *NEW, set()),  # nothing is fetched here
         ("physics/advection.py", *NEW, set()),  # nor is this solved
         ("models/operators/fno.py", r"\nclass ", "\nEXTRA = 1\n\n\nclass ", set()),  # nor this trained
-        ("optim/optimizers/muon.py", *NEW, set()),
+        ("training/optimizers/muon.py", *NEW, set()),
         ("losses/terms/gradient.py", *NEW, set()),
         ("commands/main.py", "show per stage HIT or MISS", "show what is there", set()),
         ("report/catalogue.py", "#0072b2", "#0072b3", set()),  # colours: the report draws its figures itself
-        ("optim/optimizers/muon.py", "Muon for hidden matrices", "Muon", set()),  # words
+        ("training/optimizers/muon.py", "Muon for hidden matrices", "Muon", set()),  # words
         # These make the same bytes as before, and what is behind them stays.
         ("physics/burgers.py", *NEW, {"download"}),
         ("data/pdebench_writer.py", *NEW, {"download"}),
         ("data/cache_writer.py", *NEW, {"cache_encode"}),
         ("models/residual.py", *NEW, {"diffusion", "consistency", "evaluate"}),
         ("losses/relative.py", *NEW, {"autoencoder", "operator", "evaluate"}),
-        ("diffusion/consistency.py", r"0\.00054 \*", "0.00064 *", {"diffusion", "consistency", "evaluate"}),
+        ("models/consistency.py", r"0\.00054 \*", "0.00064 *", {"diffusion", "consistency", "evaluate"}),
     ],
 )
 def test_an_edit_of_code(edited, file, pattern, replacement, expected):

@@ -1,6 +1,7 @@
 """The two checksums that every file is known by."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,17 +24,22 @@ class Checksums(NamedTuple):
 def file_checksums(path: Path) -> Checksums:
     """Both checksums in one pass."""
     strong, fast = hashlib.sha256(), xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            strong.update(block)
-            fast.update(block)
+    for block in blocks_of(path):
+        strong.update(block)
+        fast.update(block)
     return Checksums(strong.hexdigest(), fast.hexdigest())
 
 
 def fast_checksum(path: Path) -> str:
     """xxh3 of a file, 64 bits, hexadecimal."""
     fast = xxhash.xxh3_64()
+    for block in blocks_of(path):
+        fast.update(block)
+    return fast.hexdigest()
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a megabyte at a time."""
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
-            fast.update(block)
-    return fast.hexdigest()
+            yield block

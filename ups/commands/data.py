@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.text import Text
 from ups.artifacts.files import read_json
 from ups.artifacts.input_files import recorded_content
 from ups.commands.arguments import add_root, count
-from ups.commands.tables import show
+from ups.commands.tables import print_progress, show
 from ups.config.data import TAGGED, PublishedData
 from ups.config.load import describe_problems
 from ups.errors import ConfigurationError, DataError, IntegrityError
@@ -161,7 +160,7 @@ def _fetch(options: argparse.Namespace) -> None:
         },
         place=downloads,
         threads=1,
-        on_line=_print,
+        on_line=print_progress,
     )
     if options.json:
         print(json.dumps(records, indent=2))
@@ -208,7 +207,7 @@ def _generate(options: argparse.Namespace) -> None:
         },
         place=output.parent,
         threads=1,
-        on_line=_print,
+        on_line=print_progress,
     )
     if options.json:
         print(json.dumps(record, indent=2))
@@ -232,7 +231,7 @@ def _check(options: argparse.Namespace) -> None:
         },
         place=root / DOWNLOADS,
         threads=options.threads,
-        on_line=_print,
+        on_line=print_progress,
     )
     if options.json:
         print(json.dumps(records, indent=2))
@@ -370,7 +369,3 @@ def _range(text: str) -> tuple[int, int]:
     if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
         raise argparse.ArgumentTypeError(f"{text!r} is no range: write START:STOP, e.g. 1000:1100")
     return int(start), int(stop)
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.commands.arguments import add_configuration, add_root, count, read_configuration
-from ups.commands.tables import show
+from ups.commands.tables import print_progress, show
 from ups.config import Configuration
 from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
@@ -95,7 +94,7 @@ def execute_ablation(options: argparse.Namespace) -> None:
         },
         place=place,
         threads=configuration.execution.threads,
-        on_line=_print,
+        on_line=print_progress,
     )
     _tell_departures(records)
     if options.json:
@@ -103,7 +102,7 @@ def execute_ablation(options: argparse.Namespace) -> None:
         return
     for record in records:
         if record["measure"] == "diverged":
-            _print(f"{record['model']} diverged: {record['message']}")
+            print_progress(f"{record['model']} diverged: {record['message']}")
     scored = [record for record in records if record["measure"] == "peers"]
     for problem in dict.fromkeys(record["problem"] for record in scored):
         rows = [record for record in scored if record["problem"] == problem]
@@ -139,7 +138,7 @@ def execute(options: argparse.Namespace) -> None:
         },
         place=place,
         threads=configuration.execution.threads,
-        on_line=_print,
+        on_line=print_progress,
     )
     _tell_departures(records)
     if options.json:
@@ -169,7 +168,7 @@ def _in_one_process(options: argparse.Namespace) -> Configuration:
 def _tell_departures(records: list[dict[str, Any]]) -> None:
     unequal = departures(records)
     if unequal:
-        _print(
+        print_progress(
             f"not a fair race: trainings took more than {TOLERANCE:.0%} more or less than their seconds, for something "
             f"else was running ({', '.join(unequal)}); repeat it on a quiet machine"
         )
@@ -205,14 +204,10 @@ def _run(options: argparse.Namespace, until: str, changes: Mapping[str, Any]) ->
 
     def on_stage(name: str, built: Built | None) -> None:
         if built is not None:
-            _print(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
+            print_progress(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
 
-    run_all(run, on_line=_print, on_stage=on_stage, until=until)
+    run_all(run, on_line=print_progress, on_stage=on_stage, until=until)
     return run
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _race_table(records: list[dict[str, Any]], configuration: Configuration, trained: str) -> Table:

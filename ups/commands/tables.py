@@ -36,6 +36,11 @@ def show(table: Table) -> None:
         terminal.print(part)
 
 
+def print_progress(line: str) -> None:
+    """A line of progress goes to standard error: standard output is for what was asked for."""
+    print(line, file=sys.stderr)
+
+
 def plan_table(plan: list[PlannedStage]) -> Table:
     """Stage, verdict, reason, digest, bytes."""
     table = _table(_narrow("stage"), _narrow("verdict"), "why", _narrow("digest"), _narrow("MB", "right"))

@@ -6,6 +6,7 @@ name in `ups/stages`. Both are found by the name.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,21 +73,27 @@ def all_stages() -> dict[str, Stage]:
     """All stages by name, each behind what it reads.
 
     Raises:
-        TypeError: one has another name than its file, or reads what is no stage, or what reads it.
+        TypeError: one has another name than its file.
+        ValueError: see `in_order`.
     """
-    waiting: dict[str, Stage] = {}
-    for name in kinds_of("ups.config.stages"):
-        waiting[name] = module_of("ups.config.stages", name).STAGE
-        if waiting[name].name != name:
-            raise TypeError(f"ups/config/stages/{name}.py: STAGE is called {waiting[name].name!r}")
-    ordered: dict[str, Stage] = {}
-    while waiting:
-        ready = {name: stage for name, stage in waiting.items() if set(stage.inputs) <= ordered.keys()}
-        if not ready:
-            raise TypeError(f"inputs of {', '.join(waiting)}: they wait for each other, or for no stage")
-        ordered |= ready
-        waiting = {name: stage for name, stage in waiting.items() if name not in ready}
-    return ordered
+    found = {name: module_of("ups.config.stages", name).STAGE for name in kinds_of("ups.config.stages")}
+    for name, stage in found.items():
+        if stage.name != name:
+            raise TypeError(f"ups/config/stages/{name}.py: STAGE is called {stage.name!r}")
+    return in_order(found)
+
+
+def in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Each stage behind what it reads.
+
+    Raises:
+        ValueError: one reads what is no stage, or stages wait for each other.
+    """
+    for name, stage in stages.items():
+        if unknown := set(stage.inputs) - stages.keys():
+            raise ValueError(f"ups/config/stages/{name}.py: there is no stage {', '.join(sorted(unknown))}")
+    order = TopologicalSorter({name: stage.inputs for name, stage in stages.items()}).static_order()
+    return {name: stages[name] for name in order}
 
 
 def execution_settings(configuration: "Configuration") -> dict[str, Any]:

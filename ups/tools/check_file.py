@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ups.artifacts.checksums import blocks_of
 from ups.artifacts.files import storage_error
 from ups.data.hdf5 import open_checked
 from ups.data.layout import PROBLEM_ATTRIBUTE, axes_text
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 64  # rows read together
 _NAMED = 10  # bad rows that are named
-_SUM_BLOCK = 1 << 20
 
 
 def check_files(request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,10 +93,9 @@ def _check(record: dict[str, Any], path: Path, request: Mapping[str, Any]) -> No
 def _sums(path: Path) -> tuple[str, str]:
     """sha256 and MD5 in one pass: the one we know files by, and the one PDEBench does."""
     strong, published = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_SUM_BLOCK):
-            strong.update(block)
-            published.update(block)
+    for block in blocks_of(path):
+        strong.update(block)
+        published.update(block)
     return strong.hexdigest(), published.hexdigest()
 
 

@@ -11,6 +11,7 @@ from ups.artifacts import Store
 from ups.artifacts.collection import leftovers
 from ups.artifacts.store import BusyError
 from ups.benchmarks import race as races
+from ups.benchmarks import stages as one_process
 from ups.benchmarks.race import (
     LOCK,
     OPERATOR,
@@ -140,7 +141,7 @@ def download(root: Path) -> Path:
 
 def race(monkeypatch: pytest.MonkeyPatch, download: Path, directory: Path, stages: Stages) -> Race:
     for name in ("autoencoder", "cache_encode", "operator"):
-        monkeypatch.setitem(races._STAGES, name, getattr(stages, name))
+        monkeypatch.setitem(one_process._STAGES, name, getattr(stages, name))
     return Race(CONFIGURATION, download, directory)
 
 
@@ -217,7 +218,7 @@ def test_variants_of_an_ablation_are_trained_by_their_own_settings(monkeypatch, 
     larger = load_configuration(TINY, {"training.operator.batch_size": 16})
     stages = Stages()
     for name in ("autoencoder", "cache_encode", "operator"):
-        monkeypatch.setitem(races._STAGES, name, getattr(stages, name))
+        monkeypatch.setitem(one_process._STAGES, name, getattr(stages, name))
     started = Race(CONFIGURATION, download, tmp_path, {"batch 16 / slow": larger})
     (own,) = started.run_as_configured(OPERATOR, 8.0, 1)
     first, second = started.run_as_configured("batch 16 / slow", 8.0, 2)
@@ -231,7 +232,7 @@ def test_a_variant_that_diverges_is_told_and_the_others_go_on(monkeypatch, downl
     wild = load_configuration(TINY, {"training.operator.learning_rate": 1.0})
     stages = Stages(diverging=describe(wild.training.operator.model_dump()))
     for name in ("autoencoder", "cache_encode", "operator"):
-        monkeypatch.setitem(races._STAGES, name, getattr(stages, name))
+        monkeypatch.setitem(one_process._STAGES, name, getattr(stages, name))
     monkeypatch.setattr(races, "_score", lambda entrants, *_: [{"model": name} for name in entrants])
     request = {"configuration": CONFIGURATION.model_dump(mode="json"), "download": str(download), "seeds": 1}
     request |= {"directory": str(tmp_path), "seconds": 8.0}
@@ -333,7 +334,7 @@ def test_without_seconds_the_race_is_with_the_operator_of_the_chain(root):
         (("--peers", "fno,lstm"), "'lstm' is none of fno, unet, dilated_resnet"),
         (("--seconds", "0"), "not a number of seconds above 0"),
         (("--seconds", "nan"), "not a number of seconds above 0"),
-        (("--set", "execution.processes=2"), "a race runs in one process"),
+        (("--set", "execution.processes=2"), "a benchmark runs in one process"),
     ],
 )
 def test_wrong_arguments_are_told(arguments, message, tmp_path):

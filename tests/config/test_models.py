@@ -359,3 +359,37 @@ def test_outside_the_training_range_there_must_be_states_to_turn():
         "evaluation.outside: initial states are turned into others where they were generated, of Burgers or advection, "
         "and no problem here is: write null"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"execution.cuda_graphs": True, "execution.device": "cpu"},
+            "execution.cuda_graphs: true needs a GPU, and execution.device is cpu: write auto",
+        ),
+        (
+            {"execution.cuda_graphs": True, "execution.device": "cuda", "execution.processes": 2},
+            "execution.cuda_graphs: true is for one process, and execution.processes is 2: write auto",
+        ),
+        (
+            {
+                "execution.cuda_graphs": True,
+                "execution.device": "cuda",
+                "training.operator.joint": {"ramp": 0.5},
+                "model.operator.conserve": False,
+            },
+            "execution.cuda_graphs: true needs steps that repeat, and training.operator.joint.ramp makes each another",
+        ),
+        (
+            {"execution.precision": "tf32", "execution.device": "cpu"},
+            "execution.precision: tf32 is a format of GPUs, and execution.device is cpu: write fp32",
+        ),
+        (
+            {"execution.cuda_graphs": "maybe"},
+            "execution.cuda_graphs: must be 'auto', true or false (got 'maybe')",
+        ),
+    ],
+)
+def test_what_a_gpu_is_asked_for(changes, message):
+    assert problem("burgers", changes).startswith(message)

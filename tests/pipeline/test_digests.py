@@ -94,6 +94,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "execution.processes": (2, AUTOENCODER),
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
+    "execution.cuda_graphs": (False, NONE),
     "execution.allow_layout_change": (True, AUTOENCODER),
     **of_training("autoencoder", AUTOENCODER),
     **of_training("operator", OPERATOR),

@@ -28,7 +28,8 @@ def test_nothing_of_the_initial_weights_is_left_after_the_demo(stage):
     ema = ExponentialMovingAverage(model, settings.ema_decay)
     nn.init.zeros_(model.weight)  # what is left of 1 is the fraction that is left of the start
     for step in range(settings.steps):
-        ema.update(model, step)
+        ema.prepare(step)
+        ema.update(model)
     assert ema.weights["weight"].item() < 1e-3
 
 
@@ -36,7 +37,8 @@ def test_the_average_of_constant_weights_is_these_weights():
     model = one_weight(0.3)
     ema = ExponentialMovingAverage(model, 0.99)
     for step in range(50):
-        ema.update(model, step)
+        ema.prepare(step)
+        ema.update(model)
     assert ema.weights["weight"].item() == pytest.approx(0.3, rel=1e-6)
 
 
@@ -44,7 +46,8 @@ def test_late_updates_use_the_decay_that_was_asked_for():
     model = one_weight(0.0)
     ema = ExponentialMovingAverage(model, 0.9)
     nn.init.ones_(model.weight)
-    ema.update(model, step=1000)
+    ema.prepare(1000)
+    ema.update(model)
     assert ema.weights["weight"].item() == pytest.approx(0.1, rel=1e-5)
 
 

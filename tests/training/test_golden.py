@@ -18,7 +18,7 @@ from torch import nn
 
 from ups.models.codec import Codec
 from ups.models.edm import sampling_angles
-from ups.runtime.randomness import torch_generator
+from ups.runtime.randomness import derive_seed
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives import Objective
 from ups.training.objectives.autoencoder import Reconstruction
@@ -27,7 +27,7 @@ from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
 from ups.training.schedules import learning_rate
-from ups.training.step import TrainingState, training_step
+from ups.training.step import TrainingState, Update, training_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 STEPS = 10
@@ -53,20 +53,13 @@ def losses(name: str) -> list[float]:
     model, objective = stage(name)
     optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), FixedBatches(8, 3))
+    generator = torch.Generator()
+    update = Update(state, objective, generator, single_rank(), gradient_clip=1.0, autocast=False)
     trace = []
     for step in range(STEPS):
-        logged = training_step(
-            state,
-            objective,
-            state.source.batch(step),
-            torch_generator(0, name, "noise", step, 0),
-            single_rank(),
-            learning_rate=learning_rate(
-                step, steps=STEPS, warmup=3, peak=1e-3, final=1e-5, schedule={"kind": "cosine"}
-            ),
-            gradient_clip=1.0,
-            autocast=False,
-        )
+        generator.manual_seed(derive_seed(0, name, "noise", step, 0))
+        rate = learning_rate(step, steps=STEPS, warmup=3, peak=1e-3, final=1e-5, schedule={"kind": "cosine"})
+        logged = training_step(state, state.source.batch(step), update, learning_rate=rate)
         trace.append(logged["loss"].item())
     averaged = torch.stack([weight.square().sum() for weight in state.ema.weights.values()]).sum()
     return [*trace, averaged.item()]

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ups.artifacts.files import read_records
 from ups.config.optimizers.muon import Muon
+from ups.config.schema import Execution
 from ups.config.training import Training
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
@@ -66,7 +67,7 @@ SETTINGS = Training(
     log_every=2,
     validate_every=4,
 )
-RUN = {"stage": "autoencoder", "seed": 5, "threads": 1, "layout_may_change": False, "bf16": False}
+RUN = {"stage": "autoencoder", "seed": 5, "execution": Execution(threads=1)}
 HYBRID = {"kind": "hybrid", "width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2}
 TIMINGS = {"seconds_per_step", "data_wait_fraction"}
 
@@ -190,7 +191,8 @@ def run_training(
             model = fresh("autoencoder", shapes=shapes)
     source = Source(kind, ranks, seed, **fate)
     validation = validation_of(kind, ranks, objective)
-    arguments = RUN | {"threads": threads, "layout_may_change": layout_may_change}
+    execution = Execution(threads=threads, allow_layout_change=layout_may_change)
+    arguments = RUN | {"execution": execution}
     state = train(model, objective, source, validation, settings, ranks, work, **arguments)
     return everything(state), source
 

@@ -29,26 +29,26 @@ from ups.models.codec import Codec
 from ups.models.embedding import module_key
 from ups.runtime.ranks import Ranks
 from ups.training.ema import ExponentialMovingAverage
-from ups.training.objectives import Loss
+from ups.training.objectives import Loss, Objective
 from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
-from ups.training.step import TrainingState, training_step
+from ups.training.step import TrainingState, Update, training_step
 
 UNLIMITED = 1e9
 
 
 def gradient_descent(model: nn.Module) -> TrainingState:
     """With rate 1 a step changes the weights by the gradient, so that it can be seen."""
-    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "rate": 1.0}], lr=1.0)
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "rate": 1.0}], lr=torch.tensor(1.0))
     return TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
 
 
 def step(state: TrainingState, objective, batch: Batch, ranks: Ranks | None = None, **options) -> dict:
     settings = {"learning_rate": 1.0, "gradient_clip": UNLIMITED, "autocast": False} | options
-    return training_step(
-        state, objective, batch, torch.Generator().manual_seed(0), ranks or single_rank(), **settings
-    )
+    rate = settings.pop("learning_rate")
+    update = Update(state, objective, torch.Generator().manual_seed(0), ranks or single_rank(), **settings)
+    return training_step(state, batch, update, learning_rate=rate)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -111,7 +111,14 @@ def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, probl
     assert all(torch.equal(weights[name], initial[name]) for name in untouched), "a batch holds one problem"
 
 
-class Broken:
+class SquareSum(Objective):
+    """A loss that is finite."""
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        return Loss(next(model.parameters()).square().sum())
+
+
+class Broken(Objective):
     """An objective whose loss or gradient is not finite."""
 
     def __init__(self, kind: str) -> None:
@@ -125,25 +132,26 @@ class Broken:
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_what_is_not_finite_stops_before_any_weight_has_changed(kind):
+def test_the_first_step_that_is_not_finite_is_told_whenever_it_is_asked_for(kind):
     model = build("operator")
     state = TrainingState(
         model,
         build_optimizer(model, kind="adamw", learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
         ExponentialMovingAverage(model, 0.9),
         FixedBatches(2),
-        step=7,
     )
-    before, average = snapshot(model), {name: value.clone() for name, value in state.ema.weights.items()}
-    with pytest.raises(NotFiniteError, match="step 7"):
-        step(state, Broken(kind), random_batch(2))
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(torch.equal(average[name], value) for name, value in state.ema.weights.items())
-    assert state.step == 7
-    assert not state.optimizer.state
+    good = SquareSum()
+    for _ in range(5):
+        step(state, good, random_batch(2))
+    state.finiteness.check(state.step)
+    for objective in (good, good, Broken(kind), good):
+        step(state, objective, random_batch(2))
+    value = "loss nan, gradient norm nan" if kind == "loss" else "loss 0.0, gradient norm nan"
+    with pytest.raises(NotFiniteError, match=f"step 7: {value}"):
+        state.finiteness.check(state.step)
 
 
-class Slope:
+class Slope(Objective):
     """A loss with the gradient (3, 4), of norm 5."""
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:

@@ -24,9 +24,13 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
         from ups.benchmarks.race import measure_ablation
 
         return measure_ablation(request)
-    from ups.benchmarks.cache import measure_cache
-
     with TemporaryDirectory(prefix=".bench-", dir=request["directory"]) as directory:
+        if request["subject"] == "train":
+            from ups.benchmarks.train import measure_training
+
+            return measure_training(request, Path(directory))
+        from ups.benchmarks.cache import measure_cache
+
         return measure_cache(
             Path(directory), threads=request["threads"], trajectories=request["trajectories"]
         )

@@ -42,7 +42,7 @@ from ups.training.ema import ExponentialMovingAverage
 from ups.training.latents import LatentProblem
 from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
-from ups.training.step import BatchSource, TrainingState, training_step
+from ups.training.step import BatchSource, TrainingState, Update, training_step
 
 ORIGIN_SECONDS = 9.3
 """The origin's build: seconds per trajectory of 201 frames (reference/origin.md)."""
@@ -311,21 +311,13 @@ def _waiting(
     optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), source)
     objective = RolloutLoss(codec, {_PROBLEM: problem.evolution()}, rollout_steps=2)
+    update = Update(state, objective, torch.Generator(), Ranks(0, 1, _CPU), gradient_clip=1.0, autocast=False)
     waited, taken = [], []
     for step in range(_STEPS):
         started = time.perf_counter()
         batch = source.batch(step)
         waited.append(time.perf_counter() - started)
-        training_step(
-            state,
-            objective,
-            batch,
-            torch.Generator(),
-            Ranks(0, 1, _CPU),
-            learning_rate=1e-3,
-            gradient_clip=1.0,
-            autocast=False,
-        )
+        training_step(state, batch, update, learning_rate=1e-3)
         taken.append(time.perf_counter() - started)
     wait, whole = statistics.median(waited[2:]), statistics.median(taken[2:])
     return {

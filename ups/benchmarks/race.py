@@ -24,9 +24,9 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from ups.artifacts.checksums import file_checksums
 from ups.artifacts.files import read_records
 from ups.artifacts.identity import code_identity, digest_of
+from ups.benchmarks.stages import run_stage
 from ups.config import Configuration
 from ups.config.load import validate
 from ups.config.peers import as_peer
@@ -44,8 +44,6 @@ from ups.kinds import kind_of, kinds_of
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
 from ups.models.operators import LatentOperator
 from ups.runtime.ranks import join_ranks
-from ups.runtime.request import Request
-from ups.stages import autoencoder, cache_encode, operator
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,6 @@ METRICS = (
 TUNING_SHARE = 0.125
 _TIMED_STEPS, _TIMED_WINDOW = 20, 5  # of which the first window is not counted
 _WARMUP = 20  # one step in so many
-_STAGES = {"autoencoder": autoencoder.run, "cache_encode": cache_encode.run, "operator": operator.run}
 
 Record = dict[str, Any]
 
@@ -286,8 +283,8 @@ class Race:
         seeded = _changed(configuration, seed, {})
         work = self._place(name, seed)
         inputs = {"download": self.download}
-        trained = _stage("autoencoder", seeded, work / "autoencoder", inputs)
-        cache = _stage("cache_encode", seeded, work / "cache_encode", inputs | {"autoencoder": trained})
+        trained = run_stage("autoencoder", seeded, work / "autoencoder", inputs)
+        cache = run_stage("cache_encode", seeded, work / "cache_encode", inputs | {"autoencoder": trained})
         return {"autoencoder": trained, "cache_encode": cache}
 
     def _place(self, name: str, seed: int) -> Path:
@@ -316,7 +313,7 @@ class Race:
         work = self._place(name, seed) / f"{purpose}-{digest_of(choice)[:8]}-{steps}"
         if seeded.execution.compile:
             torch.compiler.reset()  # a process may compile one function for so many networks and no more
-        return _stage("operator", seeded, work, {"download": self.download, "cache_encode": cache})
+        return run_stage("operator", seeded, work, {"download": self.download, "cache_encode": cache})
 
 
 def _own(configuration: Configuration) -> dict[str, Any]:
@@ -334,27 +331,6 @@ def _changed(configuration: Configuration, seed: int, training: Mapping[str, Any
     values: dict[str, Any] = configuration.model_dump(mode="json") | {"seed": seed}
     values["training"]["operator"] |= training
     return validate(values, where=f"a variant of {configuration.name}")
-
-
-def _stage(name: str, configuration: Configuration, work: Path, inputs: dict[str, Path]) -> Path:
-    """Run a stage in this process, unless it has been; the directory of what it wrote."""
-    output = work / "output"
-    if not (work / "outcome.json").exists():
-        work.mkdir(parents=True, exist_ok=True)
-        contents = {stage: stage for stage in inputs}
-        if "autoencoder" in inputs:  # latents of two codecs are unrelated: each has a name
-            contents["autoencoder"] = file_checksums(inputs["autoencoder"] / MODEL_FILE).sha256
-        request = Request(
-            work=work,
-            root=work,
-            stage=name,
-            digest="",
-            configuration=configuration,
-            inputs=inputs,
-            contents=contents,
-        )
-        _STAGES[name](request)
-    return output
 
 
 def _trained(artifacts: dict[str, Path], choice: Mapping[str, Any], planned: float, took: float) -> Trained:

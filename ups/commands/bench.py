@@ -1,18 +1,22 @@
-"""`ups bench data|cache|peers|ablation`."""
+"""`ups bench data|cache|train|peers|ablation`."""
 
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.table import Column, Table
 
 from ups.commands import race
-from ups.commands.arguments import add_root, count
-from ups.commands.tables import show
+from ups.commands.arguments import add_configuration, add_root, count
+from ups.commands.tables import print_progress, show
+from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
 from ups.pipeline.tool_process import run_tool
+
+_LEAST_STEPS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cache.add_argument(
         "--trajectories", type=count, default=512, help="in the cache that is measured (default 512)"
     )
+    train = subjects.add_parser(
+        "train", help="a training step of the operator, with each optimisation and without"
+    )
+    add_configuration(train)
+    train.add_argument("--steps", type=count, default=100, help="of each training (default 100; at least 8)")
+    train.add_argument("--json", action="store_true", help="print JSON")
+    add_root(train)
     race.add_arguments(
         subjects.add_parser("peers", help="FNO, U-Net and others against the operator of a configuration")
     )
@@ -49,6 +60,9 @@ def execute(options: argparse.Namespace) -> None:
         race.execute_ablation(options)
         return
     place = find_root(options.root) / "artifacts" / ".work"
+    if options.subject == "train":
+        _print(_training_records(options, place), as_json=options.json)
+        return
     request: dict[str, Any] = {
         "subject": options.subject,
         "threads": options.threads,
@@ -65,7 +79,36 @@ def execute(options: argparse.Namespace) -> None:
         threads=options.threads,
         on_line=lambda line: print(line, file=sys.stderr),
     )
-    if options.json:
+    _print(records, as_json=options.json)
+
+
+def _training_records(options: argparse.Namespace, place: Path) -> list[dict[str, Any]]:
+    """Bring the latents of a configuration to a sealed artifact, and time the operator's training on them."""
+    if options.steps < _LEAST_STEPS:
+        raise ConfigurationError(
+            f"{options.steps} steps are too few to tell how long one takes",
+            where="--steps",
+            fix=f"give at least {_LEAST_STEPS}",
+        )
+    race.in_one_process(options)
+    run = race.run_until(options, "cache_encode", {})
+    return run_tool(
+        "ups.benchmarks",
+        {
+            "subject": "train",
+            "configuration": run.configuration.model_dump(mode="json"),
+            "inputs": {stage: str(built.artifact.path) for stage, built in run.built.items()},
+            "directory": str(place),
+            "steps": options.steps,
+        },
+        place=place,
+        threads=run.configuration.execution.threads,
+        on_line=print_progress,
+    )
+
+
+def _print(records: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(records, indent=2))
         return
     for kind in dict.fromkeys(record.get("measure") for record in records):

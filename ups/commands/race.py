@@ -74,12 +74,12 @@ def add_ablation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute_ablation(options: argparse.Namespace) -> None:
     """Bring the data of the run to a sealed artifact, train all variants, and print what each change costs."""
-    configuration = _in_one_process(options)
+    configuration = in_one_process(options)
     overrides = parse_overrides(options.assignments)
     variants = load_variants(options.config, options.changes, overrides)
     # A list: requests are written with sorted keys, and the table is in the order of the file.
     changed = [(name, resolve(variant).model_dump(mode="json")) for name, variant in variants.items()]
-    run = _run(options, "download", {})
+    run = run_until(options, "download", {})
     place = find_root(options.root) / "artifacts" / ".work"
     records = run_tool(
         "ups.benchmarks",
@@ -114,12 +114,12 @@ def execute_ablation(options: argparse.Namespace) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Bring the data of the run (and its operator) to sealed artifacts, race, and print who came where."""
-    configuration = _in_one_process(options)
+    configuration = in_one_process(options)
     if options.seconds is None:
         seeds = range(configuration.seed, configuration.seed + options.seeds)
-        runs = [_run(options, "operator", {"seed": seed}) for seed in seeds]
+        runs = [run_until(options, "operator", {"seed": seed}) for seed in seeds]
     else:
-        runs = [_run(options, "download", {})]
+        runs = [run_until(options, "download", {})]
     configuration = runs[0].configuration
     place = find_root(options.root) / "artifacts" / ".work"
     records = run_tool(
@@ -153,12 +153,12 @@ def execute(options: argparse.Namespace) -> None:
     show(_tuning_table(tuned))
 
 
-def _in_one_process(options: argparse.Namespace) -> Configuration:
-    """The configuration, if a race can run it."""
+def in_one_process(options: argparse.Namespace) -> Configuration:
+    """The configuration, if it runs in the one process of a benchmark."""
     configuration = read_configuration(options)
     if configuration.execution.processes > 1:
         raise ConfigurationError(
-            f"a race runs in one process, and this run in {configuration.execution.processes}",
+            f"a benchmark runs in one process, and this run in {configuration.execution.processes}",
             where="execution.processes",
             fix="--set execution.processes=1",
         )
@@ -197,7 +197,7 @@ def departures(records: list[dict[str, Any]]) -> list[str]:
     )
 
 
-def _run(options: argparse.Namespace, until: str, changes: Mapping[str, Any]) -> Run:
+def run_until(options: argparse.Namespace, until: str, changes: Mapping[str, Any]) -> Run:
     """An ordinary run of the configuration, up to a stage."""
     overrides = {**parse_overrides(options.assignments), **changes}
     run = Run.start(options.config, overrides, root=options.root, until=until)

@@ -199,6 +199,9 @@ def _describe(problem: Any, inside: tuple[str, ...]) -> str:
             message = f"must be text (got {_shown(problem['input'])}); put it in quotes"
         case "value_error":
             pass
+        case "literal_error":
+            choices = message.replace("True", "true").replace("False", "false")
+            message = f"{choices} (got {_shown(problem['input'])})"
         case _:
             message = f"{message} (got {_shown(problem['input'])})"
     named = location[len(_follow(list(inside))[0]) :]

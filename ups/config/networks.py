@@ -73,7 +73,7 @@ class OperatorSettings(Section):
         "squares on the train split, trained on with the network, as it is, or without a network; exact: the equation's own "
         "diffusion in its place, for a periodic axis and a linear codec. One word, or one per problem of a mix",
     )
-    conserve: bool | Literal["fluxes"] = Field(
+    conserve: Literal["fluxes", True, False] = Field(
         default=True,
         description="increments leave the mean of conserved fields as it is, or are differences of fluxes between "
         "neighbouring points; both need a linear decoder",

@@ -36,11 +36,18 @@ class Execution(Section):
     processes: Parallel = Field(default=1, description="ranks started by torchrun")
     threads: Parallel = Field(default=2, description="threads per process")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="bf16: autocast of the forward pass; weights stay fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        default="fp32",
+        description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16: autocast of the forward pass. "
+        "Weights, codecs, what a step solves exactly, and losses stay fp32",
     )
     compile: bool = Field(
         default=False, description="torch.compile the networks; true means this or an error"
+    )
+    cuda_graphs: Literal["auto", True, False] = Field(
+        default="auto",
+        description="launch a training step as one CUDA graph; the same numbers, faster. auto: on a GPU, with one process; "
+        "true means this or an error",
     )
     allow_layout_change: bool = Field(
         default=False,
@@ -156,6 +163,30 @@ class Configuration(_RunOfStages):
         """What stands beside the network of a problem."""
         path = self.model.operator.linear_path
         return path[problem] if isinstance(path, dict) else path
+
+    @model_validator(mode="after")
+    def _execution_is_possible(self) -> Self:
+        execution, joint = self.execution, self.training.operator.joint
+        if execution.cuda_graphs is True:
+            if execution.device == "cpu":
+                raise ValueError(
+                    "execution.cuda_graphs: true needs a GPU, and execution.device is cpu: write auto"
+                )
+            if execution.processes > 1:
+                raise ValueError(
+                    f"execution.cuda_graphs: true is for one process, and execution.processes is {execution.processes}: "
+                    "write auto"
+                )
+            if joint is not None and joint.ramp:
+                raise ValueError(
+                    "execution.cuda_graphs: true needs steps that repeat, and training.operator.joint.ramp makes each another: "
+                    "write auto, or ramp: null"
+                )
+        if execution.precision == "tf32" and execution.device == "cpu":
+            raise ValueError(
+                "execution.precision: tf32 is a format of GPUs, and execution.device is cpu: write fp32"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -50,6 +50,12 @@ def require_frames(starts: NDArray[np.int64], length: int, frames: int) -> None:
         raise ValueError(f"windows of {length} frames from {starts} do not lie within {frames} frames")
 
 
+def index_on(index: NDArray[np.int64], device: torch.device) -> Tensor:
+    """An index on a device; the host does not wait for what a GPU still computes, as it does at a copy from pageable memory."""
+    values = torch.from_numpy(index)
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+
+
 class InMemoryReader:
     """All values in memory: of the device that trains, or of the host, then moved batch by batch."""
 
@@ -77,7 +83,7 @@ class InMemoryReader:
 
     def windows(self, rows: NDArray[np.int64], starts: NDArray[np.int64], length: int) -> Windows:
         require_frames(starts, length, self._frames)
-        first = torch.from_numpy(rows * self._frames + starts).to(self._place)
+        first = index_on(rows * self._frames + starts, self._place)
         frames = (first[:, None] + torch.arange(length, device=self._place)).flatten()
 
         def take(values: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from ups.data.batch import Batch
 from ups.data.mixture import Mixture
 from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.data.sampler import draw_windows, permuted_windows
-from ups.data.window_reader import WindowReader
+from ups.data.window_reader import WindowReader, index_on
 from ups.errors import DataError
 from ups.runtime.randomness import numpy_generator
 
@@ -105,7 +105,7 @@ class WindowSource:
         known = self._known[name]
         if known is not None:
             frames = starts[:, None] + stride * np.arange(problem.length)
-            known = known[torch.from_numpy(frames).to(known.device)]
+            known = known[index_on(frames, known.device)]
         return Batch(
             problem=name,
             scalars=self._scalars[name].expand(len(rows), -1),

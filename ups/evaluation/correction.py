@@ -119,7 +119,7 @@ def calibration(
     """
     leads = forecasts.mean.shape[1]
     elapsed = time_step * torch.arange(1, leads + 1, device=truth.device)
-    scored = list(codec.shape.scored)
+    scored = codec.shape.scored_fields
     # Sums over trajectories, points and fields, per lead.
     products, squares, errors, variances = (truth.new_zeros(leads, dtype=torch.float64) for _ in range(4))
     members = 0
@@ -131,10 +131,10 @@ def calibration(
         members = latents.shape[1]
         times = elapsed.expand(len(latents), -1)
         every = times.repeat_interleave(members, dim=0)
-        decoded = codec.decode(latents.flatten(0, 1), every, frame.repeat(members))[..., scored]
+        decoded = scored(codec.decode(latents.flatten(0, 1), every, frame.repeat(members)))
         ensemble = decoded.unflatten(0, latents.shape[:2])
-        forecast = codec.decode(forecasts.mean[rows], times, frame)[..., scored]
-        target = truth[rows, 1:].flatten(2, -2)[..., scored]
+        forecast = scored(codec.decode(forecasts.mean[rows], times, frame))
+        target = scored(truth[rows, 1:].flatten(2, -2))
         weight = 1 / target.square().sum(dim=(1, 2), keepdim=True)
         error, correction = target - forecast, ensemble.mean(dim=1) - forecast
         for total, values in (

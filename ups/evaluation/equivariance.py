@@ -36,7 +36,6 @@ def equivariance_errors(
     """
     shape = codec.shape
     declared = shape.problem.symmetries
-    scored = list(shape.scored)
     elapsed = time_step * torch.arange(1, steps + 1, device=initial.device)
 
     def forecast(states: Tensor, numbers: Tensor, step: Tensor | float) -> Tensor:
@@ -63,5 +62,7 @@ def equivariance_errors(
         start = transformed.enter(initial.unsqueeze(1), elapsed.new_zeros(1))[:, 0]
         step = transformed.times(elapsed[:1])[:, 0]
         back = transformed.leave(forecast(start, transformed.conditioning(scalars), step), elapsed)
-        errors[symmetry] = relative_l2_per_field(back[..., scored], plain[..., scored]).mean().item()
+        errors[symmetry] = (
+            relative_l2_per_field(shape.scored_fields(back), shape.scored_fields(plain)).mean().item()
+        )
     return errors

@@ -14,6 +14,7 @@ from ups.models.embedding import module_key
 from ups.models.interpolation import interpolate
 from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
+from ups.runtime.precision import full_float32
 
 # Decoding needs some kilobytes per point: a frame of two axes for a whole batch would take gigabytes at once.
 _POINTS_AT_ONCE = 2**22
@@ -118,7 +119,7 @@ class ProblemCodec:
         """
         inside = self.normalise(frame.enter(fields, elapsed), known).flatten(0, 1)
         mask = None if known is None else known.flatten(0, 1)
-        with torch.autocast(fields.device.type, enabled=False):
+        with full_float32(fields.device):
             latents = self.autoencoder.encoder(inside, self.problem, mask)
         return self.statistics.standardise(latents).unflatten(0, fields.shape[:2])
 
@@ -141,7 +142,7 @@ class ProblemCodec:
     def normalised_fields(self, latents: Tensor) -> Tensor:
         """Standardised latents [n, t, K, d] to normalised fields on the grid, in their frame, [n, t, *grid, C]."""
         raw = self.statistics.raw(latents).float()
-        with torch.autocast(latents.device.type, enabled=False):
+        with full_float32(latents.device):
             return self.autoencoder.decoder.grid(raw.flatten(0, 1), self.problem).unflatten(
                 0, latents.shape[:2]
             )

@@ -16,6 +16,7 @@ decays (`ups.models.operators.operator`).
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,36 +28,28 @@ from ups.problems import AMPLITUDE, TIME_STEP
 
 @dataclass(frozen=True)
 class ReferenceFrame:
-    """Frames of n trajectories.
+    """Frames of n trajectories. None says that no trajectory is moved so: the host knows it without asking the device.
 
     Attributes:
-        velocity, offset: [n], in domain lengths per unit time and domain lengths; of the one space axis.
         level, scale: [n, C], physical units.
+        velocity, offset: [n], in domain lengths per unit time and domain lengths; of the one space axis.
         reversed: [n, axes] bool.
         exchanged: [n] bool, whether the two axes change places (after they were reversed).
     """
 
     shape: ProblemShape
-    velocity: Tensor
-    offset: Tensor
     level: Tensor
     scale: Tensor
-    reversed: Tensor
-    exchanged: Tensor
+    velocity: Tensor | None = None
+    offset: Tensor | None = None
+    reversed: Tensor | None = None
+    exchanged: Tensor | None = None
 
     @classmethod
     def at_rest(cls, shape: ProblemShape, first: Tensor) -> "ReferenceFrame":
         """The frame in which nothing changes, of first states [n, *grid, C]."""
-        count, axes = len(first), len(shape.grid)
-        return cls(
-            shape,
-            velocity=first.new_zeros(count),
-            offset=first.new_zeros(count),
-            level=first.new_zeros(count, first.shape[-1]),
-            scale=first.new_ones(count, first.shape[-1]),
-            reversed=torch.zeros(count, axes, dtype=torch.bool, device=first.device),
-            exchanged=torch.zeros(count, dtype=torch.bool, device=first.device),
-        )
+        level = first.new_zeros(len(first), first.shape[-1])
+        return cls(shape, level, torch.ones_like(level))
 
     @classmethod
     def of(
@@ -69,8 +62,8 @@ class ReferenceFrame:
         frame = cls.at_rest(shape, first)
         declared, exact = shape.problem.symmetries, shape.exact
         values = {name: first[..., channel].flatten(1) for channel, name in enumerate(shape.names)}
-        level, velocity, offset = frame.level.clone(), frame.velocity, frame.offset
-        reversed_, exchanged, scale = frame.reversed, frame.exchanged, frame.scale.clone()
+        level, scale = frame.level, frame.scale
+        velocity = offset = reversed_ = exchanged = None
         for name in (declared.galilean,) if "galilean" in exact else ():
             assert name is not None
             mean = values[name].mean(dim=1)
@@ -88,9 +81,12 @@ class ReferenceFrame:
             # The phase of the longest wave becomes zero, of the upright field: the reversed one's is another.
             leading = shape.names[shape.scored[0]]
             sign = -1.0 if declared.odd is not None and leading in declared.odd else 1.0
-            upright = torch.where(reversed_[:, :1], sign * values[leading].flip(1), values[leading])
+            upright = values[leading]
+            if reversed_ is not None:
+                upright = torch.where(reversed_[:, :1], sign * upright.flip(1), upright)
             phase = torch.fft.rfft(upright, dim=1)[:, 1].angle()
-            offset = torch.where(reversed_[:, 0], phase, -phase) / (2 * torch.pi)
+            back = -phase if reversed_ is None else torch.where(reversed_[:, 0], phase, -phase)
+            offset = back / (2 * torch.pi)
         if "square" in exact:
             given = first[..., 0]
             moments = []
@@ -104,7 +100,7 @@ class ReferenceFrame:
                 raise ValueError(f"the frame of {shape.equation} needs the parameters of the equation")
             for name in declared.scaling:
                 scale[:, shape.names.index(name)] = parameters[declared.scaled_by]
-        return cls(shape, velocity, offset, level, scale, reversed_, exchanged)
+        return cls(shape, level, scale, velocity, offset, reversed_, exchanged)
 
     @classmethod
     def random(
@@ -117,13 +113,8 @@ class ReferenceFrame:
         """
         frame = cls.at_rest(shape, first)
         declared, count, device = shape.problem.symmetries, len(first), first.device
-        level, scale, velocity, offset = (
-            frame.level.clone(),
-            frame.scale.clone(),
-            frame.velocity,
-            frame.offset,
-        )
-        reversed_, exchanged = frame.reversed, frame.exchanged
+        level, scale = frame.level, frame.scale
+        velocity = offset = reversed_ = exchanged = None
         if "shift" in symmetries:
             points = shape.grid[0]
             offset = torch.randint(points, (count,), generator=generator, device=device) / points
@@ -145,7 +136,7 @@ class ReferenceFrame:
             factor = 2.0 ** (2 * torch.rand(count, generator=generator, device=device) - 1)
             for name in declared.scaling:
                 scale[:, shape.names.index(name)] = factor
-        return cls(shape, velocity, offset, level, scale, reversed_, exchanged)
+        return cls(shape, level, scale, velocity, offset, reversed_, exchanged)
 
     @classmethod
     def group(cls, shape: ProblemShape, first: Tensor, symmetries: tuple[str, ...]) -> "list[ReferenceFrame]":
@@ -162,11 +153,9 @@ class ReferenceFrame:
         return [
             replace(
                 frame,
-                offset=frame.offset + step / shape.grid[0],
-                reversed=torch.tensor(turn, dtype=torch.bool, device=first.device).expand(count, -1)
-                if axes
-                else frame.reversed,
-                exchanged=torch.full_like(frame.exchanged, swap),
+                offset=first.new_full((count,), step / shape.grid[0]) if step else None,
+                reversed=torch.tensor(turn, device=first.device).expand(count, -1) if any(turn) else None,
+                exchanged=torch.ones(count, dtype=torch.bool, device=first.device) if swap else None,
             )
             for swap in swaps
             for turn in turns
@@ -178,8 +167,9 @@ class ReferenceFrame:
         scaled = [self.shape.names.index(name) for name in self.shape.problem.symmetries.scaling]
         if not scaled:
             return scalars.expand(len(self.scale), -1)
-        exponents = [float(number.get(AMPLITUDE, 0)) for number in self.shape.problem.numbers]
-        factor = torch.tensor(exponents, device=scalars.device)
+        factor = self.scale.new_zeros(len(self.shape.problem.numbers))
+        for index, number in enumerate(self.shape.problem.numbers):
+            factor[index].fill_(float(number.get(AMPLITUDE, 0)))
         return scalars + self.scale[:, scaled[0], None].log() * factor
 
     def times(self, elapsed: Tensor) -> Tensor:
@@ -194,11 +184,14 @@ class ReferenceFrame:
 
     def repeat(self, times: int) -> "ReferenceFrame":
         """Every frame `times` times over, one after the other."""
-        parts = {name: getattr(self, name).repeat_interleave(times, dim=0) for name in _TENSORS}
-        return ReferenceFrame(self.shape, **parts)
+        return self._each(lambda values: values.repeat_interleave(times, dim=0))
 
     def __getitem__(self, rows: slice | Tensor) -> "ReferenceFrame":
-        return ReferenceFrame(self.shape, **{name: getattr(self, name)[rows] for name in _TENSORS})
+        return self._each(lambda values: values[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ReferenceFrame":
+        parts = {name: getattr(self, name) for name in _TENSORS}
+        return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})
 
     def enter(self, fields: Tensor, elapsed: Tensor) -> Tensor:
         """Physical fields [n, t, *grid, C] at times [t] since the first state to this frame, the same shape.
@@ -220,9 +213,14 @@ class ReferenceFrame:
 
     def _shifted(self, fields: Tensor, elapsed: Tensor, sign: float) -> Tensor:
         """fields(x + sign * (offset + velocity * elapsed)); of fields that do not move, themselves."""
-        if not (self.velocity.any() or self.offset.any()):
+        if self.velocity is None and self.offset is None:
             return fields
-        distance = sign * (self.offset[:, None] + self.velocity[:, None] * elapsed.to(self.velocity))
+        distance = torch.zeros_like(self.level[:, :1])
+        if self.offset is not None:
+            distance = distance + self.offset[:, None]
+        if self.velocity is not None:
+            distance = distance + self.velocity[:, None] * elapsed.to(self.velocity)
+        distance = sign * distance
         points = self.shape.grid[0]
         wavenumber = torch.arange(points // 2 + 1, device=fields.device)
         turn = torch.polar(
@@ -235,20 +233,19 @@ class ReferenceFrame:
         """Reversed, then exchanged; or, on the way back, the other way round."""
         if back:
             fields = self._exchange(fields)
-        declared = self.shape.problem.symmetries
-        for axis in range(len(self.shape.grid)):
-            chosen = self.reversed[:, axis].view(-1, *(1,) * (fields.ndim - 1))
-            if not chosen.any():
-                continue
-            other = fields.flip(2 + axis)
-            if declared.odd is not None:
-                sign = [-1.0 if name in declared.odd else 1.0 for name in self.shape.names]
-                other = other * torch.tensor(sign, device=fields.device)
-            fields = torch.where(chosen, other, fields)
+        if self.reversed is not None:
+            odd = self.shape.problem.symmetries.odd or ()
+            for axis in range(len(self.shape.grid)):
+                other = fields.flip(2 + axis)
+                for channel, name in enumerate(self.shape.names):
+                    if name in odd:
+                        other[..., channel].neg_()
+                chosen = self.reversed[:, axis].view(-1, *(1,) * (fields.ndim - 1))
+                fields = torch.where(chosen, other, fields)
         return fields if back else self._exchange(fields)
 
     def _exchange(self, fields: Tensor) -> Tensor:
-        if not self.exchanged.any():
+        if self.exchanged is None:
             return fields
         chosen = self.exchanged.view(-1, *(1,) * (fields.ndim - 1))
         return torch.where(chosen, fields.transpose(2, 3), fields)

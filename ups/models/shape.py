@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ups.models.token_grid import TokenGrid
 from ups.problems import PROBLEMS, Boundary, Field, Problem, ProblemName, Symmetry, Variables
 
@@ -72,6 +75,13 @@ class ProblemShape:
     @property
     def token_grid(self) -> TokenGrid:
         return TokenGrid(self.grid, self.tokens, (self.boundary == "periodic",) * len(self.grid))
+
+    def scored_fields(self, fields: Tensor) -> Tensor:
+        """Those that are forecast, of fields [..., C]."""
+        if len(self.scored) == self.channels:
+            return fields
+        # An index would be copied from the host, which waits for that.
+        return torch.stack([fields[..., channel] for channel in self.scored], dim=-1)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ProblemShape":

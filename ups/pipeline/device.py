@@ -9,18 +9,37 @@ from pathlib import Path
 from typing import Literal
 
 from ups.config import Configuration
-from ups.errors import PreflightError
+from ups.errors import ConfigurationError, PreflightError
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
 def resolve(configuration: Configuration) -> Configuration:
-    """Replace every `auto` by the choice made for this machine, before digests are taken."""
-    execution = configuration.execution
-    if execution.device != "auto":
-        return configuration
-    device = resolve_device("auto", where="execution.device")
-    return configuration.model_copy(update={"execution": execution.model_copy(update={"device": device})})
+    """Replace every `auto` by the choice made for this machine, before digests are taken.
+
+    Raises:
+        ConfigurationError: what was asked for needs a GPU, and `device: auto` found none.
+    """
+    execution, joint = configuration.execution, configuration.training.operator.joint
+    device = execution.device
+    if device == "auto":
+        device = resolve_device("auto", where="execution.device")
+    if device == "cpu":
+        for key, asked in (
+            ("cuda_graphs", execution.cuda_graphs is True),
+            ("precision", execution.precision == "tf32"),
+        ):
+            if asked:
+                raise ConfigurationError(
+                    f"{str(getattr(execution, key)).lower()} needs a GPU, and execution.device: auto finds none here",
+                    where=f"execution.{key}",
+                    fix="leave the key out",
+                )
+    graphs = execution.cuda_graphs
+    if graphs == "auto":
+        graphs = device == "cuda" and execution.processes == 1 and not (joint and joint.ramp)
+    chosen = execution.model_copy(update={"device": device, "cuda_graphs": graphs})
+    return configuration.model_copy(update={"execution": chosen})
 
 
 def require_machine(configuration: Configuration) -> None:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ups.errors import PreflightError
+from ups.runtime.precision import tensor_float_32
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
-    """Join the ranks that torchrun started; a process without torchrun is a world of one.
+    """Join the ranks that torchrun started; a process without torchrun is a world of one. It computes in float32.
 
     Args:
         device: "cpu" or "cuda"; never "auto", which the pipeline resolves before digests are taken.
@@ -91,7 +92,6 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
             )
         index = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(index)
-        torch.backends.cudnn.allow_tf32 = False  # true by default: `precision: fp32` would lose thirteen bits
         target = torch.device("cuda", index)
     else:
         target = torch.device("cpu")
@@ -104,7 +104,8 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
 
     previous = signal.signal(signal.SIGTERM, request_stop)
     try:
-        yield ranks
+        with tensor_float_32(allowed=False):
+            yield ranks
     finally:
         signal.signal(signal.SIGTERM, previous)
         if world > 1:

@@ -168,11 +168,11 @@ def fit_linear(model: LatentOperator, name: str, problem: LatentProblem, residua
     rows, _ = fitted_and_held_out(problem.rows("train"), residual_fraction)
     rows = rows[:_FITTED_TRAJECTORIES]
     sums = LeastSquares(path)
-    scored = list(problem.codec.shape.scored)
+    scored = problem.codec.shape.scored_fields
     for part in np.array_split(rows, -(-len(rows) // _FITTED_AT_ONCE)):
         latents = problem.latents(part)
         after = torch.from_numpy(problem.rows_fields(part)[:, 1:]).to(latents)
-        norm = after[..., scored].flatten(2).norm(dim=2).clamp_min(torch.finfo(after.dtype).tiny)
+        norm = scored(after).flatten(2).norm(dim=2).clamp_min(torch.finfo(after.dtype).tiny)
         sums.add(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1), 1 / norm.flatten())
     sums.fit()
     log.info("%s: linear path fitted on %d trajectories", name, len(rows))
@@ -213,7 +213,5 @@ def _errors(model: LatentOperator, codec: ProblemCodec, dataset: Dataset, truth:
         parameters=dataset.parameters,
         generator=torch.Generator(truth.device),
     )
-    scored = list(codec.shape.scored)
-    return relative_l2_per_field(frames[:, 0][..., scored], truth[:, 1:].flatten(2, -2)[..., scored]).mean(
-        dim=1
-    )
+    scored = codec.shape.scored_fields
+    return relative_l2_per_field(scored(frames[:, 0]), scored(truth[:, 1:].flatten(2, -2))).mean(dim=1)

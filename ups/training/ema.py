@@ -19,17 +19,23 @@ class ExponentialMovingAverage:
         self.weights: dict[str, Tensor] = {
             name: parameter.detach().clone() for name, parameter in model.named_parameters()
         }
+        first = next(iter(self.weights.values()))
+        self._share = torch.ones((), dtype=torch.float32, device=first.device)
 
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the weights after step `step` (from 0): decay min(d, (1 + s) / (10 + s)).
+    def prepare(self, step: int) -> None:
+        """Set the decay of step `step` (from 0), min(d, (1 + s) / (10 + s)).
 
         The ramp is that of TensorFlow's ExponentialMovingAverage(num_updates); the initial weights are
         forgotten after a few dozen steps.
         """
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for average, parameter in zip(self.weights.values(), model.parameters(), strict=True):
-            average.lerp_(parameter.detach(), 1 - decay)
+        self._share.fill_(1 - min(self.decay, (1 + step) / (10 + step)))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the model's weights; the decay is read on the device."""
+        averages = list(self.weights.values())
+        parameters = [parameter.detach() for parameter in model.parameters()]
+        torch._foreach_lerp_(averages, parameters, [self._share] * len(averages))  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ups.artifacts.files import write_json
+from ups.config.schema import Execution
 from ups.config.training import Training
 from ups.errors import Interrupted
-from ups.runtime.randomness import torch_generator
+from ups.runtime.precision import tensor_float_32
+from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
+from ups.training.capture import CapturedUpdate
 from ups.training.checkpoint import load_checkpoint, save_checkpoint
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives import Objective
 from ups.training.optimizers import build_optimizer
 from ups.training.schedules import learning_rate
-from ups.training.step import BatchSource, TrainingState, training_step
+from ups.training.step import BatchSource, TrainingState, Update, training_step
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +57,7 @@ def train(
     *,
     stage: str,
     seed: int,
-    threads: int,
-    layout_may_change: bool,
-    bf16: bool,
+    execution: Execution,
 ) -> TrainingState:
     """Train to the last step, resuming from whatever `work/checkpoints` holds.
 
@@ -66,16 +67,15 @@ def train(
         settings: of this training; its batch size is the source's business.
         work: directory of this training; records go to `work/output/logs/metrics.jsonl`.
         seed: with the stage and the step, of the noise.
-        threads: of this process; by them and the number of ranks a checkpoint may be resumed.
-        layout_may_change: resume with others, too, and not bit for bit.
-        bf16: the forward pass computes in bfloat16 where that is enough.
+        execution: how steps are computed; a checkpoint is resumed with its number of threads and ranks, or, where the layout may
+            change, not bit for bit.
 
     Returns:
         The final state; its `ema` holds the weights to publish.
 
     Raises:
         Interrupted: after SIGTERM, when a checkpoint and `work/interrupted.json` are written.
-        NotFiniteError: see `training_step`.
+        NotFiniteError: loss or gradient became NaN or infinite; no checkpoint was written since.
     """
     optimizer = build_optimizer(
         model,
@@ -85,8 +85,8 @@ def train(
         **settings.optimizer.model_dump(),
     )
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
-    layout = {"processes": ranks.world, "threads": threads}
-    load_checkpoint(work / "checkpoints", state, layout=layout, may_change=layout_may_change)
+    layout = {"processes": ranks.world, "threads": execution.threads}
+    load_checkpoint(work / "checkpoints", state, layout=layout, may_change=execution.allow_layout_change)
     records = None
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)
@@ -94,13 +94,18 @@ def train(
             log.info("%s resumes at step %d of %d", stage, state.step, settings.steps)
     model.train()
     schedule = settings.schedule.model_dump()
+    generator = torch.Generator(ranks.device)
+    update = Update(
+        state, objective, generator, ranks, settings.gradient_clip, autocast=execution.precision == "bf16"
+    )
+    take = CapturedUpdate(update) if execution.cuda_graphs is True else update
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0
     while state.step < settings.steps:
         step = state.step
         fetch_start = time.perf_counter()
         batch = source.batch(step).to(ranks.device)
         waited += time.perf_counter() - fetch_start
-        generator = torch_generator(seed, stage, "noise", step, ranks.rank, device=ranks.device)
+        generator.manual_seed(derive_seed(seed, stage, "noise", step, ranks.rank))
         rate = learning_rate(
             step,
             steps=settings.steps,
@@ -109,19 +114,15 @@ def train(
             final=settings.final_learning_rate,
             schedule=schedule,
         )
-        logged = training_step(
-            state,
-            objective,
-            batch,
-            generator,
-            ranks,
-            learning_rate=rate,
-            gradient_clip=settings.gradient_clip,
-            autocast=bf16,
-        )
-        state.latest[batch.problem] = logged
-        last = state.step == settings.steps
-        if records and (last or state.step % settings.log_every == 0 or state.step == 1):
+        with tensor_float_32(allowed=execution.precision == "tf32"):
+            state.latest[batch.problem] = training_step(state, batch, take, learning_rate=rate)
+        last, stop = state.step == settings.steps, ranks.should_stop()
+        recorded = last or state.step % settings.log_every == 0 or state.step == 1
+        validated = last or state.step % settings.validate_every == 0
+        kept = last or stop or state.step % settings.checkpoint_every == 0
+        if recorded or validated or kept:
+            state.finiteness.check(state.step)
+        if records and recorded:
             elapsed = time.perf_counter() - window_start
             record = {"step": state.step, "steps": settings.steps}
             record |= _averaged(state.latest)
@@ -138,7 +139,7 @@ def train(
             )  # fmt: skip
             window_start, window_step, waited = time.perf_counter(), state.step, 0.0
             state.latest = {}
-        if last or state.step % settings.validate_every == 0:
+        if validated:
             started = time.perf_counter()
             with state.ema.applied_to(model):
                 errors = _validate(model, validation, ranks)
@@ -146,8 +147,7 @@ def train(
             if records:
                 _record(records, stage, state.step, settings.steps, validation.metric, errors)
             window_start += time.perf_counter() - started
-        stop = ranks.should_stop()
-        if ranks.is_first and (last or stop or state.step % settings.checkpoint_every == 0):
+        if ranks.is_first and kept:
             save_checkpoint(work / "checkpoints", state)
         if stop and not last:
             if ranks.is_first:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ups.config.data import Sampling
 from ups.data.batch import Batch
 from ups.data.mixture import Mixture
+from ups.data.window_reader import index_on
 from ups.models.codec import ProblemCodec
 from ups.models.evolution import forecast
 from ups.models.forecast import Forecast
@@ -61,7 +62,7 @@ class Residuals:
 
     def take(self, index: NDArray[np.int64]) -> Batch:
         """The trajectories of some indices."""
-        chosen = torch.from_numpy(index).to(self.truth.device)
+        chosen = index_on(index, self.truth.device)
         return Batch(
             problem=self.problem,
             scalars=self.scalars[chosen],

@@ -1,6 +1,6 @@
 """Everything that changes a weight, in order. The only caller of `optimizer.step()`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ups.data.batch import Batch
-from ups.errors import NotFiniteError
 from ups.runtime.ranks import Ranks
 from ups.training.ema import ExponentialMovingAverage
+from ups.training.finiteness import Finiteness
 from ups.training.objectives import Objective
 
 
@@ -37,6 +37,7 @@ class TrainingState:
     Attributes:
         latest: loss and terms of each problem's newest batch since the last record, which a resumed run writes.
         layouts: numbers of ranks and threads, each with the first step that was made with it.
+        finiteness: of the steps of this process.
     """
 
     model: nn.Module
@@ -46,43 +47,61 @@ class TrainingState:
     step: int = 0
     latest: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     layouts: list[dict[str, int]] = field(default_factory=list)
+    finiteness: Finiteness = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.finiteness = Finiteness(next(self.model.parameters()).device)
 
 
 def training_step(
-    state: TrainingState,
-    objective: Objective,
-    batch: Batch,
-    generator: torch.Generator,
-    ranks: Ranks,
-    *,
-    learning_rate: float,
-    gradient_clip: float,
-    autocast: bool,
+    state: TrainingState, batch: Batch, update: Callable[[Batch], dict[str, Tensor]], *, learning_rate: float
 ) -> dict[str, Tensor]:
     """One optimiser step; returns the detached loss, its terms and the gradient norm, averaged over ranks.
 
-    Raises:
-        NotFiniteError: loss or gradient is NaN or infinite; the weights are left as they were.
+    The host only says what follows from the number of the step, and waits for nothing. What is not finite is told by
+    `TrainingState.finiteness` when it is asked.
+
+    update: an `Update`, as it is or captured.
     """
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate * group["rate"]
-    with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=autocast):
-        loss = objective(state.model, batch, generator)
-    loss.total.backward()
-    parameters = [p for p in state.model.parameters() if p.requires_grad]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    logged = {"loss": loss.total.detach().float().clone()}
-    logged |= {name: term.detach().float().clone() for name, term in loss.terms.items()}
-    ranks.average_([*gradients, *logged.values()])
-    norm = nn.utils.get_total_norm(gradients)
-    if not torch.isfinite(norm + logged["loss"]):
-        raise NotFiniteError(
-            f"step {state.step}: loss {logged['loss'].item()}, gradient norm {norm.item()}",
-            fix="lower the learning rate or lengthen the warm-up of this stage; a repetition gives the same",
-        )
-    nn.utils.clip_grads_with_norm_(parameters, gradient_clip, norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.ema.update(state.model, state.step)
+        group["lr"].fill_(learning_rate * group["rate"])
+    state.ema.prepare(state.step)
+    logged = update(batch)
     state.step += 1
-    return logged | {"gradient_norm": norm}
+    return logged
+
+
+@dataclass(frozen=True)
+class Update:
+    """The part of a step that is the device's work: nothing in it is read by the host.
+
+    Attributes:
+        generator: of the noise; seeded by whoever asks for the step.
+        gradient_clip: global norm.
+        autocast: the forward pass computes in bfloat16 where that is enough.
+    """
+
+    state: TrainingState
+    objective: Objective
+    generator: torch.Generator
+    ranks: Ranks
+    gradient_clip: float
+    autocast: bool
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        state = self.state
+        with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            loss = self.objective(state.model, batch, self.generator)
+        loss.total.backward()
+        parameters = [p for p in state.model.parameters() if p.requires_grad]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        logged = {"loss": loss.total.detach().float().clone()}
+        logged |= {name: term.detach().float().clone() for name, term in loss.terms.items()}
+        self.ranks.average_([*gradients, *logged.values()])
+        norm = nn.utils.get_total_norm(gradients)
+        state.finiteness.note(logged["loss"], norm)
+        nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.ema.update(state.model)
+        return logged | {"gradient_norm": norm}

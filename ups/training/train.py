@@ -54,7 +54,8 @@ def train_and_publish(
     """
     configuration = request.configuration
     if configuration.execution.compile:
-        model.compile(fullgraph=True)  # a graph break would run a part uncompiled, without a word
+        # Around the network lies what is exact, in another precision. A graph break would run a part uncompiled, without a word.
+        getattr(model, "network", model).compile(fullgraph=True)
     averaged = nullcontext()
     if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
         state = train(
@@ -67,9 +68,7 @@ def train_and_publish(
             request.work,
             stage=request.stage,
             seed=configuration.seed,
-            threads=configuration.execution.threads,
-            layout_may_change=configuration.execution.allow_layout_change,
-            bf16=configuration.execution.precision == "bf16",
+            execution=configuration.execution,
         )
         averaged = state.ema.applied_to(model)
         if len(state.layouts) > 1:

@@ -12,6 +12,7 @@ from ups.models.embedding import module_key
 from ups.models.operators.linear import LinearPath
 from ups.models.shape import ProblemShape
 from ups.problems import AMPLITUDE, LENGTH, TIME_STEP, Symmetry
+from ups.runtime.precision import full_float32
 
 _TINY, _ROUNDING = 1e-12, 1e-5
 _FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as their increments
@@ -155,7 +156,7 @@ class LatentOperator(nn.Module):
             scalars = scalars + logarithm * self.get_buffer(f"amplitude_exponents_{key}")
         given = None if self.linear_path.get(problem) == "alone" else self.network(state, scalars, problem)
         # Networks may compute in less than float32. Increments are thousandths, and what is exact stays so.
-        with torch.autocast(latents.device.type, enabled=False):
+        with full_float32(latents.device):
             increment = self._increment(state, given, scalars, problem, stride)
             step = state + self.conserving(increment, problem)
             if amplitude is None:

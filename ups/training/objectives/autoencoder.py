@@ -11,7 +11,7 @@ from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import normalise
 from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
-from ups.training.objectives.objective import Loss
+from ups.training.objectives.objective import Loss, Objective
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Normalisation:
         return normalise(inside, self.mean, self.deviation, known), unit
 
 
-class Reconstruction:
+class Reconstruction(Objective):
     """Relative L2 of reconstructed single frames, mean over the fields that are known, in physical units as the metric:
     in normalised ones a field whose mean was subtracted would weigh more, the less it varies around it.
 
@@ -86,10 +86,10 @@ def reconstruction_errors(errors: Tensor, fields: Tensor, known: Tensor | None) 
 
 def random_shift(fields: Tensor, periodic: tuple[bool, ...], generator: torch.Generator) -> Tensor:
     """Roll fields [B, *grid, C] by one random offset per periodic axis, the same for the whole batch."""
-    offsets, axes = [], []
     for axis, (points, wraps) in enumerate(zip(fields.shape[1:-1], periodic, strict=True), start=1):
         if wraps:
+            # A gather, where `roll` would have the host wait for the number.
             offset = torch.randint(points, (), generator=generator, device=generator.device)
-            offsets.append(int(offset.item()))
-            axes.append(axis)
-    return fields.roll(offsets, dims=axes) if axes else fields
+            place = torch.arange(points, device=fields.device) - offset.to(fields.device)
+            fields = fields.index_select(axis, place % points)
+    return fields

@@ -7,10 +7,10 @@ from ups.data.batch import Batch
 from ups.models.consistency import jump, pseudo_huber
 from ups.models.edm import midpoint_step, noised
 from ups.training.objectives.diffusion import ResidualExample
-from ups.training.objectives.objective import Loss
+from ups.training.objectives.objective import Loss, Objective
 
 
-class ConsistencyDistillation:
+class ConsistencyDistillation(Objective):
     """Algorithm 2 of Song et al. 2023, with the target network equal to the online one (stop-gradient).
 
     y at one angle is moved to the following by one step of the teacher, and the student must give the same

@@ -10,10 +10,10 @@ from ups.data.batch import Batch
 from ups.models.edm import Network, noised, raw_target
 from ups.models.forecast import Forecast
 from ups.models.residual import ResidualNetwork
-from ups.training.objectives.objective import Loss
+from ups.training.objectives.objective import Loss, Objective
 
 
-class ResidualDenoising:
+class ResidualDenoising(Objective):
     """EDM's training objective (eq. 8) on r = (z - forecast) / deviation, as the squared error of the raw network."""
 
     def __init__(self, *, centre: float, std_log_sigma: float) -> None:

@@ -1,5 +1,6 @@
 """Operator, encoder and decoder trained together, from fields: the end of the operator's training."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,7 @@ from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
-from ups.training.objectives.objective import Loss
+from ups.training.objectives.objective import Loss, Objective
 from ups.training.objectives.operator import RolloutLoss
 
 
@@ -20,6 +21,11 @@ class JointModel(nn.Module):
         super().__init__()
         self.operator, self.codec = operator, codec
         self.codec.autoencoder.requires_grad_(True)
+
+    @property
+    def network(self) -> nn.Module:
+        """The operator's."""
+        return self.operator.network
 
     def forward(self, latents: Tensor, scalars: Tensor, problem: str, stride: int = 1) -> Tensor:
         """As the operator's."""
@@ -44,7 +50,7 @@ class JointSettings:
     queries: int | None
 
 
-class JointLoss:
+class JointLoss(Objective):
     """The operator's loss; from a step on with encoder and decoder in it, and their inverse losses (UPT, section 3.2;
     Alkin et al. 2024, arXiv:2402.12365).
 
@@ -80,6 +86,12 @@ class JointLoss:
         )
         terms = loss.terms | {"L_inv_enc": inverse_encoder, "L_inv_dec": inverse_decoder}
         return Loss(total, terms)
+
+    def variant(self, batch: Batch) -> Hashable:
+        settings, after = self.settings, batch.step - self.settings.start
+        if after < 0:
+            return False, self.frozen.variant(batch)
+        return True, self.moving.variant(batch), after % settings.every == 0, min(after, settings.ramp)
 
     def _inverse(self, model: JointModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """L_inv_enc of the windows' last frames, and L_inv_dec of one prediction of each."""

@@ -1,7 +1,8 @@
 """What the training loop asks of a stage: a loss on a batch."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,14 @@ class Loss:
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(Protocol):
-    """`(model, batch, generator) -> Loss`. All randomness comes from the generator."""
+class Objective(ABC):
+    """`(model, batch, generator) -> Loss`. All randomness comes from the generator, and no value is read by the host: what
+    a step computes follows from its batch's problem, stride and `variant` alone, so that it can be captured."""
 
+    @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss: ...
+
+    def variant(self, batch: Batch) -> Hashable:
+        """What the host decides by the number of the step."""
+        del batch
+        return None

@@ -13,10 +13,11 @@ from ups.losses.terms import loss_term
 from ups.models.codec import Codec
 from ups.models.evolution import Evolution, rollout
 from ups.models.reference_frame import ReferenceFrame
-from ups.training.objectives.objective import Loss
+from ups.runtime.randomness import numpy_generator
+from ups.training.objectives.objective import Loss, Objective
 
 
-class RolloutLoss:
+class RolloutLoss(Objective):
     """Relative L2 of every predicted frame's scored fields, mean over fields, frames and batch.
 
     The error is that of the decoded fields, and its norm the physical field's, mean included, whatever the frame
@@ -55,8 +56,7 @@ class RolloutLoss:
             raise ValueError("this objective reads fields")
         codec = self.codec.of(batch.problem)
         window = self.window(batch, generator)
-        steps = min(self._rollout_steps(batch.step), window.states.shape[1] - 1)
-        pushed = self._pushforward_steps(window.states.shape[1] - 1 - steps, generator)
+        steps, pushed = self.variant(batch)
         state = window.states[:, 0]
         if self.state_noise:
             size = state.square().mean(dim=(1, 2), keepdim=True).sqrt()
@@ -77,8 +77,8 @@ class RolloutLoss:
         else:
             target = window.normalised[:, counted]
         error = codec.normalised_fields(predicted.float()) - target
-        scored = list(codec.shape.scored)
-        error, fields = (error * window.unit)[..., scored], window.fields[:, counted][..., scored]
+        error = codec.shape.scored_fields(error * window.unit)
+        fields = codec.shape.scored_fields(window.fields[:, counted])
         errors = relative_l2_by_frame(error, fields)
         terms = {"L_forward": errors[:, 0].mean()}
         if steps > 1:
@@ -89,6 +89,15 @@ class RolloutLoss:
             terms[f"L_{kind}"] = loss_term(kind, error, fields, own)
             total = total + settings["weight"] * terms[f"L_{kind}"]
         return Loss(total, terms)
+
+    def variant(self, batch: Batch) -> tuple[int, int]:
+        """Steps that are counted, and steps before them, a random number that depends on the training step alone."""
+        assert batch.fields is not None
+        available = batch.fields.shape[1] - 1
+        steps = min(self._rollout_steps(batch.step), available)
+        most = min(self.pushforward_steps, available - steps)
+        pushed = numpy_generator("pushforward", batch.step).integers(most, endpoint=True) if most else 0
+        return steps, int(pushed)
 
     def window(self, batch: Batch, generator: torch.Generator) -> "Window":
         """The batch in the models' frame; transformed at random first, where symmetries augment."""
@@ -122,12 +131,6 @@ class RolloutLoss:
         if step >= self.rollout_start:
             return self.rollout_steps
         return 1 + (self.rollout_steps - 1) * step // self.rollout_start
-
-    def _pushforward_steps(self, available: int, generator: torch.Generator) -> int:
-        most = min(self.pushforward_steps, available)
-        if not most:
-            return 0
-        return int(torch.randint(most + 1, (), generator=generator, device=generator.device).item())
 
 
 @dataclass(frozen=True)

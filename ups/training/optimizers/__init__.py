@@ -22,10 +22,18 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser of a kind, see `ups.training.optimizers`.
 
-    Every group's "rate" is its share of the schedule's learning rate.
+    Every group's "rate" is its share of the schedule's learning rate, and its "lr" a number on the device, so that a captured
+    step follows the schedule.
 
     Args:
         settings: those of the kind alone.
     """
     shared = {"learning_rate": learning_rate, "betas": betas, "weight_decay": weight_decay}
-    return module_of("ups.training.optimizers", kind).optimizer(model, **shared, **settings)
+    optimizer = module_of("ups.training.optimizers", kind).optimizer(model, **shared, **settings)
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        # Fused AdamW reads float32 on a GPU; on a CPU float64 gives the bits that a Python number gives.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        group["lr"] = torch.tensor(learning_rate * group["rate"], dtype=dtype, device=device)
+        group["capturable"] = device.type == "cuda"
+    return optimizer

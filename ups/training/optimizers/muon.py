@@ -9,7 +9,7 @@ shape are iterated together, in float32 on a CPU and bfloat16 on a GPU (tested e
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,24 +72,23 @@ class MuonAdamW(torch.optim.AdamW):
                 self._step_matrices(group)
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        by_shape: dict[torch.Size, list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
-                by_shape.setdefault(parameter.shape, []).append((parameter, parameter.grad))
-        for (*_, rows, columns), members in by_shape.items():
-            updates = []
-            for parameter, gradient in members:
-                state = self.state[parameter]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                buffer = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-                updates.append(gradient.lerp(buffer, group["momentum"]))  # Nesterov
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+                if "momentum_buffer" not in self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for (*_, rows, columns), parameters in by_shape.items():
+            gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+            buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+            updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov  # pyright: ignore[reportPrivateImportUsage]
             stacked = torch.stack(updates)
             orthogonal = orthogonalised(stacked.view(-1, rows, columns)).view(stacked.shape)
-            rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-            for (parameter, _), update in zip(members, orthogonal.unbind(), strict=True):
+            rate = torch.as_tensor(group["lr"] * max(1.0, rows / columns) ** 0.5)
+            for parameter, update in zip(parameters, orthogonal.to(stacked.dtype).unbind(), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.to(parameter.dtype), alpha=-rate)
+                parameter.addcmul_(update, rate.to(parameter.dtype), value=-1)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

@@ -1,0 +1,29 @@
+"""In how many bits is computed, said in one place.
+
+Networks may compute in fewer than float32; codecs, the exact parts of a step, losses and weights never do: errors of a
+forecast are thousandths, and TensorFloat-32 keeps ten bits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def tensor_float_32(*, allowed: bool) -> Iterator[None]:
+    """Matrix products and convolutions of a GPU in TensorFloat-32, or in float32. Both are said: torch allows it by default
+    in convolutions and forbids it in matrix products."""
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """The forward pass of what must be exact, whatever the networks around it compute in."""
+    with torch.autocast(device.type, enabled=False), tensor_float_32(allowed=False):
+        yield

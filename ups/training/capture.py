@@ -1,0 +1,82 @@
+"""Training steps as CUDA graphs: the host launches a whole step, and not its thousand kernels one by one.
+
+The networks here are small, and a GPU that is told each kernel apart waits for the host most of the time. A graph repeats
+the same kernels on the same memory, so it gives the same bits as the step that was captured (tested on a GPU); what differs
+between steps lies in memory that the host fills before: the batch, the learning rate, the decay of the average, the
+generator's seed.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ups.data.batch import Batch
+from ups.training.step import Update
+
+_FIRST_STEPS = 3  # as they are: libraries and optimisers allocate in their first steps what a graph may not
+_MOST_GRAPHS = 64  # each holds memory
+
+
+@dataclass
+class _Captured:
+    """A graph, the batch that it reads, and what it writes for the record."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Batch
+    logged: dict[str, Tensor]
+
+
+class CapturedUpdate:
+    """An update that is captured once for each problem, stride and variant of the objective, and then replayed."""
+
+    def __init__(self, update: Update) -> None:
+        self.update = update
+        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self._taken: dict[Hashable, int] = {}
+        self._captured: dict[Hashable, _Captured] = {}
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Update`. The values are overwritten by the next step of the same kind.
+
+        Raises:
+            RuntimeError: the objective has too many variants.
+        """
+        kind = (batch.problem, batch.stride, len(batch.scalars), self.update.objective.variant(batch))
+        taken = self._taken[kind] = self._taken.get(kind, 0) + 1
+        if taken <= _FIRST_STEPS:
+            return self._as_it_is(batch)
+        if kind not in self._captured:
+            if len(self._captured) == _MOST_GRAPHS:
+                raise RuntimeError(
+                    f"more than {_MOST_GRAPHS} kinds of steps: set execution.cuda_graphs: false"
+                )
+            self._captured[kind] = self._capture(batch)
+        captured = self._captured[kind]
+        for name, values in _tensors(captured.batch).items():
+            values.copy_(getattr(batch, name), non_blocking=True)
+        captured.graph.replay()
+        return captured.logged
+
+    def _as_it_is(self, batch: Batch) -> dict[str, Tensor]:
+        """On the stream of the capture: autograd adds gradients up on the stream that made their graph."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            logged = self.update(batch)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return logged
+
+    def _capture(self, batch: Batch) -> _Captured:
+        still = replace(batch, **{name: values.clone() for name, values in _tensors(batch).items()})
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.update.generator)
+        # Other threads, as that which reads ahead, go on with theirs meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            logged = self.update(still)
+        return _Captured(graph, still, logged)
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

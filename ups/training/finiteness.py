@@ -1,0 +1,38 @@
+"""Whether a training is finite: known to the device at every step, asked for by the host when it reads other values anyway."""
+
+import torch
+from torch import Tensor
+
+from ups.errors import NotFiniteError
+
+
+class Finiteness:
+    """Loss and gradient norm of the first step at which one of them is NaN or infinite, from a given step on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._all = torch.ones((), dtype=torch.bool, device=device)
+        self._steps = torch.zeros((), dtype=torch.int64, device=device)
+        self._values = torch.zeros(2, device=device)
+        self._checked = 0
+
+    def note(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Of one step; without waiting for it."""
+        values = torch.stack([loss, gradient_norm]).float()
+        self._values.copy_(torch.where(self._all, values, self._values))
+        self._all.logical_and_(values.isfinite().all())
+        self._steps.add_(self._all)
+
+    def check(self, step: int) -> None:
+        """Of all steps before `step`, the next one.
+
+        Raises:
+            NotFiniteError: one was not finite.
+        """
+        if not self._all.item():
+            loss, gradient_norm = self._values.tolist()
+            raise NotFiniteError(
+                f"step {self._checked + int(self._steps.item())}: loss {loss}, gradient norm {gradient_norm}",
+                fix="lower the learning rate or lengthen the warm-up of this stage; a repetition gives the same",
+            )
+        self._checked = step
+        self._steps.zero_()

@@ -26,7 +26,8 @@ def test_without_warm_up_the_first_step_is_at_the_peak():
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_every_schedule_goes_from_the_peak_to_the_final_rate_and_never_rises(kind):
-    rates = [learning_rate(step, **(SCHEDULE | {"schedule": {"kind": kind}})) for step in range(9, 100)]
+    chosen = SCHEDULES[kind](kind=kind).model_dump()
+    rates = [learning_rate(step, **(SCHEDULE | {"schedule": chosen})) for step in range(9, 100)]
     assert rates[0] == pytest.approx(1e-3, rel=1e-12)
     assert rates[-1] == pytest.approx(1e-5, rel=1e-9)
     assert all(later <= earlier for earlier, later in pairwise(rates))
@@ -41,3 +42,14 @@ def test_the_half_cosine_is_half_way_in_the_middle_and_never_rises():
     rates = [learning_rate(step, **(SCHEDULE | {"steps": 101})) for step in range(101)]
     assert rates[55] == pytest.approx((1e-3 + 1e-5) / 2, rel=1e-9)
     assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+
+
+def test_a_plateau_holds_the_peak_and_then_falls_like_a_root():
+    shape = {"kind": "warmup_stable_decay", "decay": 0.5}
+    rates = [learning_rate(step, **(SCHEDULE | {"steps": 111, "schedule": shape})) for step in range(111)]
+    assert set(rates[10:61]) == {1e-3}
+    middle = rates[60 + 12]  # of fifty falling steps
+    assert middle == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 - 0.24**0.5), rel=1e-9)
+    assert rates[-1] == pytest.approx(1e-5, rel=1e-9)
+    forever = SCHEDULE | {"schedule": {"kind": "warmup_stable_decay", "decay": 0.0}}
+    assert learning_rate(99, **forever) == 1e-3

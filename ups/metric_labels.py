@@ -95,10 +95,20 @@ METRICS = (
         "Uncertainty",
         "Spread over skill",
         "Root mean square deviation of the members from their mean, with the finite ensemble’s factor, over the root "
-        "mean square error of that mean; both relative to the truth’s norm. Best is 1. Ensembles only.",
+        "mean square error of that mean; both relative to the truth’s norm. Best is 1; in brackets the 95 % interval of a "
+        "bootstrap over trajectories, the worst of which weigh most. Ensembles only.",
         optional="ensembles",
         target=1.0,
         heading="spread / skill",
+    ),
+    Metric(
+        "spread_skill_median",
+        "Uncertainty",
+        "Spread over skill, median",
+        "The same of each trajectory by itself, median over trajectories: how wide a typical ensemble is.",
+        optional="ensembles",
+        target=1.0,
+        heading="median s / s",
     ),
     Metric(
         COVERAGE,

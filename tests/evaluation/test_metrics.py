@@ -216,11 +216,25 @@ def test_the_standard_error_is_that_of_the_mean():
 @pytest.mark.parametrize("members", [2, 5, 16])
 def test_the_spread_of_a_calibrated_gaussian_is_its_skill(members):
     """Of M members the mean errs by the truth's deviation and its own: the factor (M + 1) / M is for that."""
-    draws = torch.randn(200_000, members + 1, 2, generator=torch.Generator().manual_seed(0))
+    draws = torch.randn(50_000, members + 1, 2, generator=torch.Generator().manual_seed(0))
     ensemble, truth = draws[:, :members], draws[:, members]
     error = (ensemble.mean(dim=1) - truth).square()
-    assert metrics.spread_skill(ensemble.var(dim=1), error, members) == pytest.approx(1, rel=0.01)
-    assert metrics.spread_skill(ensemble.var(dim=1) / 4, error, members) == pytest.approx(0.5, rel=0.01)
+    for factor in (1, 4):
+        value, low, high = metrics.spread_skill(ensemble.var(dim=1) / factor, error, members)
+        assert value == pytest.approx(factor**-0.5, rel=0.015)
+        assert low < value < high
+        assert high - low < 0.04 * value
+
+
+def test_the_worst_trajectory_decides_the_spread_over_skill_and_not_its_median():
+    variance, error = torch.ones(101, 1), torch.ones(101, 1)
+    error[7] = 1000
+    value, low, high = metrics.spread_skill(variance, error, 10**6)
+    assert value == pytest.approx((101 / 1100) ** 0.5, rel=1e-5)
+    assert low < value
+    assert high == pytest.approx(1, rel=1e-5), "a third of all draws miss it"
+    assert metrics.spread_skill_median(variance, error, 10**6) == pytest.approx(1, rel=1e-5)
+    assert all(map(math.isnan, metrics.spread_skill(variance[:1], error[:1], 2)[1:]))
 
 
 def test_the_crps_of_one_member_is_its_absolute_error():

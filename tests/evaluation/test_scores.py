@@ -147,7 +147,14 @@ def test_persistence_repeats_the_first_frame_and_the_mean_is_flat():
 def test_records_are_complete_json():
     table = score_records(scored(lookup(ORACLE, members=4, noise=0.1), members=4), SETTING)
     assert sorted(record["metric"] for record in table) == sorted(
-        [*POINT_METRICS, "crps", "spread_skill", "coverage_90", "seconds_per_trajectory"]
+        [
+            *POINT_METRICS,
+            "crps",
+            "spread_skill",
+            "spread_skill_median",
+            "coverage_90",
+            "seconds_per_trajectory",
+        ]
     )
     for record in table:
         assert record.keys() >= KEYS

@@ -9,6 +9,7 @@ from test_equivariance import BURGERS, linear_codec, operator, states
 from torch import Tensor
 
 from ups.models.codec import ProblemCodec
+from ups.models.embedding import module_key
 from ups.models.operators import LatentOperator
 from ups.models.operators.operator import _diffusion_of
 from ups.models.shape import ProblemShape
@@ -108,3 +109,18 @@ def test_what_is_exact_stays_exact_where_networks_compute_in_bfloat16():
         found = model(latents, scalars, "case")
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
+
+
+def test_a_state_of_half_the_size_gets_half_the_network():
+    """The rest of the equation is a rate: of a small state, whose own time runs slowly, a step takes little. The network is
+    the same function here, for it is told nothing of the size."""
+    model, codec = untrained(replace(BURGERS, exact=("scaling",)))
+    model.get_buffer(f"bounded_{module_key(codec.problem)}").fill_(value=False)
+    rest = torch.randn(1, 9, 3, generator=torch.Generator().manual_seed(4))
+    model.network.forward = lambda state, scalars, problem: rest.expand_as(state)  # pyright: ignore[reportAttributeAccessIssue]
+    state = torch.randn(1, 9, 3, generator=torch.Generator().manual_seed(5))
+    still = torch.tensor([[math.log(STEP), math.log(1e-9)]])  # next to no viscosity
+    whole, half = (model(size * state, still, "case") / size - state for size in (1.0, 0.5))
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(half, whole / 2, atol=1e-4, rtol=1e-3)
+    assert codec.shape.scales_itself

@@ -161,6 +161,7 @@ def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[s
         if model in ENSEMBLES:
             values.append(("coverage_90", None, COVERAGE[model], 0.004, "1"))
             values.append(("spread_skill", None, 1.1 * COVERAGE[model], None, "1"))
+            values.append(("spread_skill_median", None, 1.05 * COVERAGE[model], None, "1"))
         for number, (field, unit) in enumerate(scored):
             own, factor = (None, 1.0) if len(scored) == 1 else (field, 0.5 + 0.5 * number)
             if own is not None:

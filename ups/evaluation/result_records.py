@@ -119,8 +119,9 @@ def _over_fields(scores: Scores, setting: Setting) -> list[_Number]:
     if scores.drift:
         numbers.append(_mean("mass_drift", scores.get("drift")))
     if scores.members > 1:
-        ratio = metrics.spread_skill(scores.get("variance"), scores.get("square_error"), scores.members)
-        numbers.append(_Number("spread_skill", ratio))
+        squares = scores.get("variance"), scores.get("square_error"), scores.members
+        numbers.append(_ratio("spread_skill", metrics.spread_skill(*squares)))
+        numbers.append(_Number("spread_skill_median", metrics.spread_skill_median(*squares)))
         numbers.append(_mean("coverage_90", scores.get("coverage").mean(dim=1)))
     each = {metric: scores.get(metric) for metric in metrics.PER_TRAJECTORY}
     numbers += [_mean(metric, values) for metric, values in each.items() if values.ndim == 1]

@@ -16,6 +16,7 @@ from ups.runtime.precision import full_float32
 
 _TINY, _ROUNDING = 1e-12, 1e-5
 _FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as their increments
+_RATE = 16.0  # so that a flux of the size of the state is a network's output of 1
 
 
 class LatentOperator(nn.Module):
@@ -27,13 +28,14 @@ class LatentOperator(nn.Module):
     S is the identity or the linear path: a fresh operator is persistence, the best linear map, or diffusion alone.
 
     Where the linear path is the equation's own diffusion, a step is one of an exponential integrator: what diffuses is
-    solved exactly, wave by wave, and the network is the rest of the equation, taken as constant over the step,
+    solved exactly, wave by wave, and the network is the rest of the equation, a rate that is constant over the step,
 
-        z_k(t + dt) = exp(-h) z_k + (1 - exp(-h)) / h network_k,    h = D (2 pi k)^2
+        z_k(t + dt) = exp(-h) z_k + s (1 - exp(-h)) / h network_k,    h = D (2 pi k)^2
 
-    (ETD1: Cox and Matthews 2002, doi:10.1006/jcph.2002.6995, eq. 4). Rejected: Strang's splitting (its last half step
-    takes away fronts that steepen within the step); the network's part unfiltered, or filtered by a sixteenth or a tenth
-    of a step's diffusion (LOG.md, 2026-11-28).
+    (ETD1: Cox and Matthews 2002, doi:10.1006/jcph.2002.6995, eq. 4), where s is the time step in the equation's own units, the
+    dimensionless number that holds it. A small state has little time in a step, and little of the network's error.
+    Rejected: Strang's splitting (its last half step takes away fronts that steepen within the step); the network's part unfiltered,
+    or filtered by a sixteenth or a tenth of a step's diffusion; or not multiplied by s (LOG.md, 2026-11-28).
 
     a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
     step, for a field that decays would else leave the range that the network was trained on; the network
@@ -94,6 +96,9 @@ class LatentOperator(nn.Module):
                 exponents, decay = _diffusion_of(shape)
                 self.register_buffer(f"diffusion_{key}", exponents, persistent=False)
                 self.register_buffer(f"decay_{key}", decay, persistent=False)
+                own_units = next(i for i, number in enumerate(shape.problem.numbers) if TIME_STEP in number)
+                time_step = torch.eye(shape.scalars)[own_units]
+                self.register_buffer(f"time_step_{key}", time_step, persistent=False)
 
     def set_from_codec(self, codec: ProblemCodec, *, frozen: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
@@ -173,6 +178,8 @@ class LatentOperator(nn.Module):
         if given is not None:
             increment = self.differences(given.to(state.dtype), problem)
         if self._diffuses(problem):
+            time_step = (scalars @ self.get_buffer(f"time_step_{module_key(problem)}")).exp()
+            increment = _RATE * time_step[:, None, None] * increment
             return self.with_diffusion(state, increment, scalars, problem)
         if problem not in self.linear_path:
             return increment

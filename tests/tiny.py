@@ -91,14 +91,16 @@ def decoded_frames(codec: ProblemCodec, latents: Tensor, coordinates: Tensor | N
     return codec.decode(latents.unsqueeze(1), torch.zeros(1), at_rest, coordinates)[:, 0]
 
 
-def normalisations(shapes: Mapping[str, ProblemShape]) -> dict[str, Normalisation]:
+def normalisations(
+    shapes: Mapping[str, ProblemShape], device: torch.device | str = "cpu"
+) -> dict[str, Normalisation]:
     """Of fields that have mean zero and unit deviation already."""
     return {
         name: Normalisation(
             shape,
             {parameter.name: 0.5 for parameter in shape.problem.parameters},
-            torch.zeros(shape.channels),
-            torch.ones(shape.channels),
+            torch.zeros(shape.channels, device=device),
+            torch.ones(shape.channels, device=device),
         )
         for name, shape in shapes.items()
     }

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import LINE, PROBLEM, FixedBatches, build, evolutions, random_batch
+from tiny import FixedBatches
 from torch import Tensor
+from trainings import TRAININGS, batch_for, training
 
 from ups.errors import NotFiniteError
-from ups.models.codec import Codec
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.training.capture import CapturedUpdate
@@ -27,16 +27,13 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 def trained(
-    optimizer: str, *, captured: bool, steps: int = 12, poison: int | None = None, autocast: bool = False
+    name: str, optimizer: str, *, captured: bool, poison: int | None = None, autocast: bool = False
 ) -> tuple[TrainingState, list[dict[str, float]]]:
+    """Twelve steps, whose rollouts grow in the middle where there are any."""
     device = torch.device("cuda", 0)
-    shapes = {PROBLEM: LINE}
-    codec = build("codec", shapes=shapes).requires_grad_(False).to(device)
-    assert isinstance(codec, Codec)
-    network = {"kind": "convolution", "width": 32, "dilations": [1, 2]}
-    model = build("operator", scale=0.05, network=network).to(device)
-    moving = evolutions(shapes, ("shift", "reflection", "galilean"))
-    objective = RolloutLoss(codec, moving, rollout_steps=2, rollout_start=6, state_noise=0.01)
+    model, objective = training(name, device)
+    if isinstance(objective, RolloutLoss):
+        objective.rollout_start = 6
     settings = {"learning_rate": 1e-3, "betas": (0.9, 0.95), "weight_decay": 1e-2}
     chosen = build_optimizer(model, kind=optimizer, **settings, **OPTIMIZERS[optimizer])
     state = TrainingState(model, chosen, ExponentialMovingAverage(model, 0.99), FixedBatches(8))
@@ -44,13 +41,13 @@ def trained(
     update = Update(state, objective, generator, Ranks(0, 1, device), gradient_clip=1.0, autocast=autocast)
     take = CapturedUpdate(update) if captured else update
     records = []
-    for step in range(steps):
-        batch = random_batch(8, seed=step).to(device)
+    for step in range(12):
+        batch = replace(batch_for(name, seed=step).to(device), step=step)
         if step == poison:
             assert batch.fields is not None
             batch.fields.fill_(torch.nan)
         generator.manual_seed(derive_seed(0, "noise", step))
-        logged = training_step(state, replace(batch, step=step), take, learning_rate=1e-3 * (1 + step % 5))
+        logged = training_step(state, batch, take, learning_rate=1e-3 * (1 + step % 5))
         records.append({name: value.item() for name, value in logged.items()})
     return state, records
 
@@ -62,18 +59,19 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_captured_steps_are_the_steps_bit_for_bit(optimizer, autocast):
-    """With a curriculum, noise and random symmetries: what differs between steps is read from memory."""
+@pytest.mark.parametrize("name", TRAININGS)
+def test_captured_steps_are_the_steps_bit_for_bit(name, optimizer, autocast):
+    """What differs between steps, the batch, the noise, the rate and the average's decay, is read from memory."""
     (plain, expected), (captured, found) = (
-        trained(optimizer, captured=captured, autocast=autocast) for captured in (False, True)
+        trained(name, optimizer, captured=captured, autocast=autocast) for captured in (False, True)
     )
     assert found == expected
-    for name, value in weights(plain).items():
-        assert torch.equal(value, weights(captured)[name]), name
+    for each, value in weights(plain).items():
+        assert torch.equal(value, weights(captured)[each]), each
     assert len({record["loss"] for record in found}) == len(found)
 
 
 def test_a_step_that_is_not_finite_is_told_though_the_host_reads_nothing():
-    state, _ = trained("muon", captured=True, poison=9)
+    state, _ = trained("augmented", "muon", captured=True, poison=9)
     with pytest.raises(NotFiniteError, match="step 9: loss nan"):
         state.finiteness.check(state.step)

@@ -12,7 +12,8 @@ from ups.models.operators import LatentOperator
 from ups.models.reference_frame import ReferenceFrame
 from ups.problems import Symmetry
 
-_STATES_AT_ONCE = 64  # of all elements of a group: many small batches take longer than few
+# Of all elements of a group: many small batches take longer than few, and on a GPU as long as large ones.
+_STATES_AT_ONCE_CPU, _STATES_AT_ONCE_GPU = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def forecast(
         known = given.expand(len(first), 1, -1)
     starts = [first, *(codec.encode(fields, still[:1], frame, known)[:, 0] for frame in transformed)]
     forecasts: list[Tensor] = []
-    at_once = max(1, _STATES_AT_ONCE // len(first))
+    states_at_once = _STATES_AT_ONCE_GPU if first.is_cuda else _STATES_AT_ONCE_CPU
+    at_once = max(1, states_at_once // len(first))
     while some := starts[len(forecasts) : len(forecasts) + at_once]:
         states = advance(operator, torch.cat(some), scalars.repeat(len(some), 1), problem, frames)
         forecasts += states.split(len(first))

@@ -22,13 +22,13 @@ class ConsistencyDistillation(Objective):
     def __init__(self, teacher: nn.Module, angles: Tensor) -> None:
         """angles: decreasing noise levels [N + 1], as from `sampling_angles`."""
         self.teacher = teacher
-        self.angles = angles.float()
+        self.angles = angles.float().to(next(teacher.parameters()).device)
         self.last = float(angles[-1])
         self.mean_weight = float((1 / (angles[:-1] - angles[1:])).mean())
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         example = ResidualExample.of(model, batch)
-        residual, angles = example.residual, self.angles.to(example.residual.device)
+        residual, angles = example.residual, self.angles
         index = torch.randint(
             0, len(angles) - 1, (len(residual),), generator=generator, device=residual.device
         )

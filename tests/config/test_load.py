@@ -123,6 +123,11 @@ def test_every_file_of_the_project_is_valid(path):
             "training.autoencoder.batch_size: 8 is not a multiple of execution.processes 3",
         ),
         (
+            "training.operator.accumulation",
+            "3",
+            "training.operator.accumulation: 8 samples of a rank are no multiple of 3: its parts are equal",
+        ),
+        (
             "training.operator.residual_fraction",
             "0.01",
             "training.operator.residual_fraction: 0.01 of 16 train",

@@ -61,6 +61,7 @@ def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:
     learning = {
         "steps": 21,
         "batch_size": 4,
+        "accumulation": 2,
         "learning_rate": 2e-3,
         "final_learning_rate": 1e-6,
         "warmup_steps": 3,
@@ -95,6 +96,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
     "execution.cuda_graphs": (False, NONE),
+    "execution.activation_checkpointing": (1, NONE),
     "execution.allow_layout_change": (True, AUTOENCODER),
     **of_training("autoencoder", AUTOENCODER),
     **of_training("operator", OPERATOR),

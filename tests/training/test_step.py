@@ -21,6 +21,7 @@ from tiny import (
     single_rank,
 )
 from torch import Tensor, nn
+from trainings import batch_for, training
 
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
@@ -109,6 +110,23 @@ def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, probl
     untouched = [name for name in initial if any(part in name for part in others)]
     assert untouched
     assert all(torch.equal(weights[name], initial[name]) for name in untouched), "a batch holds one problem"
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole():
+    """Of an objective without noise, which is drawn for each part anew."""
+    found = []
+    for parts in (1, 2, 4):
+        model, objective = training("operator")
+        state = gradient_descent(model)
+        logged = step(state, objective, batch_for("operator"), accumulation=parts)
+        found.append((logged, snapshot(model)))
+    (whole, weights), *others = found
+    for logged, other in others:
+        assert logged.keys() == whole.keys()
+        for term, value in whole.items():
+            torch.testing.assert_close(logged[term], value, rtol=1e-5, atol=1e-7)
+        for each, value in weights.items():
+            torch.testing.assert_close(other[each], value, rtol=1e-4, atol=1e-5)
 
 
 class SquareSum(Objective):

@@ -21,7 +21,7 @@ from ups.config.stages.evaluate import Evaluation
 from ups.config.stages.operator import OperatorTraining
 from ups.kinds import kind_of
 from ups.problems.generated import FromSinusoids, ProblemData
-from ups.section import Count, Name, Parallel, Section, Seed
+from ups.section import Count, Integer, Name, Parallel, Section, Seed
 
 STAGES: dict[str, Stage] = all_stages()
 """By name, each behind what it reads."""
@@ -48,6 +48,13 @@ class Execution(Section):
         default="auto",
         description="launch a training step as one CUDA graph; the same numbers, faster. auto: on a GPU, with one process; "
         "true means this or an error",
+    )
+    activation_checkpointing: Integer = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="every n-th block of a network keeps only its input for the backward pass, which computes it again: less memory, "
+        "the same numbers; 0: none",
     )
     allow_layout_change: bool = Field(
         default=False,
@@ -260,6 +267,12 @@ class Configuration(_RunOfStages):
                 raise ValueError(
                     f"training.{stage}.batch_size: {batch} is not a multiple of execution.processes "
                     f"{self.execution.processes}: every rank takes an equal share"
+                )
+            parts = getattr(self.training, stage).accumulation
+            if batch // self.execution.processes % parts:
+                raise ValueError(
+                    f"training.{stage}.accumulation: {batch // self.execution.processes} samples of a rank are no multiple of "
+                    f"{parts}: its parts are equal"
                 )
         sigma, noise = self.training.consistency.second_sigma, self.training.diffusion.noise
         if sigma <= noise.sigma_min:

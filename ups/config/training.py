@@ -23,6 +23,9 @@ class Training(Section):
 
     steps: Count
     batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
+    accumulation: Count = Field(
+        default=1, description="equal parts of a batch that are computed one after the other, for less memory"
+    )
     optimizer: Optimizer = AdamW()
     learning_rate: Positive = 1e-3
     schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")

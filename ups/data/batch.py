@@ -1,6 +1,7 @@
 """The one typed batch that every stage consumes."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -32,18 +33,27 @@ class Batch:
     forecasts: Tensor | None = None
     variances: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.scalars)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that it has, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with all its tensors changed."""
+        return replace(self, **{name: change(value) for name, value in self.tensors.items()})
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; nothing is copied where it is there already."""
+        return self.each(lambda value: value.to(device, non_blocking=True))
 
-        def move(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            scalars=self.scalars.to(device, non_blocking=True),
-            fields=move(self.fields),
-            known=move(self.known),
-            latents=move(self.latents),
-            forecasts=move(self.forecasts),
-            variances=move(self.variances),
-        )
+    def parts(self, count: int) -> "list[Batch]":
+        """The batch in equal parts."""
+        size = len(self) // count
+        return [
+            self.each(lambda value, start=start: value[start : start + size])
+            for start in range(0, len(self), size)
+        ]

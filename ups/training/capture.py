@@ -7,7 +7,7 @@ generator's seed.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class CapturedUpdate:
         Raises:
             RuntimeError: the objective has too many variants.
         """
-        kind = (batch.problem, batch.stride, len(batch.scalars), self.update.objective.variant(batch))
+        kind = (batch.problem, batch.stride, len(batch), self.update.objective.variant(batch))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
         if taken <= _FIRST_STEPS:
             return self._as_it_is(batch)
@@ -54,7 +54,7 @@ class CapturedUpdate:
                 )
             self._captured[kind] = self._capture(batch)
         captured = self._captured[kind]
-        for name, values in _tensors(captured.batch).items():
+        for name, values in captured.batch.tensors.items():
             values.copy_(getattr(batch, name), non_blocking=True)
         captured.graph.replay()
         return captured.logged
@@ -68,15 +68,10 @@ class CapturedUpdate:
         return logged
 
     def _capture(self, batch: Batch) -> _Captured:
-        still = replace(batch, **{name: values.clone() for name, values in _tensors(batch).items()})
+        still = batch.each(torch.clone)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.update.generator)
         # Other threads, as that which reads ahead, go on with theirs meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             logged = self.update(still)
         return _Captured(graph, still, logged)
-
-
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

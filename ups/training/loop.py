@@ -96,7 +96,13 @@ def train(
     schedule = settings.schedule.model_dump()
     generator = torch.Generator(ranks.device)
     update = Update(
-        state, objective, generator, ranks, settings.gradient_clip, autocast=execution.precision == "bf16"
+        state,
+        objective,
+        generator,
+        ranks,
+        settings.gradient_clip,
+        autocast=execution.precision == "bf16",
+        accumulation=settings.accumulation,
     )
     take = CapturedUpdate(update) if execution.cuda_graphs is True else update
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0

@@ -79,6 +79,7 @@ class Update:
         generator: of the noise; seeded by whoever asks for the step.
         gradient_clip: global norm.
         autocast: the forward pass computes in bfloat16 where that is enough.
+        accumulation: equal parts of a batch that are computed one after the other.
     """
 
     state: TrainingState
@@ -87,16 +88,20 @@ class Update:
     ranks: Ranks
     gradient_clip: float
     autocast: bool
+    accumulation: int = 1
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         state = self.state
-        with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-            loss = self.objective(state.model, batch, self.generator)
-        loss.total.backward()
+        logged: dict[str, Tensor] = {}
+        for part in batch.parts(self.accumulation):
+            with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+                loss = self.objective(state.model, part, self.generator)
+            (loss.total / self.accumulation).backward()
+            for name, term in ({"loss": loss.total} | loss.terms).items():
+                value = term.detach().float() / self.accumulation
+                logged[name] = logged[name] + value if name in logged else value
         parameters = [p for p in state.model.parameters() if p.requires_grad]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        logged = {"loss": loss.total.detach().float().clone()}
-        logged |= {name: term.detach().float().clone() for name, term in loss.terms.items()}
         self.ranks.average_([*gradients, *logged.values()])
         norm = nn.utils.get_total_norm(gradients)
         state.finiteness.note(logged["loss"], norm)

@@ -16,6 +16,7 @@ from ups.runtime.ranks import Ranks
 from ups.runtime.request import Request
 from ups.training.loop import Validation, train, validate_untrained
 from ups.training.objectives import Objective
+from ups.training.prepare import prepare
 from ups.training.step import BatchSource
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,7 @@ def train_and_publish(
     published: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration
-    if configuration.execution.compile:
-        # Around the network lies what is exact, in another precision. A graph break would run a part uncompiled, without a word.
-        getattr(model, "network", model).compile(fullgraph=True)
+    prepare(model, configuration.execution)
     averaged = nullcontext()
     if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
         state = train(

@@ -16,7 +16,7 @@ from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.objectives.joint import JointLoss, JointModel, JointSettings
 from ups.training.objectives.operator import RolloutLoss
 
-TRAININGS = ("autoencoder", "operator", "augmented", "square", "joint", "diffusion", "consistency")
+TRAININGS = ("autoencoder", "operator", "augmented", "square", "mix", "joint", "diffusion", "consistency")
 CPU = torch.device("cpu")
 
 
@@ -63,6 +63,11 @@ def _training(name: str, device: torch.device) -> tuple[nn.Module, Objective]:
             return build("operator", scale=0.05, shapes=square), RolloutLoss(
                 linear_codec(square, device), evolutions(square, ("square",)), rollout_steps=1
             )
+        case "mix":
+            both = {PROBLEM: LINE, "square": SQUARE}
+            return build("operator", scale=0.05, shapes=both), RolloutLoss(
+                linear_codec(both, device), evolutions(both), rollout_steps=2
+            )
         case "joint":
             codec = linear_codec(shapes, device)
             before, after = (
@@ -79,5 +84,7 @@ def _training(name: str, device: torch.device) -> tuple[nn.Module, Objective]:
 
 
 def batch_for(name: str, *, seed: int = 0) -> Batch:
-    """A batch of a training, on the CPU."""
-    return square_batch(8, seed) if name == "square" else random_batch(8, seed=seed)
+    """A batch of a training, on the CPU; a mix has its problems in turns."""
+    if name == "square" or (name == "mix" and seed % 2):
+        return square_batch(8, seed)
+    return random_batch(8, seed=seed)

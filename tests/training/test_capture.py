@@ -41,8 +41,8 @@ def test_the_host_reads_nothing_in_a_step(name, optimizer):
     )  # fmt: skip
     state = TrainingState(model, chosen, ExponentialMovingAverage(model, 0.99), FixedBatches(8))
     update = Update(state, objective, torch.Generator(), single_rank(), gradient_clip=1.0, autocast=False)
-    for _ in range(2):
-        batch = batch_for(name)
+    for number in range(3):
+        batch = batch_for(name, seed=number)
         objective.variant(batch)
         with NoHost():
             training_step(state, batch, update, learning_rate=1e-3)

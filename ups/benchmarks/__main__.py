@@ -1,4 +1,4 @@
-"""The process behind `ups bench`: {"subject", "threads", "directory" (to work in), ...} in, records out."""
+"""The process behind `ups bench` and `ups profile`: {"subject", "threads", "directory" (to work in), ...} in, records out."""
 
 import sys
 from pathlib import Path
@@ -29,6 +29,10 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
             from ups.benchmarks.train import measure_training
 
             return measure_training(request, Path(directory))
+        if request["subject"] == "profile":
+            from ups.benchmarks.profile import measure_profile
+
+            return measure_profile(request, Path(directory))
         from ups.benchmarks.cache import measure_cache
 
         return measure_cache(

@@ -1,14 +1,25 @@
 """Stages in this one process, one after the other, without the pipeline around them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ups.artifacts.checksums import file_checksums
 from ups.config import Configuration
+from ups.config.load import validate
 from ups.models.build import MODEL_FILE
 from ups.runtime.request import Request
-from ups.stages import autoencoder, cache_encode, operator
+from ups.stages import autoencoder, cache_encode, consistency, diffusion, operator
 
-_STAGES = {"autoencoder": autoencoder.run, "cache_encode": cache_encode.run, "operator": operator.run}
+_STAGES = {
+    "autoencoder": autoencoder.run,
+    "cache_encode": cache_encode.run,
+    "operator": operator.run,
+    "diffusion": diffusion.run,
+    "consistency": consistency.run,
+}
+WINDOWS = 4
+"""Of a short training, each with a record of how long its steps took."""
 
 
 def run_stage(name: str, configuration: Configuration, work: Path, inputs: dict[str, Path]) -> Path:
@@ -30,3 +41,19 @@ def run_stage(name: str, configuration: Configuration, work: Path, inputs: dict[
         )
         _STAGES[name](request)
     return output
+
+
+def short_training(
+    configuration: Configuration, stage: str, steps: int, execution: Mapping[str, Any]
+) -> Configuration:
+    """A configuration with few steps of one training, and other settings of `execution`."""
+    values: dict[str, Any] = configuration.model_dump(mode="json")
+    values["execution"] |= execution
+    values["training"][stage] |= {
+        "steps": steps,
+        "warmup_steps": 0,
+        "log_every": max(1, steps // WINDOWS),
+        "validate_every": steps,
+        "checkpoint_every": steps,
+    }
+    return validate(values, where=f"a short training of {configuration.name}")

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 
 from ups.artifacts.files import read_records
-from ups.benchmarks.stages import run_stage
+from ups.benchmarks.stages import WINDOWS, run_stage, short_training
 from ups.config import Configuration
-from ups.config.load import validate
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 _PLAIN = {"cuda_graphs": False, "compile": False, "precision": "fp32"}
-_WINDOWS = 4  # of which the second half counts
 _TURNS = 2
 
 
@@ -48,11 +46,14 @@ def measure_training(request: Mapping[str, Any], directory: Path) -> list[Record
             log.info("%s, %d steps", name, steps)
             torch.compiler.reset()  # a process may compile one function for so many networks and no more
             output = run_stage(
-                "operator", _changed(configuration, execution, steps), directory / f"{turn}-{place}", inputs
+                "operator",
+                short_training(configuration, "operator", steps, execution),
+                directory / f"{turn}-{place}",
+                inputs,
             )
             records = read_records(output / "logs" / "metrics.jsonl")
             paces = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
-            seconds[name].append(statistics.median(paces[-_WINDOWS // 2 :]))
+            seconds[name].append(statistics.median(paces[-WINDOWS // 2 :]))
             errors[name] = records[-1]["validation_relative_l2"]
     plain = statistics.median(seconds["plain"])
     return [
@@ -65,16 +66,3 @@ def measure_training(request: Mapping[str, Any], directory: Path) -> list[Record
         }
         for name, taken in seconds.items()
     ]
-
-
-def _changed(configuration: Configuration, execution: Mapping[str, Any], steps: int) -> Configuration:
-    values: dict[str, Any] = configuration.model_dump(mode="json")
-    values["execution"] |= execution
-    values["training"]["operator"] |= {
-        "steps": steps,
-        "warmup_steps": 0,
-        "log_every": steps // _WINDOWS,
-        "validate_every": steps,
-        "checkpoint_every": steps,
-    }
-    return validate(values, where=f"a variant of {configuration.name}")

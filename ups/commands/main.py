@@ -25,6 +25,7 @@ _COMMANDS = {
     "report": "write report.html of a run again",
     "data": "list, fetch, generate and check trajectories",
     "cache": "look after artifacts: list, show, verify, explain, pin, clean up",
+    "profile": "where the time of a training step goes, on one page and as a trace",
     "bench": "measure data generation, the cache, and the operator against its peers, on this machine",
 }
 

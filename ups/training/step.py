@@ -6,12 +6,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ups.data.batch import Batch
 from ups.runtime.ranks import Ranks
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.finiteness import Finiteness
 from ups.training.objectives import Objective
+
+PROFILED = "training step"
+"""Name of a step in a profile."""
 
 
 class BatchSource(Protocol):
@@ -66,7 +70,8 @@ def training_step(
     for group in state.optimizer.param_groups:
         group["lr"].fill_(learning_rate * group["rate"])
     state.ema.prepare(state.step)
-    logged = update(batch)
+    with record_function(PROFILED):
+        logged = update(batch)
     state.step += 1
     return logged
 

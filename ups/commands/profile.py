@@ -1,0 +1,96 @@
+"""`ups profile STAGE CONFIG`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ups.commands import race
+from ups.commands.arguments import add_configuration, add_root, count
+from ups.commands.tables import print_progress, show
+from ups.config.schema import STAGES, TRAINING_STAGES
+from ups.errors import ConfigurationError
+from ups.pipeline.run import find_root
+from ups.pipeline.tool_process import run_tool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time the training steps of a stage, and say what a step consists of: the ten dearest operators, FLOPs and their part of "
+        "what the device can do, the wait for data; and a trace for https://ui.perfetto.dev. The stages before it are built, "
+        "if they are not yet. Nothing else should be running."
+    )
+    parser.add_argument("stage", metavar="STAGE", choices=TRAINING_STAGES, help=", ".join(TRAINING_STAGES))
+    add_configuration(parser)
+    parser.add_argument("--steps", type=count, default=40, help="that are timed (default 40)")
+    parser.add_argument(
+        "--trace", type=Path, help="file to write the trace to (default: profile-STAGE.json in the root)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_root(parser)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Build what the stage reads, measure in a process of its own, and print the page."""
+    configuration = race.in_one_process(options)
+    if not getattr(configuration.training, options.stage).steps:
+        raise ConfigurationError(
+            "0, so this stage trains nothing",
+            where=f"training.{options.stage}.steps",
+            fix="profile another stage",
+        )
+    inputs = STAGES[options.stage].inputs
+    run = race.run_until(options, max(inputs, key=list(STAGES).index), {})
+    root = find_root(options.root)
+    trace = options.trace or root / f"profile-{options.stage}.json"
+    records = run_tool(
+        "ups.benchmarks",
+        {
+            "subject": "profile",
+            "stage": options.stage,
+            "configuration": run.configuration.model_dump(mode="json"),
+            "inputs": {name: str(run.built[name].artifact.path) for name in inputs},
+            "directory": str(root / "artifacts" / ".work"),
+            "steps": options.steps,
+            "trace": str(trace.absolute()),
+        },
+        place=root / "artifacts" / ".work",
+        threads=run.configuration.execution.threads,
+        on_line=print_progress,
+    )
+    if options.json:
+        print(json.dumps(records, indent=2))
+        return
+    step, *operators = records
+    print(_text(step, run.configuration.execution.threads))
+    show(_table(operators, step["milliseconds_per_step"]))
+    print(f"trace: {trace} (open it at https://ui.perfetto.dev)")
+
+
+def _text(step: dict[str, Any], threads: int) -> str:
+    place = f"cpu, {threads} thread(s)" if step["device"] == "cpu" else step["device"]
+    kernels = "" if step["kernels"] is None else f" and {step['kernels']:.0f} kernels"
+    return (
+        f"{step['stage']} on {place}: {step['milliseconds_per_step']:.3g} ms a step as configured, "
+        f"{step['data_wait_fraction']:.1%} of it waiting for data\n"
+        f"a step, neither captured nor compiled, is {step['operators']:.0f} operators{kernels}; its matrix products are "
+        f"{step['gigaflop']:.3g} GFLOP\n"
+        f"{step['gigaflop_per_second']:.3g} GFLOP/s: {step['of_best_product']:.1%} of one large matrix product's "
+        f"{step['best_product_gigaflop_per_second']:.3g} here\n"
+    )
+
+
+def _table(operators: list[dict[str, Any]], milliseconds: float) -> Table:
+    table = Table("dearest operators", "ms per step", "of a step", "calls", "GFLOP", box=None, pad_edge=False)
+    for record in operators:
+        taken = record["milliseconds_per_step"]
+        table.add_row(
+            record["what"],
+            f"{taken:.3g}",
+            f"{taken / milliseconds:.0%}",
+            f"{record['calls_per_step']:.0f}",
+            f"{record['gigaflop_per_step']:.3g}",
+        )
+    return table

@@ -105,9 +105,10 @@ METRICS = (
         "spread_skill_median",
         "Uncertainty",
         "Spread over skill, median",
-        "The same of each trajectory by itself, median over trajectories: how wide a typical ensemble is.",
+        "The same of each trajectory by itself, median over trajectories: how wide a typical ensemble is. It is 1 for a "
+        "calibrated one where a trajectory errs in many independent places, and more where it errs in few.",
         optional="ensembles",
-        target=1.0,
+        target=None,
         heading="median s / s",
     ),
     Metric(

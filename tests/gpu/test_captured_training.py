@@ -9,13 +9,16 @@ from tiny import FixedBatches
 from torch import Tensor
 from trainings import TRAININGS, batch_for, training
 
+from ups.config.schema import Execution
 from ups.errors import NotFiniteError
+from ups.runtime.precision import tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.training.capture import CapturedUpdate
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
+from ups.training.prepare import prepare
 from ups.training.step import TrainingState, Update, training_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -27,29 +30,44 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 def trained(
-    name: str, optimizer: str, *, captured: bool, poison: int | None = None, autocast: bool = False
+    name: str,
+    optimizer: str,
+    *,
+    captured: bool,
+    poison: int | None = None,
+    accumulation: int = 1,
+    execution: Execution | None = None,
 ) -> tuple[TrainingState, list[dict[str, float]]]:
-    """Twelve steps, whose rollouts grow in the middle where there are any."""
-    device = torch.device("cuda", 0)
+    """Sixteen steps, whose rollouts grow in the middle where there are any. Records are read at the end."""
+    device, execution = torch.device("cuda", 0), execution or Execution()
     model, objective = training(name, device)
+    prepare(model, execution)
     if isinstance(objective, RolloutLoss):
         objective.rollout_start = 6
     settings = {"learning_rate": 1e-3, "betas": (0.9, 0.95), "weight_decay": 1e-2}
     chosen = build_optimizer(model, kind=optimizer, **settings, **OPTIMIZERS[optimizer])
     state = TrainingState(model, chosen, ExponentialMovingAverage(model, 0.99), FixedBatches(8))
     generator = torch.Generator(device)
-    update = Update(state, objective, generator, Ranks(0, 1, device), gradient_clip=1.0, autocast=autocast)
+    update = Update(
+        state,
+        objective,
+        generator,
+        Ranks(0, 1, device),
+        gradient_clip=1.0,
+        autocast=execution.precision == "bf16",
+        accumulation=accumulation,
+    )
     take = CapturedUpdate(update) if captured else update
     records = []
-    for step in range(12):
+    for step in range(16):
         batch = replace(batch_for(name, seed=step).to(device), step=step)
         if step == poison:
             assert batch.fields is not None
             batch.fields.fill_(torch.nan)
         generator.manual_seed(derive_seed(0, "noise", step))
-        logged = training_step(state, batch, take, learning_rate=1e-3 * (1 + step % 5))
-        records.append({name: value.item() for name, value in logged.items()})
-    return state, records
+        with tensor_float_32(allowed=execution.precision == "tf32"):
+            records.append(training_step(state, batch, take, learning_rate=1e-3 * (1 + step % 5)))
+    return state, [{name: value.item() for name, value in logged.items()} for logged in records]
 
 
 def weights(state: TrainingState) -> dict[str, Tensor]:
@@ -57,13 +75,22 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in state.model.named_parameters()} | averages
 
 
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"accumulation": 2},
+        {"execution": Execution(precision="bf16")},
+        {"execution": Execution(precision="tf32", activation_checkpointing=1)},
+    ],
+    ids=["fp32", "accumulation", "bf16", "tf32-checkpointing"],
+)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", TRAININGS)
-def test_captured_steps_are_the_steps_bit_for_bit(name, optimizer, autocast):
+def test_captured_steps_are_the_steps_bit_for_bit(name, optimizer, options):
     """What differs between steps, the batch, the noise, the rate and the average's decay, is read from memory."""
     (plain, expected), (captured, found) = (
-        trained(name, optimizer, captured=captured, autocast=autocast) for captured in (False, True)
+        trained(name, optimizer, captured=captured, **options) for captured in (False, True)
     )
     assert found == expected
     for each, value in weights(plain).items():

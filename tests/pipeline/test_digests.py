@@ -96,7 +96,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
     "execution.cuda_graphs": (False, NONE),
-    "execution.activation_checkpointing": (1, NONE),
+    "execution.activation_checkpointing": (1, AUTOENCODER),
     "execution.allow_layout_change": (True, AUTOENCODER),
     **of_training("autoencoder", AUTOENCODER),
     **of_training("operator", OPERATOR),

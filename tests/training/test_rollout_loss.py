@@ -179,6 +179,11 @@ def test_pushed_steps_are_drawn_anew_and_the_error_is_counted_after_them():
         assert loss.total.item() == 0, "each step against its own frame"
         seen.add(truth.step)
     assert seen == {2, 3, 4}
+    other = RolloutLoss(
+        linear_codec(), evolutions({PROBLEM: LINE}), rollout_steps=2, pushforward_steps=2, seed=1
+    )
+    batches = [replace(batch, step=step) for step in range(30)]
+    assert [objective.variant(each) for each in batches] != [other.variant(each) for each in batches]
 
 
 def test_no_gradient_flows_through_pushed_steps():

@@ -51,5 +51,3 @@ def test_a_plateau_holds_the_peak_and_then_falls_like_a_root():
     middle = rates[60 + 12]  # of fifty falling steps
     assert middle == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 - 0.24**0.5), rel=1e-9)
     assert rates[-1] == pytest.approx(1e-5, rel=1e-9)
-    forever = SCHEDULE | {"schedule": {"kind": "warmup_stable_decay", "decay": 0.0}}
-    assert learning_rate(99, **forever) == 1e-3

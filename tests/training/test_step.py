@@ -157,7 +157,9 @@ def test_the_first_step_that_is_not_finite_is_told_whenever_it_is_asked_for(kind
         build_optimizer(model, kind="adamw", learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
         ExponentialMovingAverage(model, 0.9),
         FixedBatches(2),
+        step=1000,
     )
+    state.finiteness.check(state.step)  # a resumed training
     good = SquareSum()
     for _ in range(5):
         step(state, good, random_batch(2))
@@ -165,7 +167,7 @@ def test_the_first_step_that_is_not_finite_is_told_whenever_it_is_asked_for(kind
     for objective in (good, good, Broken(kind), good):
         step(state, objective, random_batch(2))
     value = "loss nan, gradient norm nan" if kind == "loss" else "loss 0.0, gradient norm nan"
-    with pytest.raises(NotFiniteError, match=f"step 7: {value}"):
+    with pytest.raises(NotFiniteError, match=f"step 1007: {value}"):
         state.finiteness.check(state.step)
 
 
@@ -226,29 +228,32 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
 
 COMPILED = """
 import torch
-from tiny import build, random_batch
-from ups.training.objectives.diffusion import ResidualDenoising
 from test_step import gradient_descent, snapshot, step
+from trainings import batch_for, training
+from ups.config.schema import Execution
+from ups.training.prepare import prepare
 
 torch.set_num_threads(1)
 weights = []
-for compiled in (False, True):
-    model = build("diffusion")
-    if compiled:
-        model.compile(fullgraph=True)
+for settings in ({}, {"compile": True}, {"compile": True, "activation_checkpointing": 1}):
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    model, objective = training(NAME)
+    prepare(model, Execution(**settings))
     state = gradient_descent(model)
     for number in range(3):
-        step(state, ResidualDenoising(centre=1.0, std_log_sigma=1.2), random_batch(8, seed=number),
-             learning_rate=1e-2)
+        step(state, objective, batch_for(NAME, seed=number), learning_rate=1e-2)
     weights.append(snapshot(model))
-    assert not compiled or sum(torch._dynamo.utils.counters["aot_autograd"].values()) > 0
-for name, value in weights[0].items():
-    torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-5)
+    assert not settings or sum(torch._dynamo.utils.counters["aot_autograd"].values()) > 0
+for other in weights[1:]:
+    for name, value in weights[0].items():
+        torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-5)
 """
 
 
 @pytest.mark.slow
-def test_a_compiled_network_takes_the_same_steps(tmp_path):
+@pytest.mark.parametrize("name", ["diffusion", "operator"])
+def test_a_compiled_network_takes_the_same_steps(name, tmp_path):
     here = Path(__file__).parent
     environment = {
         **os.environ,
@@ -257,6 +262,10 @@ def test_a_compiled_network_takes_the_same_steps(tmp_path):
         "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parents[1])]),
     }
     ended = subprocess.run(
-        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"NAME = {name!r}\n{COMPILED}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr

@@ -46,14 +46,15 @@ def run_stage(name: str, configuration: Configuration, work: Path, inputs: dict[
 def short_training(
     configuration: Configuration, stage: str, steps: int, execution: Mapping[str, Any]
 ) -> Configuration:
-    """A configuration with few steps of one training, and other settings of `execution`."""
+    """A configuration with few steps of one training, as many in each window, and other settings of `execution`."""
+    window = max(1, steps // WINDOWS)
     values: dict[str, Any] = configuration.model_dump(mode="json")
     values["execution"] |= execution
     values["training"][stage] |= {
-        "steps": steps,
+        "steps": WINDOWS * window,
         "warmup_steps": 0,
-        "log_every": max(1, steps // WINDOWS),
-        "validate_every": steps,
-        "checkpoint_every": steps,
+        "log_every": window,
+        "validate_every": WINDOWS * window,
+        "checkpoint_every": WINDOWS * window,
     }
     return validate(values, where=f"a short training of {configuration.name}")

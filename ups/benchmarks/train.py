@@ -38,19 +38,17 @@ def measure_training(request: Mapping[str, Any], directory: Path) -> list[Record
     configuration = Configuration.model_validate(request["configuration"])
     inputs = {stage: Path(path) for stage, path in request["inputs"].items()}
     steps: int = request["steps"]
-    chosen = variants(configuration.execution.device)
+    chosen = {
+        name: short_training(configuration, "operator", steps, execution)
+        for name, execution in variants(configuration.execution.device).items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     errors: dict[str, float] = {}
     for turn in range(_TURNS):
-        for place, (name, execution) in enumerate(chosen.items()):
+        for place, (name, changed) in enumerate(chosen.items()):
             log.info("%s, %d steps", name, steps)
             torch.compiler.reset()  # a process may compile one function for so many networks and no more
-            output = run_stage(
-                "operator",
-                short_training(configuration, "operator", steps, execution),
-                directory / f"{turn}-{place}",
-                inputs,
-            )
+            output = run_stage("operator", changed, directory / f"{turn}-{place}", inputs)
             records = read_records(output / "logs" / "metrics.jsonl")
             paces = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
             seconds[name].append(statistics.median(paces[-WINDOWS // 2 :]))

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from ups.commands import race
 from ups.commands.arguments import add_configuration, add_root, count
+from ups.commands.measured_run import in_one_process, run_until
 from ups.commands.tables import print_progress, show
 from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve_device
@@ -90,8 +91,8 @@ def _training_records(options: argparse.Namespace, place: Path) -> list[dict[str
             where="--steps",
             fix=f"give at least {_LEAST_STEPS}",
         )
-    race.in_one_process(options)
-    run = race.run_until(options, "cache_encode", {})
+    in_one_process(options)
+    run = run_until(options, "cache_encode", {})
     return run_tool(
         "ups.benchmarks",
         {

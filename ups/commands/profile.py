@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from ups.commands import race
 from ups.commands.arguments import add_configuration, add_root, count
+from ups.commands.measured_run import in_one_process, run_until
 from ups.commands.tables import print_progress, show
 from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.errors import ConfigurationError
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Build what the stage reads, measure in a process of its own, and print the page."""
-    configuration = race.in_one_process(options)
+    configuration = in_one_process(options)
     if not getattr(configuration.training, options.stage).steps:
         raise ConfigurationError(
             "0, so this stage trains nothing",
@@ -42,7 +42,7 @@ def execute(options: argparse.Namespace) -> None:
             fix="profile another stage",
         )
     inputs = STAGES[options.stage].inputs
-    run = race.run_until(options, max(inputs, key=list(STAGES).index), {})
+    run = run_until(options, max(inputs, key=list(STAGES).index), {})
     root = find_root(options.root)
     trace = options.trace or root / f"profile-{options.stage}.json"
     records = run_tool(

@@ -4,24 +4,22 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Column, Table
 from rich.text import Text
 
-from ups.commands.arguments import add_configuration, add_root, count, read_configuration
+from ups.commands.arguments import add_configuration, add_root, count
+from ups.commands.measured_run import in_one_process, run_until
 from ups.commands.tables import print_progress, show
 from ups.config import Configuration
 from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
-from ups.errors import ConfigurationError
 from ups.metric_labels import HEADINGS
 from ups.pipeline.device import resolve
-from ups.pipeline.execute import Built
-from ups.pipeline.run import Run, find_root, run_all
+from ups.pipeline.run import find_root
 from ups.pipeline.tool_process import run_tool
 
 TOLERANCE = 0.1
@@ -153,18 +151,6 @@ def execute(options: argparse.Namespace) -> None:
     show(_tuning_table(tuned))
 
 
-def in_one_process(options: argparse.Namespace) -> Configuration:
-    """The configuration, if it runs in the one process of a benchmark."""
-    configuration = read_configuration(options)
-    if configuration.execution.processes > 1:
-        raise ConfigurationError(
-            f"a benchmark runs in one process, and this run in {configuration.execution.processes}",
-            where="execution.processes",
-            fix="--set execution.processes=1",
-        )
-    return configuration
-
-
 def _tell_departures(records: list[dict[str, Any]]) -> None:
     unequal = departures(records)
     if unequal:
@@ -195,19 +181,6 @@ def departures(records: list[dict[str, Any]]) -> list[str]:
             and abs(record["seconds"] - record["planned_seconds"]) > TOLERANCE * record["planned_seconds"]
         )
     )
-
-
-def run_until(options: argparse.Namespace, until: str, changes: Mapping[str, Any]) -> Run:
-    """An ordinary run of the configuration, up to a stage."""
-    overrides = {**parse_overrides(options.assignments), **changes}
-    run = Run.start(options.config, overrides, root=options.root, until=until)
-
-    def on_stage(name: str, built: Built | None) -> None:
-        if built is not None:
-            print_progress(f"{name} {'cached' if built.hit else 'done'}  {built.artifact.digest[:12]}")
-
-    run_all(run, on_line=print_progress, on_stage=on_stage, until=until)
-    return run
 
 
 def _race_table(records: list[dict[str, Any]], configuration: Configuration, trained: str) -> Table:

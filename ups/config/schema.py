@@ -39,7 +39,7 @@ class Execution(Section):
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         default="fp32",
         description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16: autocast of the forward pass. "
-        "Weights, codecs, what a step solves exactly, and losses stay fp32",
+        "Weights stay fp32, and of finished codecs, of what a step solves exactly and of losses the forward pass",
     )
     compile: bool = Field(
         default=False, description="torch.compile the networks; true means this or an error"
@@ -54,7 +54,7 @@ class Execution(Section):
         ge=0,
         le=1000,
         description="every n-th block of a network keeps only its input for the backward pass, which computes it again: less memory, "
-        "the same numbers; 0: none",
+        "and in eager fp32 the same numbers; 0: none",
     )
     allow_layout_change: bool = Field(
         default=False,

@@ -99,7 +99,7 @@ def in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:
 def execution_settings(configuration: "Configuration") -> dict[str, Any]:
     """What counts of how stages run; not the layout, where it may change under way."""
     execution = configuration.execution
-    uncounted = {"cuda_graphs", "activation_checkpointing"}  # the same numbers
+    uncounted = {"cuda_graphs"}  # the same numbers
     if execution.allow_layout_change:
         uncounted |= {"processes", "threads"}
     return execution.model_dump(exclude=uncounted)

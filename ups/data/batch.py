@@ -52,7 +52,8 @@ class Batch:
 
     def parts(self, count: int) -> "list[Batch]":
         """The batch in equal parts."""
-        size = len(self) // count
+        size, rest = divmod(len(self), count)
+        assert not rest, "the configuration asks for equal parts"
         return [
             self.each(lambda value, start=start: value[start : start + size])
             for start in range(0, len(self), size)

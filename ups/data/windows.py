@@ -108,12 +108,12 @@ class WindowSource:
             known = known[index_on(frames, known.device)]
         return Batch(
             problem=name,
-            scalars=self._scalars[name].expand(len(rows), -1),
+            scalars=self._scalars[name].expand(len(rows), -1).contiguous(),
             step=step,
             stride=stride,
-            fields=None if windows.fields is None else windows.fields[:, ::stride],
+            fields=None if windows.fields is None else windows.fields[:, ::stride].contiguous(),
             known=known,
-            latents=None if windows.latents is None else windows.latents[:, ::stride],
+            latents=None if windows.latents is None else windows.latents[:, ::stride].contiguous(),
         )
 
     def reweigh(self, step: int, errors: Mapping[str, float]) -> None:

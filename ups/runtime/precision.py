@@ -1,7 +1,8 @@
 """In how many bits is computed, said in one place.
 
-Networks may compute in fewer than float32; codecs, the exact parts of a step, losses and weights never do: errors of a
-forecast are thousandths, and TensorFloat-32 keeps ten bits.
+Networks may compute in fewer than float32. Weights are float32, and so is the forward pass of finished codecs, of the exact parts of
+a step and of losses: errors of a forecast are thousandths, and TensorFloat-32 keeps ten bits. In a backward pass they are
+noise of the gradient.
 """
 
 from collections.abc import Iterator

@@ -81,12 +81,12 @@ def run(request: Request) -> None:
             name: problem.evolution(configuration.symmetries(name).used("augment", "average"))
             for name, problem in problems.items()
         }
-        objective = rollout_error(codec, evolutions, settings)
+        objective = rollout_error(codec, evolutions, settings, seed=configuration.seed)
         trained: nn.Module = model
         finish: Callable[[], None] | None = None
         if settings.joint is not None:
             trained = JointModel(model, codec)
-            moving = rollout_error(codec, evolutions, settings, of_fields=True)
+            moving = rollout_error(codec, evolutions, settings, seed=configuration.seed, of_fields=True)
             objective = JointLoss(objective, moving, joint_settings(settings.joint, settings.steps))
             finish = partial(_publish_codec, codec, codec_description, description, request, ranks)
 
@@ -133,7 +133,12 @@ def _publish_codec(
 
 
 def rollout_error(
-    codec: Codec, evolutions: dict[str, Evolution], settings: OperatorTraining, *, of_fields: bool = False
+    codec: Codec,
+    evolutions: dict[str, Evolution],
+    settings: OperatorTraining,
+    *,
+    seed: int,
+    of_fields: bool = False,
 ) -> RolloutLoss:
     """The operator's objective, by the configuration."""
     return RolloutLoss(
@@ -146,6 +151,7 @@ def rollout_error(
         norm=settings.norm,
         terms=settings.loss_terms.model_dump(exclude_none=True),
         of_fields=of_fields,
+        seed=seed,
     )
 
 

@@ -16,7 +16,7 @@ from ups.data.batch import Batch
 from ups.training.step import Update
 
 _FIRST_STEPS = 3  # as they are: libraries and optimisers allocate in their first steps what a graph may not
-_MOST_GRAPHS = 64  # each holds memory
+_MOST_GRAPHS = 32  # each holds memory; the one that was replayed longest ago goes first
 
 
 @dataclass
@@ -25,7 +25,8 @@ class _Captured:
 
     graph: torch.cuda.CUDAGraph
     batch: Batch
-    logged: dict[str, Tensor]
+    names: list[str]
+    logged: Tensor
 
 
 class CapturedUpdate:
@@ -38,26 +39,20 @@ class CapturedUpdate:
         self._captured: dict[Hashable, _Captured] = {}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Update`. The values are overwritten by the next step of the same kind.
-
-        Raises:
-            RuntimeError: the objective has too many variants.
-        """
+        """See `Update`."""
         kind = (batch.problem, batch.stride, len(batch), self.update.objective.variant(batch))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
         if taken <= _FIRST_STEPS:
             return self._as_it_is(batch)
-        if kind not in self._captured:
-            if len(self._captured) == _MOST_GRAPHS:
-                raise RuntimeError(
-                    f"more than {_MOST_GRAPHS} kinds of steps: set execution.cuda_graphs: false"
-                )
-            self._captured[kind] = self._capture(batch)
-        captured = self._captured[kind]
+        captured = self._captured.pop(kind, None) or self._capture(batch)
+        if len(self._captured) == _MOST_GRAPHS:
+            del self._captured[next(iter(self._captured))]
+        self._captured[kind] = captured
         for name, values in captured.batch.tensors.items():
             values.copy_(getattr(batch, name), non_blocking=True)
         captured.graph.replay()
-        return captured.logged
+        # A copy: graphs share their memory, and another one's replay may write there.
+        return dict(zip(captured.names, captured.logged.clone().unbind(), strict=True))
 
     def _as_it_is(self, batch: Batch) -> dict[str, Tensor]:
         """On the stream of the capture: autograd adds gradients up on the stream that made their graph."""
@@ -74,4 +69,5 @@ class CapturedUpdate:
         # Other threads, as that which reads ahead, go on with theirs meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             logged = self.update(still)
-        return _Captured(graph, still, logged)
+            values = torch.stack(list(logged.values()))
+        return _Captured(graph, still, list(logged), values)

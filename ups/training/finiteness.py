@@ -7,7 +7,7 @@ from ups.errors import NotFiniteError
 
 
 class Finiteness:
-    """Loss and gradient norm of the first step at which one of them is NaN or infinite, from a given step on."""
+    """Which was the first step whose loss or gradient norm is NaN or infinite, since the last `check`."""
 
     def __init__(self, device: torch.device) -> None:
         self._all = torch.ones((), dtype=torch.bool, device=device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ups.artifacts.files import write_json
 from ups.config.schema import Execution
 from ups.config.training import Training
-from ups.errors import Interrupted
+from ups.errors import Interrupted, PreflightError
 from ups.runtime.precision import tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
@@ -75,6 +75,7 @@ def train(
 
     Raises:
         Interrupted: after SIGTERM, when a checkpoint and `work/interrupted.json` are written.
+        PreflightError: the precision is not to be had on this device.
         NotFiniteError: loss or gradient became NaN or infinite; no checkpoint was written since.
     """
     optimizer = build_optimizer(
@@ -87,11 +88,14 @@ def train(
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
     layout = {"processes": ranks.world, "threads": execution.threads}
     load_checkpoint(work / "checkpoints", state, layout=layout, may_change=execution.allow_layout_change)
+    state.finiteness.check(state.step)  # it counts from here
     records = None
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)
         if state.step:
             log.info("%s resumes at step %d of %d", stage, state.step, settings.steps)
+    if execution.precision == "tf32" and torch.cuda.get_device_capability(ranks.device) < (8, 0):
+        raise PreflightError("this GPU has no TensorFloat-32", where="execution.precision", fix="write fp32")
     model.train()
     schedule = settings.schedule.model_dump()
     generator = torch.Generator(ranks.device)

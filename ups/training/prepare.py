@@ -3,6 +3,7 @@
 The modules stay what they are, with the names that checkpoints and optimisers know.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,12 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from ups.config.schema import Execution
 
+log = logging.getLogger(__name__)
+
 
 def prepare(model: nn.Module, execution: Execution) -> None:
     """Prepare a model as a configuration asks for it, in place."""
     every = execution.activation_checkpointing
     if every:
-        for block in list(_blocks(model))[::every]:
+        blocks = list(_blocks(model))
+        log.info("%d of %d blocks are computed again in the backward pass", len(blocks[::every]), len(blocks))
+        for block in blocks[::every]:
             # No network here draws random numbers, whose state could not be read while a graph is captured.
             whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
             block.forward = whole  # pyright: ignore[reportAttributeAccessIssue]
@@ -26,13 +31,13 @@ def prepare(model: nn.Module, execution: Execution) -> None:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Members of lists of modules, outermost first: what is in a member is part of it."""
+    """Members of lists of modules, but single layers; what is in a member is part of it."""
     for child in module.children():
         members = child.children() if isinstance(child, nn.ModuleList) else ()
         for member in members:
             if isinstance(member, nn.ModuleList):
                 yield from member.children()
-            else:
+            elif next(member.children(), None) is not None:
                 yield member
         if not isinstance(child, nn.ModuleList):
             yield from _blocks(child)

@@ -62,8 +62,8 @@ def training_step(
 ) -> dict[str, Tensor]:
     """One optimiser step; returns the detached loss, its terms and the gradient norm, averaged over ranks.
 
-    The host only says what follows from the number of the step, and waits for nothing. What is not finite is told by
-    `TrainingState.finiteness` when it is asked.
+    The host sets the learning rate and the decay of the average, launches the work and does not wait for it. What is not finite is told
+    by `TrainingState.finiteness` when it is asked.
 
     update: an `Update`, as it is or captured.
     """

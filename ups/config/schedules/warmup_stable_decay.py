@@ -11,7 +11,7 @@ class WarmupStableDecay(Section):
     """At the peak until the last part of the training."""
 
     kind: Literal["warmup_stable_decay"]
-    decay: Annotated[float, Field(ge=0, le=1)] = Field(
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.2,
-        description="part of the steps after the warm-up in which the rate falls; 0: it stays at the peak",
+        description="part of the steps after the warm-up in which the rate falls",
     )

@@ -16,7 +16,7 @@ from ups.runtime.precision import full_float32
 
 _TINY, _ROUNDING = 1e-12, 1e-5
 _FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as their increments
-_RATE = 16.0  # so that a flux of the size of the state is a network's output of 1
+_RATE = float(_FLUX_LENGTHS)  # undoes it: a rate's flux is as large as the state
 
 
 class LatentOperator(nn.Module):
@@ -96,9 +96,6 @@ class LatentOperator(nn.Module):
                 exponents, decay = _diffusion_of(shape)
                 self.register_buffer(f"diffusion_{key}", exponents, persistent=False)
                 self.register_buffer(f"decay_{key}", decay, persistent=False)
-                own_units = next(i for i, number in enumerate(shape.problem.numbers) if TIME_STEP in number)
-                time_step = torch.eye(shape.scalars)[own_units]
-                self.register_buffer(f"time_step_{key}", time_step, persistent=False)
 
     def set_from_codec(self, codec: ProblemCodec, *, frozen: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
@@ -178,7 +175,7 @@ class LatentOperator(nn.Module):
         if given is not None:
             increment = self.differences(given.to(state.dtype), problem)
         if self._diffuses(problem):
-            time_step = (scalars @ self.get_buffer(f"time_step_{module_key(problem)}")).exp()
+            time_step = scalars[:, _time_step_number(self.shapes[problem])].exp()
             increment = _RATE * time_step[:, None, None] * increment
             return self.with_diffusion(state, increment, scalars, problem)
         if problem not in self.linear_path:
@@ -287,6 +284,20 @@ def _diffusion_of(shape: ProblemShape) -> tuple[Tensor, Tensor]:
     waves = 2 * math.pi * torch.arange(shape.grid[0] // 2 + 1, dtype=torch.float64)
     # Rounded in float64 first: a solver's last bits differ between machines.
     return exponents.float(), (problem.diffusion.factor * waves.square()).float()
+
+
+def _time_step_number(shape: ProblemShape) -> int:
+    """Which dimensionless number is the time step in the equation's own units.
+
+    Raises:
+        ValueError: none is.
+    """
+    for place, number in enumerate(shape.problem.numbers):
+        if number.get(TIME_STEP) == 1:
+            return place
+    raise ValueError(
+        f"the dimensionless numbers of {shape.problem.name} do not tell its time step: declare one that is proportional to it"
+    )
 
 
 def _root_mean_square(latents: Tensor) -> Tensor:

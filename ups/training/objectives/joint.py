@@ -10,6 +10,7 @@ from ups.data.batch import Batch
 from ups.losses.relative import relative_l2_by_frame
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
+from ups.runtime.precision import full_float32
 from ups.training.objectives.objective import Loss, Objective
 from ups.training.objectives.operator import RolloutLoss
 
@@ -112,8 +113,9 @@ class JointLoss(Objective):
         inverse_encoder = relative_l2_by_frame(error.unsqueeze(1), sizes.unsqueeze(1)).mean()
         with torch.no_grad():
             predicted = model(window.states[:, 0], window.scalars, batch.problem, batch.stride)
-        raw = codec.statistics.raw(predicted)
-        again = encoder(decoder.grid(raw, batch.problem), batch.problem)
+        raw = codec.statistics.raw(predicted).float()
+        with full_float32(raw.device):
+            again = encoder(decoder.grid(raw, batch.problem), batch.problem)
         error = (again - raw) / codec.statistics.latent_deviation
         inverse_decoder = relative_l2_by_frame(error.unsqueeze(1), predicted.unsqueeze(1)).mean()
         return inverse_encoder, inverse_decoder

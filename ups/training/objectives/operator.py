@@ -40,16 +40,18 @@ class RolloutLoss(Objective):
         norm: Literal["physical", "frame"] = "physical",
         terms: Mapping[str, Mapping[str, Any]] | None = None,
         of_fields: bool = False,
+        seed: int = 0,
     ) -> None:
         """Arguments as in the configuration's training.operator; terms are its `loss_terms`.
 
         rollout_start: training step from which all rollout_steps are counted; before, one more at a time.
         of_fields: errors are to the fields themselves, and not to their decoded encoding.
+        seed: with the training step, of the number of pushed steps.
         """
         self.codec, self.problems = codec, dict(problems)
         self.rollout_steps, self.rollout_start = rollout_steps, rollout_start
         self.pushforward_steps, self.state_noise, self.norm = pushforward_steps, state_noise, norm
-        self.terms, self.of_fields = dict(terms or {}), of_fields
+        self.terms, self.of_fields, self.seed = dict(terms or {}), of_fields, seed
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if batch.fields is None:
@@ -91,12 +93,14 @@ class RolloutLoss(Objective):
         return Loss(total, terms)
 
     def variant(self, batch: Batch) -> tuple[int, int]:
-        """Steps that are counted, and steps before them, a random number that depends on the training step alone."""
+        """Steps that are counted, and steps before them, a random number that the host draws."""
         assert batch.fields is not None
         available = batch.fields.shape[1] - 1
         steps = min(self._rollout_steps(batch.step), available)
         most = min(self.pushforward_steps, available - steps)
-        pushed = numpy_generator("pushforward", batch.step).integers(most, endpoint=True) if most else 0
+        pushed = 0
+        if most:
+            pushed = numpy_generator(self.seed, "pushforward", batch.step).integers(most, endpoint=True)
         return steps, int(pushed)
 
     def window(self, batch: Batch, generator: torch.Generator) -> "Window":

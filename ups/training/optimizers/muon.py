@@ -85,6 +85,7 @@ class MuonAdamW(torch.optim.AdamW):
             updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov  # pyright: ignore[reportPrivateImportUsage]
             stacked = torch.stack(updates)
             orthogonal = orthogonalised(stacked.view(-1, rows, columns)).view(stacked.shape)
+            # A tensor, as `build_optimizer` has it, or a number.
             rate = torch.as_tensor(group["lr"] * max(1.0, rows / columns) ** 0.5)
             for parameter, update in zip(parameters, orthogonal.to(stacked.dtype).unbind(), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])

@@ -107,8 +107,8 @@ class JointLoss(Objective):
         ) * unit
         sizes = window.fields[:, -1].flatten(1, -2)
         if self.settings.queries is not None and self.settings.queries < error.shape[1]:
-            chosen = torch.randperm(error.shape[1], generator=generator, device=generator.device)
-            chosen = chosen[: self.settings.queries].to(error.device)
+            order = torch.rand(error.shape[1], generator=generator, device=generator.device).argsort()
+            chosen = order[: self.settings.queries].to(error.device)
             error, sizes = error[:, chosen], sizes[:, chosen]
         inverse_encoder = relative_l2_by_frame(error.unsqueeze(1), sizes.unsqueeze(1)).mean()
         with torch.no_grad():

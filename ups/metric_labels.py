@@ -109,7 +109,6 @@ METRICS = (
         "calibrated one where a trajectory errs in many independent places, and more where it errs in few.",
         optional="ensembles",
         target=None,
-        heading="median s / s",
     ),
     Metric(
         COVERAGE,

@@ -91,11 +91,8 @@ def test_ranks_take_the_step_of_a_single_process_on_the_whole_batch(world, probl
     weights, logged = forecast_step(single_rank(), problem)
     results = run_ranks(forecast_step, world, problem)
     for shared, reported in results:
-        assert reported.keys() == logged.keys()
-        for name, value in logged.items():
-            torch.testing.assert_close(reported[name], value, rtol=1e-5, atol=1e-6)
-        for name, value in weights.items():
-            torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(reported, logged, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(shared, weights, rtol=1e-5, atol=1e-6)
     first = results[0][0]
     assert all(torch.equal(first[name], other[name]) for other, _ in results for name in first)
     initial = build("operator", shapes=SHAPES).state_dict()
@@ -122,11 +119,8 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole():
         found.append((logged, snapshot(model)))
     (whole, weights), *others = found
     for logged, other in others:
-        assert logged.keys() == whole.keys()
-        for term, value in whole.items():
-            torch.testing.assert_close(logged[term], value, rtol=1e-5, atol=1e-7)
-        for each, value in weights.items():
-            torch.testing.assert_close(other[each], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logged, whole, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(other, weights, rtol=1e-4, atol=1e-5)
 
 
 class SquareSum(Objective):

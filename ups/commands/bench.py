@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from rich.table import Column, Table
 
 from ups.commands import race
 from ups.commands.arguments import add_configuration, add_root, count
-from ups.commands.measured_run import in_one_process, run_until
+from ups.commands.measured_run import in_one_process, measured, run_until
 from ups.commands.tables import print_progress, show
 from ups.errors import ConfigurationError
 from ups.pipeline.device import resolve_device
@@ -60,10 +58,10 @@ def execute(options: argparse.Namespace) -> None:
     if options.subject == "ablation":
         race.execute_ablation(options)
         return
-    place = find_root(options.root) / "artifacts" / ".work"
     if options.subject == "train":
-        _print(_training_records(options, place), as_json=options.json)
+        _print(_training_records(options), as_json=options.json)
         return
+    place = find_root(options.root) / "artifacts" / ".work"
     request: dict[str, Any] = {
         "subject": options.subject,
         "threads": options.threads,
@@ -78,12 +76,12 @@ def execute(options: argparse.Namespace) -> None:
         request,
         place=place,
         threads=options.threads,
-        on_line=lambda line: print(line, file=sys.stderr),
+        on_line=print_progress,
     )
     _print(records, as_json=options.json)
 
 
-def _training_records(options: argparse.Namespace, place: Path) -> list[dict[str, Any]]:
+def _training_records(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Bring the latents of a configuration to a sealed artifact, and time the operator's training on them."""
     if options.steps < _LEAST_STEPS:
         raise ConfigurationError(
@@ -93,18 +91,9 @@ def _training_records(options: argparse.Namespace, place: Path) -> list[dict[str
         )
     in_one_process(options)
     run = run_until(options, "cache_encode", {})
-    return run_tool(
-        "ups.benchmarks",
-        {
-            "subject": "train",
-            "configuration": run.configuration.model_dump(mode="json"),
-            "inputs": {stage: str(built.artifact.path) for stage, built in run.built.items()},
-            "directory": str(place),
-            "steps": options.steps,
-        },
-        place=place,
-        threads=run.configuration.execution.threads,
-        on_line=print_progress,
+    inputs = {stage: str(built.artifact.path) for stage, built in run.built.items()}
+    return measured(
+        options, run.configuration, {"subject": "train", "inputs": inputs, "steps": options.steps}
     )
 
 

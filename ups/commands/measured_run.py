@@ -1,4 +1,4 @@
-"""What measuring commands do first: an ordinary run, up to the stage that they measure."""
+"""What commands do that measure a configuration: an ordinary run up to a stage, and then a process that measures."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from ups.config import Configuration
 from ups.config.load import parse_overrides
 from ups.errors import ConfigurationError
 from ups.pipeline.execute import Built
-from ups.pipeline.run import Run, run_all
+from ups.pipeline.run import Run, find_root, run_all
+from ups.pipeline.tool_process import run_tool
 
 
 def in_one_process(options: argparse.Namespace) -> Configuration:
@@ -36,3 +37,18 @@ def run_until(options: argparse.Namespace, until: str, changes: Mapping[str, Any
 
     run_all(run, on_line=print_progress, on_stage=on_stage, until=until)
     return run
+
+
+def measured(options: argparse.Namespace, configuration: Configuration, request: Mapping[str, Any]) -> Any:
+    """The records of a process of its own.
+
+    request: {"subject": ..., and what that needs}, see `ups.benchmarks`.
+    """
+    place = find_root(options.root) / "artifacts" / ".work"
+    return run_tool(
+        "ups.benchmarks",
+        {"configuration": configuration.model_dump(mode="json"), "directory": str(place), **request},
+        place=place,
+        threads=configuration.execution.threads,
+        on_line=print_progress,
+    )

@@ -8,12 +8,11 @@ from typing import Any
 from rich.table import Table
 
 from ups.commands.arguments import add_configuration, add_root, count
-from ups.commands.measured_run import in_one_process, run_until
-from ups.commands.tables import print_progress, show
+from ups.commands.measured_run import in_one_process, measured, run_until
+from ups.commands.tables import show
 from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.errors import ConfigurationError
 from ups.pipeline.run import find_root
-from ups.pipeline.tool_process import run_tool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,22 +42,17 @@ def execute(options: argparse.Namespace) -> None:
         )
     inputs = STAGES[options.stage].inputs
     run = run_until(options, max(inputs, key=list(STAGES).index), {})
-    root = find_root(options.root)
-    trace = options.trace or root / f"profile-{options.stage}.json"
-    records = run_tool(
-        "ups.benchmarks",
+    trace = options.trace or find_root(options.root) / f"profile-{options.stage}.json"
+    records = measured(
+        options,
+        run.configuration,
         {
             "subject": "profile",
             "stage": options.stage,
-            "configuration": run.configuration.model_dump(mode="json"),
             "inputs": {name: str(run.built[name].artifact.path) for name in inputs},
-            "directory": str(root / "artifacts" / ".work"),
             "steps": options.steps,
             "trace": str(trace.absolute()),
         },
-        place=root / "artifacts" / ".work",
-        threads=run.configuration.execution.threads,
-        on_line=print_progress,
     )
     if options.json:
         print(json.dumps(records, indent=2))

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.commands.arguments import add_configuration, add_root, count
-from ups.commands.measured_run import in_one_process, run_until
+from ups.commands.measured_run import in_one_process, measured, run_until
 from ups.commands.tables import print_progress, show
 from ups.config import Configuration
 from ups.config.ablation import load_variants
@@ -19,8 +19,6 @@ from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
 from ups.metric_labels import HEADINGS
 from ups.pipeline.device import resolve
-from ups.pipeline.run import find_root
-from ups.pipeline.tool_process import run_tool
 
 TOLERANCE = 0.1
 _STEPS_AND_SECONDS = ("parameters", "training", "steps", "planned s", "real s")
@@ -78,21 +76,16 @@ def execute_ablation(options: argparse.Namespace) -> None:
     # A list: requests are written with sorted keys, and the table is in the order of the file.
     changed = [(name, resolve(variant).model_dump(mode="json")) for name, variant in variants.items()]
     run = run_until(options, "download", {})
-    place = find_root(options.root) / "artifacts" / ".work"
-    records = run_tool(
-        "ups.benchmarks",
+    records = measured(
+        options,
+        run.configuration,
         {
             "subject": "ablation",
-            "configuration": run.configuration.model_dump(mode="json"),
             "download": str(run.built["download"].artifact.path),
-            "directory": str(place),
             "changed": changed,
             "seconds": options.seconds,
             "seeds": options.seeds,
         },
-        place=place,
-        threads=configuration.execution.threads,
-        on_line=print_progress,
     )
     _tell_departures(records)
     if options.json:
@@ -119,14 +112,12 @@ def execute(options: argparse.Namespace) -> None:
     else:
         runs = [run_until(options, "download", {})]
     configuration = runs[0].configuration
-    place = find_root(options.root) / "artifacts" / ".work"
-    records = run_tool(
-        "ups.benchmarks",
+    records = measured(
+        options,
+        configuration,
         {
             "subject": "peers",
-            "configuration": configuration.model_dump(mode="json"),
             "download": str(runs[0].built["download"].artifact.path),
-            "directory": str(place),
             "peers": options.peers,
             "seconds": options.seconds,
             "seeds": options.seeds,
@@ -134,9 +125,6 @@ def execute(options: argparse.Namespace) -> None:
                 {name: str(built.artifact.path) for name, built in run.built.items()} for run in runs
             ],
         },
-        place=place,
-        threads=configuration.execution.threads,
-        on_line=print_progress,
     )
     _tell_departures(records)
     if options.json:

@@ -171,24 +171,23 @@ class Configuration(_RunOfStages):
         path = self.model.operator.linear_path
         return path[problem] if isinstance(path, dict) else path
 
+    def graphs_problem(self, device: Literal["auto", "cpu", "cuda"]) -> str | None:
+        """Why steps cannot be CUDA graphs on a device; None if they can."""
+        execution, joint = self.execution, self.training.operator.joint
+        if device == "cpu":
+            return "needs a GPU, and execution.device is cpu: write auto"
+        if execution.processes > 1:
+            return f"is for one process, and execution.processes is {execution.processes}: write auto"
+        if joint is not None and joint.ramp:
+            return "needs steps that repeat, and training.operator.joint.ramp makes each another: write auto, or ramp: null"
+        return None
+
     @model_validator(mode="after")
     def _execution_is_possible(self) -> Self:
-        execution, joint = self.execution, self.training.operator.joint
-        if execution.cuda_graphs is True:
-            if execution.device == "cpu":
-                raise ValueError(
-                    "execution.cuda_graphs: true needs a GPU, and execution.device is cpu: write auto"
-                )
-            if execution.processes > 1:
-                raise ValueError(
-                    f"execution.cuda_graphs: true is for one process, and execution.processes is {execution.processes}: "
-                    "write auto"
-                )
-            if joint is not None and joint.ramp:
-                raise ValueError(
-                    "execution.cuda_graphs: true needs steps that repeat, and training.operator.joint.ramp makes each another: "
-                    "write auto, or ramp: null"
-                )
+        execution = self.execution
+        problem = self.graphs_problem(execution.device)
+        if execution.cuda_graphs is True and problem:
+            raise ValueError(f"execution.cuda_graphs: true {problem}")
         if execution.precision == "tf32" and execution.device == "cpu":
             raise ValueError(
                 "execution.precision: tf32 is a format of GPUs, and execution.device is cpu: write fp32"

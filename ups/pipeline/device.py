@@ -20,7 +20,7 @@ def resolve(configuration: Configuration) -> Configuration:
     Raises:
         ConfigurationError: what was asked for needs a GPU, and `device: auto` found none.
     """
-    execution, joint = configuration.execution, configuration.training.operator.joint
+    execution = configuration.execution
     device = execution.device
     if device == "auto":
         device = resolve_device("auto", where="execution.device")
@@ -37,7 +37,7 @@ def resolve(configuration: Configuration) -> Configuration:
                 )
     graphs = execution.cuda_graphs
     if graphs == "auto":
-        graphs = device == "cuda" and execution.processes == 1 and not (joint and joint.ramp)
+        graphs = configuration.graphs_problem(device) is None
     chosen = execution.model_copy(update={"device": device, "cuda_graphs": graphs})
     return configuration.model_copy(update={"execution": chosen})
 

@@ -11,16 +11,17 @@ class Finiteness:
 
     def __init__(self, device: torch.device) -> None:
         self._all = torch.ones((), dtype=torch.bool, device=device)
-        self._steps = torch.zeros((), dtype=torch.int64, device=device)
+        # All since the last check, and how many of them came before the first that is not finite.
+        self._steps = torch.zeros(2, dtype=torch.int64, device=device)
         self._values = torch.zeros(2, device=device)
-        self._checked = 0
 
     def note(self, loss: Tensor, gradient_norm: Tensor) -> None:
         """Of one step; without waiting for it."""
         values = torch.stack([loss, gradient_norm]).float()
         self._values.copy_(torch.where(self._all, values, self._values))
         self._all.logical_and_(values.isfinite().all())
-        self._steps.add_(self._all)
+        self._steps[0].add_(1)
+        self._steps[1].add_(self._all)
 
     def check(self, step: int) -> None:
         """Of all steps before `step`, the next one.
@@ -30,9 +31,9 @@ class Finiteness:
         """
         if not self._all.item():
             loss, gradient_norm = self._values.tolist()
+            steps, finite = self._steps.tolist()
             raise NotFiniteError(
-                f"step {self._checked + int(self._steps.item())}: loss {loss}, gradient norm {gradient_norm}",
+                f"step {step - steps + finite}: loss {loss}, gradient norm {gradient_norm}",
                 fix="lower the learning rate or lengthen the warm-up of this stage; a repetition gives the same",
             )
-        self._checked = step
         self._steps.zero_()

@@ -88,7 +88,6 @@ def train(
     state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
     layout = {"processes": ranks.world, "threads": execution.threads}
     load_checkpoint(work / "checkpoints", state, layout=layout, may_change=execution.allow_layout_change)
-    state.finiteness.check(state.step)  # it counts from here
     records = None
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)

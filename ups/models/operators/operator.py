@@ -71,6 +71,7 @@ class LatentOperator(nn.Module):
         self.network, self.shapes, self.conserve = network, dict(shapes), conserve
         self.linear = nn.ModuleDict({module_key(name): path for name, path in linear.items()})
         self.linear_path, self.time_steps = dict(linear_path), tuple(time_steps)
+        self.time_step_numbers: dict[str, int] = {}
         self.average = {problem: tuple(symmetries) for problem, symmetries in (average or {}).items()}
         for name, shape in shapes.items():
             key, values = module_key(name), shape.token_grid.patch_points * shape.channels
@@ -96,6 +97,7 @@ class LatentOperator(nn.Module):
                 exponents, decay = _diffusion_of(shape)
                 self.register_buffer(f"diffusion_{key}", exponents, persistent=False)
                 self.register_buffer(f"decay_{key}", decay, persistent=False)
+                self.time_step_numbers[name] = _time_step_number(shape)
 
     def set_from_codec(self, codec: ProblemCodec, *, frozen: bool = True) -> None:
         """Take from a codec what an amplitude and a mean are in its latents.
@@ -175,7 +177,7 @@ class LatentOperator(nn.Module):
         if given is not None:
             increment = self.differences(given.to(state.dtype), problem)
         if self._diffuses(problem):
-            time_step = scalars[:, _time_step_number(self.shapes[problem])].exp()
+            time_step = scalars[:, self.time_step_numbers[problem]].exp()
             increment = _RATE * time_step[:, None, None] * increment
             return self.with_diffusion(state, increment, scalars, problem)
         if problem not in self.linear_path:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ups.config.schema import Execution
 from ups.data.batch import Batch
 from ups.data.window_reader import InMemoryReader
 from ups.data.windows import ProblemWindows
@@ -24,7 +25,13 @@ from ups.models.residual import ResidualNetwork
 from ups.models.shape import ProblemShape
 from ups.problems import Symmetry
 from ups.runtime.ranks import Ranks
+from ups.training.ema import ExponentialMovingAverage
+from ups.training.objectives import Objective
 from ups.training.objectives.autoencoder import Normalisation
+from ups.training.optimizers import build_optimizer
+from ups.training.parallel import parallelise
+from ups.training.placement import Placement
+from ups.training.step import TrainingState
 
 GRID, TOKENS, LATENT_DIM, SCALARS, LEADS = 32, 8, 4, 2, 3
 NETWORK = {"width": 16, "depth": 1, "heads": 2, "ratio": 2}
@@ -192,3 +199,24 @@ class FixedBatches:
 def single_rank() -> Ranks:
     """A world of one rank on the CPU."""
     return Ranks(0, 1, torch.device("cpu"))
+
+
+def optimizer_of(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
+    """Of a model that this rank holds whole."""
+    return build_optimizer(dict(model.named_parameters()), Placement(single_rank()), **settings)
+
+
+def state_of(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    *,
+    decay: float = 0.99,
+    ranks: Ranks | None = None,
+    execution: Execution | None = None,
+    step: int = 0,
+) -> TrainingState:
+    """The start of a training whose batches are given by hand."""
+    replica = parallelise(model, objective, execution or Execution(), ranks or single_rank())
+    average = ExponentialMovingAverage(replica.parameters, decay)
+    return TrainingState(replica, optimizer, average, FixedBatches(8), step=step)

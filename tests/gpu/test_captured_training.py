@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import FixedBatches
+from tiny import optimizer_of, state_of
 from torch import Tensor
 from trainings import TRAININGS, batch_for, training
 
@@ -15,10 +15,7 @@ from ups.runtime.precision import tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.training.capture import CapturedUpdate
-from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives.operator import RolloutLoss
-from ups.training.optimizers import build_optimizer
-from ups.training.prepare import prepare
 from ups.training.step import TrainingState, Update, training_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -41,18 +38,16 @@ def trained(
     """Sixteen steps, whose rollouts grow in the middle where there are any. Records are read at the end."""
     device, execution = torch.device("cuda", 0), execution or Execution()
     model, objective = training(name, device)
-    prepare(model, execution)
     if isinstance(objective, RolloutLoss):
         objective.rollout_start = 6
     settings = {"learning_rate": 1e-3, "betas": (0.9, 0.95), "weight_decay": 1e-2}
-    chosen = build_optimizer(model, kind=optimizer, **settings, **OPTIMIZERS[optimizer])
-    state = TrainingState(model, chosen, ExponentialMovingAverage(model, 0.99), FixedBatches(8))
+    chosen = optimizer_of(model, kind=optimizer, **settings, **OPTIMIZERS[optimizer])
+    ranks = Ranks(0, 1, device)
+    state = state_of(model, objective, chosen, ranks=ranks, execution=execution)
     generator = torch.Generator(device)
     update = Update(
         state,
-        objective,
         generator,
-        Ranks(0, 1, device),
         gradient_clip=1.0,
         autocast=execution.precision == "bf16",
         accumulation=accumulation,
@@ -72,7 +67,7 @@ def trained(
 
 def weights(state: TrainingState) -> dict[str, Tensor]:
     averages = {f"average {name}": value for name, value in state.ema.weights.items()}
-    return {name: value.detach() for name, value in state.model.named_parameters()} | averages
+    return {name: value.detach() for name, value in state.replica.parameters.items()} | averages
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import LINE, PROBLEM, SQUARE, waves
+from tiny import LINE, PROBLEM, SQUARE, optimizer_of, waves
 from torch import Tensor, nn
 
 from ups.config.model import OPERATORS
@@ -18,7 +18,6 @@ from ups.models.evolution import Evolution, rollout
 from ups.models.operators import network_of
 from ups.models.shape import ProblemShape
 from ups.training.objectives.operator import RolloutLoss
-from ups.training.optimizers import build_optimizer
 from ups.training.optimizers.muon import hidden_matrices
 
 POINTS = replace(LINE, tokens=LINE.grid)
@@ -225,7 +224,7 @@ def test_a_peer_learns_a_batch_by_heart(name, optimizer):
     fields = waves(8, 3)
     batch = Batch(problem=PROBLEM, scalars=torch.zeros(8, POINTS.scalars), fields=fields, latents=None)
     objective = RolloutLoss(codec, {PROBLEM: Evolution(0.05, {"nu": 0.01})}, rollout_steps=2)
-    trained = build_optimizer(model, learning_rate=5e-3, betas=(0.9, 0.95), weight_decay=0.0, **optimizer)
+    trained = optimizer_of(model, learning_rate=5e-3, betas=(0.9, 0.95), weight_decay=0.0, **optimizer)
     losses = []
     for step in range(200):
         for group in trained.param_groups:
@@ -245,7 +244,7 @@ def test_a_peer_learns_a_batch_by_heart(name, optimizer):
 def test_muon_trains_what_lies_between_hidden_channels(name):
     """Not the maps in and out, nor a Fourier operator's matrices per wave number."""
     model = network(name, POINTS)
-    hidden = {id(parameter) for parameter in hidden_matrices(model)}
+    hidden = {id(parameter) for parameter in hidden_matrices(dict(model.named_parameters()))}
     names = {key for key, parameter in model.named_parameters() if id(parameter) in hidden}
     assert names
     assert not [key for key in names if key.startswith(("lift", "output", "projection", "condition"))]

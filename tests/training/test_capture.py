@@ -4,13 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import FixedBatches, single_rank
+from tiny import optimizer_of, state_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import TRAININGS, batch_for, training
 
-from ups.training.ema import ExponentialMovingAverage
-from ups.training.optimizers import build_optimizer
-from ups.training.step import TrainingState, Update, training_step
+from ups.training.step import Update, training_step
 
 aten: Any = torch.ops.aten
 WAITING = {
@@ -35,12 +33,12 @@ class NoHost(TorchDispatchMode):
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_host_reads_nothing_in_a_step(name, optimizer):
     model, objective = training(name)
-    chosen = build_optimizer(
+    chosen = optimizer_of(
         model, kind=optimizer, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2,
         **({"matrix_learning_rate": 0.02, "momentum": 0.9} if optimizer == "muon" else {}),
     )  # fmt: skip
-    state = TrainingState(model, chosen, ExponentialMovingAverage(model, 0.99), FixedBatches(8))
-    update = Update(state, objective, torch.Generator(), single_rank(), gradient_clip=1.0, autocast=False)
+    state = state_of(model, objective, chosen)
+    update = Update(state, torch.Generator(), gradient_clip=1.0, autocast=False)
     for number in range(3):
         batch = batch_for(name, seed=number)
         with NoHost():

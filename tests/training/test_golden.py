@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import FixedBatches, single_rank
+from tiny import optimizer_of, state_of
 from trainings import TRAININGS, batch_for, training
 
 from ups.runtime.randomness import derive_seed
-from ups.training.ema import ExponentialMovingAverage
-from ups.training.optimizers import build_optimizer
 from ups.training.schedules import learning_rate
-from ups.training.step import TrainingState, Update, training_step
+from ups.training.step import Update, training_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 STEPS = 20
@@ -28,10 +26,10 @@ STEPS = 20
 
 def losses(name: str) -> list[float]:
     model, objective = training(name)
-    optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
-    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), FixedBatches(8))
+    optimizer = optimizer_of(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
+    state = state_of(model, objective, optimizer)
     generator = torch.Generator()
-    update = Update(state, objective, generator, single_rank(), gradient_clip=1.0, autocast=False)
+    update = Update(state, generator, gradient_clip=1.0, autocast=False)
     trace = []
     for step in range(STEPS):
         generator.manual_seed(derive_seed(0, name, "noise", step, 0))

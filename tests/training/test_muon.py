@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import LINE, SQUARE, fresh
+from tiny import LINE, SQUARE, fresh, optimizer_of, single_rank
 from torch import Tensor, nn
 
-from ups.training.optimizers import build_optimizer
 from ups.training.optimizers.muon import MuonAdamW, hidden_matrices, orthogonalised
+from ups.training.placement import Placement
 
 RATES = {"kind": "adamw", "learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1}
 MUON = RATES | {"kind": "muon", "matrix_learning_rate": 0.05, "momentum": 0.9}
@@ -61,7 +61,7 @@ def test_a_stack_of_matrices_steps_as_they_do_one_by_one():
         matrix.grad = gradient.clone()
     for parameters in ([stack], single):
         group = {"params": parameters, "muon": True, "weight_decay": 0.1}
-        optimizer = MuonAdamW([group], lr=0.05, betas=(0.9, 0.95), momentum=0.9)
+        optimizer = MuonAdamW([group], Placement(single_rank()), lr=0.05, betas=(0.9, 0.95), momentum=0.9)
         for _ in range(3):
             optimizer.step()
     assert (stack - start).abs().max() > 0.05
@@ -71,12 +71,12 @@ def test_a_stack_of_matrices_steps_as_they_do_one_by_one():
 def test_it_takes_torchs_steps_on_matrices_and_adamws_on_the_rest():
     """Of the same gradients. torch iterates in bfloat16, whose 8 bits move a step by two hundredths of itself."""
     ours, theirs, start = Network(), Network(), Network()
-    matrices = hidden_matrices(theirs)
+    matrices = hidden_matrices(dict(theirs.named_parameters()))
     assert len(matrices) == 4
     hidden = {id(matrix) for matrix in matrices}
     rest = [p for p in theirs.parameters() if id(p) not in hidden]
     optimizers = [
-        with_rates(build_optimizer(ours, **MUON)),
+        with_rates(optimizer_of(ours, **MUON)),
         torch.optim.Muon(matrices, lr=0.05, momentum=0.9, weight_decay=0.1, adjust_lr_fn="original"),
         torch.optim.AdamW(
             [
@@ -108,11 +108,11 @@ MATRICES = {f"blocks.{number}.weight" for number in range(4)}
 
 def test_without_matrices_it_is_adamw_to_the_bit():
     ours, theirs = Network(), Network()
-    build = build_optimizer(theirs, **RATES)
+    build = optimizer_of(theirs, **RATES)
     assert type(build) is torch.optim.AdamW
     split = [{"params": [p for p in ours.parameters() if (p.ndim >= 2) == matrix], "weight_decay": decay, "rate": 1.0}
              for matrix, decay in ((True, 0.1), (False, 0.0))]  # fmt: skip
-    take(MuonAdamW(split, lr=1e-2, betas=(0.9, 0.95), momentum=0.9), ours, 5)
+    take(MuonAdamW(split, Placement(single_rank()), lr=1e-2, betas=(0.9, 0.95), momentum=0.9), ours, 5)
     take(build, theirs, 5)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
@@ -148,7 +148,7 @@ def test_singular_values_come_near_one_whatever_they_were(shape):
 def test_every_trainable_parameter_is_claimed_exactly_once(kind, linear_path, rates):
     model = operator(kind, linear_path)
     frozen = next(model.parameters()).requires_grad_(False)
-    groups = build_optimizer(model, **rates).param_groups
+    groups = optimizer_of(model, **rates).param_groups
     claimed = [id(p) for group in groups for p in group["params"]]
     assert sorted(claimed) == sorted(id(p) for p in model.parameters() if p is not frozen)
     for group in groups:
@@ -175,7 +175,7 @@ def test_muon_steps_what_maps_hidden_channels_to_hidden_channels(kind):
     """Not the maps in and out of the network, what conditions it, places between walls, nor a linear path."""
     model = operator(kind, "trained")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    hidden = {names[id(parameter)] for parameter in hidden_matrices(model)}
+    hidden = {names[id(parameter)] for parameter in hidden_matrices(dict(model.named_parameters()))}
     assert hidden
     for name in hidden:
         assert model.get_parameter(name).ndim == 2
@@ -199,7 +199,7 @@ def test_muon_steps_what_maps_hidden_channels_to_hidden_channels(kind):
 def test_a_matrix_without_a_gradient_is_left_alone():
     """Of a problem whose turn it is not."""
     model = Network()
-    optimizer = with_rates(build_optimizer(model, **MUON))
+    optimizer = with_rates(optimizer_of(model, **MUON))
     model(torch.randn(4, 3)).square().mean().backward()
     left = model.blocks[1]
     assert isinstance(left, nn.Linear)
@@ -212,17 +212,17 @@ def test_a_matrix_without_a_gradient_is_left_alone():
 
 def test_its_state_goes_through_a_state_dict_bit_for_bit():
     reference, first = Network(), Network()
-    take(with_rates(build_optimizer(reference, **MUON)), reference, 6)
-    before = with_rates(build_optimizer(first, **MUON))
+    take(with_rates(optimizer_of(reference, **MUON)), reference, 6)
+    before = with_rates(optimizer_of(first, **MUON))
     take(before, first, 3)
     state = before.state_dict()
-    resumed = with_rates(build_optimizer(first, **MUON))
+    resumed = with_rates(optimizer_of(first, **MUON))
     resumed.load_state_dict(state)
     take(resumed, first, 3, first=3)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), reference.parameters(), strict=True))
 
 
 def test_a_closure_is_refused():
-    optimizer = build_optimizer(Network(), **MUON)
+    optimizer = optimizer_of(Network(), **MUON)
     with pytest.raises(ValueError, match="not by a closure"):
         optimizer.step(lambda: 0.0)

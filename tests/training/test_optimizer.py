@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from tiny import build
+from tiny import build, optimizer_of
 from torch import nn
-
-from ups.training.optimizers import build_optimizer
 
 SETTINGS = {"kind": "adamw", "learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.5}
 
@@ -14,7 +12,7 @@ SETTINGS = {"kind": "adamw", "learning_rate": 1e-2, "betas": (0.9, 0.95), "weigh
 def test_every_trainable_parameter_is_claimed_exactly_once(kind):
     model = build(kind)
     frozen = next(model.parameters()).requires_grad_(False)
-    claimed = [id(p) for group in build_optimizer(model, **SETTINGS).param_groups for p in group["params"]]
+    claimed = [id(p) for group in optimizer_of(model, **SETTINGS).param_groups for p in group["params"]]
     assert sorted(claimed) == sorted(id(p) for p in model.parameters() if p is not frozen)
 
 
@@ -23,6 +21,6 @@ def test_only_matrices_decay():
     before = {name: value.clone() for name, value in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    build_optimizer(model, **SETTINGS).step()
+    optimizer_of(model, **SETTINGS).step()
     torch.testing.assert_close(model.weight.detach(), before["weight"] * (1 - 1e-2 * 0.5))
     assert torch.equal(model.bias, before["bias"])

@@ -198,7 +198,7 @@ def run_training(
 
 
 def everything(state: TrainingState) -> dict[str, Tensor]:
-    tensors = {f"model/{name}": value.clone() for name, value in state.model.state_dict().items()}
+    tensors = {f"model/{name}": value.clone() for name, value in state.replica.state_dict().items()}
     tensors |= {f"ema/{name}": value.clone() for name, value in state.ema.weights.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{slot}": value.clone() for slot, value in slots.items()}
@@ -280,7 +280,8 @@ def test_the_momentum_of_every_matrix_is_in_the_checkpoint(tmp_path):
     (held,) = checkpoints(tmp_path)
     with safe_open(held, framework="pt") as file:
         slots = [name.rpartition("/")[2] for name in file.keys() if name.startswith("optimizer/")]  # noqa: SIM118
-    hidden = len(hidden_matrices(fresh("operator", network=HYBRID, linear_path="trained")))
+    model = fresh("operator", network=HYBRID, linear_path="trained")
+    hidden = len(hidden_matrices(dict(model.named_parameters())))
     assert (
         hidden == 14
     )  # per block: a kernel, four maps of attention and MLP, two of their outputs, the gates
@@ -368,10 +369,10 @@ def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path, uninter
 def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
     with pytest.raises(Killed):
         run_training(tmp_path, single_rank(), die_at=4)
-    message = r"(?s)with 1 processes, 1 threads, this run has %s.*fix: run with 1 processes, 1 threads"
-    with pytest.raises(PreflightError, match=message % "1 processes, 2 threads"):
+    message = r"(?s)with execution.%s, this run has %s, and.*fix: run with %s, or with execution.allow_layout_change"
+    with pytest.raises(PreflightError, match=message % ("threads: 1", "threads: 2", "threads: 1")):
         run_training(tmp_path, single_rank(), threads=2)
-    with pytest.raises(PreflightError, match=message % "3 processes, 1 threads"):
+    with pytest.raises(PreflightError, match=message % ("processes: 1", "processes: 3", "processes: 1")):
         run_training(tmp_path, replace(single_rank(), world=3))
 
 
@@ -381,13 +382,13 @@ def test_it_goes_on_with_another_layout_where_that_is_allowed_and_says_so(tmp_pa
         run_training(tmp_path, single_rank(), die_at=4)
     moved, source = run_training(tmp_path, single_rank(), threads=2, layout_may_change=True)
     assert source.steps[0] == 3
-    assert "with 1 processes, 2 threads, begun with 1 processes, 1 threads: not bit for bit" in caplog.text
+    assert "goes on with threads: 2, begun with threads: 1: not bit for bit" in caplog.text
     for name, tensor in moved.items():
         torch.testing.assert_close(tensor, reference[name], rtol=1e-3, atol=1e-4)
     with safe_open(checkpoints(tmp_path)[-1], framework="pt") as file:
         assert json.loads(file.metadata()["layouts"]) == [
-            {"processes": 1, "threads": 1, "from_step": 0},
-            {"processes": 1, "threads": 2, "from_step": 3},
+            {"processes": 1, "threads": 1, "data_parallel": "all_reduce", "from_step": 0},
+            {"processes": 1, "threads": 2, "data_parallel": "all_reduce", "from_step": 3},
         ]
 
 

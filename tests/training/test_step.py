@@ -12,43 +12,52 @@ from tiny import (
     LINE,
     PROBLEM,
     SQUARE,
-    FixedBatches,
     build,
     evolutions,
     fresh,
+    optimizer_of,
     problem_windows,
     random_batch,
     single_rank,
+    state_of,
 )
 from torch import Tensor, nn
 from trainings import batch_for, training
 
+from ups.config.schema import Execution
 from ups.data.batch import Batch
 from ups.data.windows import WindowSource
 from ups.errors import NotFiniteError
 from ups.models.codec import Codec
 from ups.models.embedding import module_key
 from ups.runtime.ranks import Ranks
-from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives import Loss, Objective
 from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.objectives.operator import RolloutLoss
-from ups.training.optimizers import build_optimizer
+from ups.training.parallel import parallelise
 from ups.training.step import TrainingState, Update, training_step
 
 UNLIMITED = 1e9
 
 
+class NoObjective(Objective):
+    """Of a state that is told its objective with each step."""
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        raise NotImplementedError
+
+
 def gradient_descent(model: nn.Module) -> TrainingState:
     """With rate 1 a step changes the weights by the gradient, so that it can be seen."""
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "rate": 1.0}], lr=torch.tensor(1.0))
-    return TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
+    return state_of(model, NoObjective(), optimizer)
 
 
 def step(state: TrainingState, objective, batch: Batch, ranks: Ranks | None = None, **options) -> dict:
     settings = {"learning_rate": 1.0, "gradient_clip": UNLIMITED, "autocast": False} | options
     rate = settings.pop("learning_rate")
-    update = Update(state, objective, torch.Generator().manual_seed(0), ranks or single_rank(), **settings)
+    state.replica = parallelise(state.replica.model, objective, Execution(), ranks or single_rank())
+    update = Update(state, torch.Generator().manual_seed(0), **settings)
     return training_step(state, batch, update, learning_rate=rate)
 
 
@@ -146,13 +155,8 @@ class Broken(Objective):
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_the_first_step_that_is_not_finite_is_told_whenever_it_is_asked_for(kind):
     model = build("operator")
-    state = TrainingState(
-        model,
-        build_optimizer(model, kind="adamw", learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1),
-        ExponentialMovingAverage(model, 0.9),
-        FixedBatches(2),
-        step=1000,
-    )
+    optimizer = optimizer_of(model, kind="adamw", learning_rate=0.1, betas=(0.9, 0.95), weight_decay=0.1)
+    state = state_of(model, NoObjective(), optimizer, step=1000)
     state.finiteness.check(state.step)  # a resumed training
     good = SquareSum()
     for _ in range(5):
@@ -204,10 +208,8 @@ def test_bf16_computes_otherwise_and_learns_the_same(kind):
             "operator": RolloutLoss(codec, evolutions({PROBLEM: LINE}), rollout_steps=2),
             "diffusion": ResidualDenoising(centre=1.0, std_log_sigma=1.2),
         }[kind]
-        optimizer = build_optimizer(
-            model, kind="adamw", learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0
-        )
-        state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.9), FixedBatches(8))
+        optimizer = optimizer_of(model, kind="adamw", learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+        state = state_of(model, objective, optimizer)
         traces[autocast] = torch.stack(
             [
                 step(state, objective, random_batch(8), learning_rate=1e-2, autocast=autocast)["loss"]
@@ -229,7 +231,12 @@ from ups.training.prepare import prepare
 
 torch.set_num_threads(1)
 weights = []
-for settings in ({}, {"compile": True}, {"compile": True, "activation_checkpointing": 1}):
+for settings in (
+    {},
+    {"compile": True},
+    {"compile": True, "activation_checkpointing": 1},
+    {"compile": "blocks", "activation_checkpointing": 2},
+):
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     model, objective = training(NAME)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from ups.artifacts.files import write_json
+from ups.config.schema import Execution
 from ups.data.cache import GROUP, LATENTS, LatentCache, open_caches
 from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, load_datasets
@@ -42,6 +43,7 @@ from ups.training.ema import ExponentialMovingAverage
 from ups.training.latents import LatentProblem
 from ups.training.objectives.operator import RolloutLoss
 from ups.training.optimizers import build_optimizer
+from ups.training.parallel import parallelise
 from ups.training.step import BatchSource, TrainingState, Update, training_step
 
 ORIGIN_SECONDS = 9.3
@@ -308,10 +310,13 @@ def _waiting(
         "average": {},
     }
     model = build_model(description)
-    optimizer = build_optimizer(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-4)
-    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, 0.99), source)
     objective = RolloutLoss(codec, {_PROBLEM: problem.evolution()}, rollout_steps=2)
-    update = Update(state, objective, torch.Generator(), Ranks(0, 1, _CPU), gradient_clip=1.0, autocast=False)
+    replica = parallelise(model, objective, Execution(), Ranks(0, 1, _CPU))
+    settings = {"kind": "adamw", "learning_rate": 1e-3, "betas": (0.9, 0.95), "weight_decay": 1e-4}
+    optimizer = build_optimizer(replica.parameters, replica, **settings)
+    average = ExponentialMovingAverage(replica.parameters, 0.99)
+    state = TrainingState(replica, optimizer, average, source)
+    update = Update(state, torch.Generator(), gradient_clip=1.0, autocast=False)
     waited, taken = [], []
     for step in range(_STEPS):
         started = time.perf_counter()

@@ -41,8 +41,14 @@ class Execution(Section):
         description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16: autocast of the forward pass. "
         "Weights stay fp32, and of finished codecs, of what a step solves exactly and of losses the forward pass",
     )
-    compile: bool = Field(
-        default=False, description="torch.compile the networks; true means this or an error"
+    data_parallel: Literal["all_reduce", "ddp", "fsdp"] = Field(
+        default="all_reduce",
+        description="what processes share. all_reduce: gradients, after the backward pass, in one buffer; ddp: gradients, while it goes "
+        "on; fsdp: weights, averages and what the optimiser remembers too",
+    )
+    compile: Literal[False, True, "blocks"] = Field(
+        default=False,
+        description="torch.compile each network, or each of its blocks by itself; not false means this or an error",
     )
     cuda_graphs: Literal["auto", True, False] = Field(
         default="auto",
@@ -58,7 +64,7 @@ class Execution(Section):
     )
     allow_layout_change: bool = Field(
         default=False,
-        description="processes and threads do not count: a training that was begun with others goes on, and not bit for bit",
+        description="processes, threads and data_parallel do not count: a training that was begun with others goes on, and not bit for bit",
     )
 
 
@@ -185,6 +191,22 @@ class Configuration(_RunOfStages):
     @model_validator(mode="after")
     def _execution_is_possible(self) -> Self:
         execution = self.execution
+        shared = execution.data_parallel
+        if shared != "all_reduce" and execution.processes == 1:
+            raise ValueError(
+                f"execution.data_parallel: {shared} is for several processes, and execution.processes is 1: write "
+                "all_reduce, or raise processes"
+            )
+        if shared == "fsdp" and execution.compile is True:
+            raise ValueError(
+                "execution.data_parallel: fsdp gathers weights between blocks, and execution.compile: true makes one program "
+                "of the whole network: write compile: blocks"
+            )
+        if shared == "fsdp" and self.training.operator.joint is not None:
+            raise ValueError(
+                "execution.data_parallel: fsdp shares out the weights that a step finds in its model, and "
+                "training.operator.joint also moves a codec that is used outside: write ddp"
+            )
         problem = self.graphs_problem(execution.device)
         if execution.cuda_graphs is True and problem:
             raise ValueError(f"execution.cuda_graphs: true {problem}")

@@ -101,7 +101,7 @@ def execution_settings(configuration: "Configuration") -> dict[str, Any]:
     execution = configuration.execution
     uncounted = {"cuda_graphs"}  # the same numbers
     if execution.allow_layout_change:
-        uncounted |= {"processes", "threads"}
+        uncounted |= {"processes", "threads", "data_parallel"}
     return execution.model_dump(exclude=uncounted)
 
 

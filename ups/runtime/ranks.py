@@ -54,15 +54,15 @@ class Ranks:
         """Sum over ranks, the same on every rank; for a few numbers, on the CPU."""
         if self.world == 1:
             return values
-        total = values.to(self.device)
+        total = values.cpu().clone()
         dist.all_reduce(total)
-        return total.cpu()
+        return total
 
     def should_stop(self) -> bool:
         """Whether any rank was asked to stop; a collective call."""
         if self.world == 1:
             return self.stop_requested
-        flag = torch.tensor([float(self.stop_requested)], device=self.device)
+        flag = torch.tensor([float(self.stop_requested)])  # on the CPU: a GPU need not be waited for
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
@@ -98,7 +98,8 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
     else:
         target = torch.device("cpu")
     if world > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=10))
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=10))
     ranks = Ranks(rank, world, target)
 
     def request_stop(_signal: int, _frame: FrameType | None) -> None:

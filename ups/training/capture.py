@@ -40,7 +40,7 @@ class CapturedUpdate:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """See `Update`."""
-        kind = (batch.problem, batch.stride, len(batch), self.update.objective.variant(batch))
+        kind = (batch.problem, batch.stride, len(batch), self.update.state.replica.objective.variant(batch))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
         if taken <= _FIRST_STEPS:
             return self._as_it_is(batch)

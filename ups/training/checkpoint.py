@@ -1,15 +1,22 @@
 """Checkpoints: one safetensors file each, whose name carries its step and checksum.
 
-Everything a step changes is in the file; learning rate, batches and noise are functions of the step. The
-file is written aside, flushed and renamed, so a reader sees a whole checkpoint or none, and the newest is
+Everything a step changes is in the file, whole, however many ranks held parts of it; learning rate, batches and noise are functions
+of the step. The file is written aside, flushed and renamed, so a reader sees a whole checkpoint or none, and the newest is
 found by looking, never stored. Two are kept: should the newest be damaged, the one before resumes.
+
+torch.distributed.checkpoint was rejected: its metadata are a pickle.
 """
 
 import json
 import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import google_crc32c
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -20,94 +27,150 @@ from ups.training.step import TrainingState
 
 log = logging.getLogger(__name__)
 
+Layout = Mapping[str, int | str]
+"""What must be equal on resume for the same numbers: {"processes": 2, "threads": 1, "data_parallel": "ddp"}."""
 
-def save_checkpoint(directory: Path, state: TrainingState) -> Path:
-    """Write a checkpoint of the state, then drop all but the two newest.
 
-    directory: checkpoints of one stage.
+class Checkpoints:
+    """Of one training, in a directory of its own; a context that is left when the last one is on disk.
+
+    They are written by a thread of the first rank while the training goes on with its next steps.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    metadata = {
-        "step": str(state.step),
-        "source": json.dumps(state.source.state()),
-        "layouts": json.dumps(state.layouts),
-    }
-    payload = save({name: tensor.contiguous() for name, tensor in _flatten(state).items()}, metadata)
-    path = directory / f"step-{state.step:08d}-{google_crc32c.value(payload):08x}.safetensors"
-    temporary = directory / ".partial"  # one name: what a killed writer left is written over
-    temporary.write_bytes(payload)
-    publish(temporary, path)
-    # What lies after this one is damaged: the state came from the newest intact one.
-    present = sorted(directory.glob("step-*.safetensors"))
-    place = present.index(path)
-    for other in present[: max(0, place - 1)] + present[place + 1 :]:
-        other.unlink()
-    return path
 
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
 
-def load_checkpoint(
-    directory: Path, state: TrainingState, *, layout: dict[str, int], may_change: bool
-) -> None:
-    """Bring the state to the newest intact checkpoint of a directory; without one it stays at step 0.
+    def __enter__(self) -> Self:
+        return self
 
-    Args:
-        layout: what must be equal on resume for the same numbers: {"processes": 2, "threads": 1}.
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        except Exception:
+            if error is None:
+                raise
+            log.exception("the last checkpoint was not written")
+        finally:
+            self._writer.shutdown()
+
+    def wait(self) -> None:
+        """Until the last one is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._last is not None:
+            last, self._last = self._last, None
+            last.result()
+
+    def save(self, state: TrainingState) -> None:
+        """Copy the state, a collective call, and have it written, after which all but the two newest are removed.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        tensors = _flatten(state)
+        if not state.replica.ranks.is_first:
+            return
+        self.wait()  # one copy in memory, and no more
+        metadata = {
+            "step": str(state.step),
+            "source": json.dumps(state.source.state()),
+            "layouts": json.dumps(state.layouts),
+        }
+        own = {name: torch.empty_like(value, device="cpu").copy_(value) for name, value in tensors.items()}
+        self._last = self._writer.submit(self._write, own, metadata, state.step)
+
+    def _write(self, tensors: dict[str, Tensor], metadata: dict[str, str], step: int) -> None:
+        directory = self._directory
+        directory.mkdir(parents=True, exist_ok=True)
+        payload = save(tensors, metadata)
+        path = directory / f"step-{step:08d}-{google_crc32c.value(payload):08x}.safetensors"
+        temporary = directory / ".partial"  # one name: what a killed writer left is written over
+        temporary.write_bytes(payload)
+        publish(temporary, path)
+        # What lies after this one is damaged: the state came from the newest intact one.
+        present = sorted(directory.glob("step-*.safetensors"))
+        place = present.index(path)
+        for other in present[: max(0, place - 1)] + present[place + 1 :]:
+            other.unlink()
+
+    def load(self, state: TrainingState, layout: Layout, *, may_change: bool) -> None:
+        """Bring the state to the newest intact checkpoint; without one it stays at step 0. For every rank.
+
         may_change: go on with another layout, and note from which step on.
 
-    Raises:
-        IntegrityError: checkpoints exist and none is intact, or one does not fit the model.
-        PreflightError: the checkpoint was written with another layout, which may not change.
-    """
-    paths = sorted(directory.glob("step-*.safetensors"), reverse=True)
-    for path in paths:
-        if f"{google_crc32c.value(path.read_bytes()):08x}" != path.stem.rpartition("-")[2]:
-            log.warning("checkpoint %s is damaged; trying the one before", path.name)
-            continue
-        _restore(path, state, layout, may_change=may_change)
-        break
-    else:
-        if paths:
-            raise IntegrityError(
-                "every checkpoint is damaged",
-                where=str(directory),
-                fix="delete the directory to start this stage anew",
-            )
-    if not state.layouts or _plain(state.layouts[-1]) != layout:
-        state.layouts.append(layout | {"from_step": state.step})
+        Raises:
+            IntegrityError: checkpoints exist and none is intact, or one does not fit the model.
+            PreflightError: the checkpoint was written with another layout, which may not change.
+        """
+        paths = sorted(self._directory.glob("step-*.safetensors"), reverse=True)
+        for path in paths:
+            if f"{google_crc32c.value(path.read_bytes()):08x}" != path.stem.rpartition("-")[2]:
+                log.warning("checkpoint %s is damaged; trying the one before", path.name)
+                continue
+            _restore(path, state, layout, may_change=may_change)
+            break
+        else:
+            if paths:
+                raise IntegrityError(
+                    "every checkpoint is damaged",
+                    where=str(self._directory),
+                    fix="delete the directory to start this stage anew",
+                )
+        if not state.layouts or _plain(state.layouts[-1]) != layout:
+            state.layouts.append({**layout, "from_step": state.step})
 
 
-def _plain(noted: dict[str, int]) -> dict[str, int]:
+def _plain(noted: Layout) -> dict[str, int | str]:
     return {key: value for key, value in noted.items() if key != "from_step"}
 
 
 def _flatten(state: TrainingState) -> dict[str, Tensor]:
-    tensors = {f"model/{name}": value for name, value in state.model.state_dict().items()}
-    tensors |= {f"ema/{name}": value for name, value in state.ema.weights.items()}
-    for index, slots in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
+    """All tensors, whole."""
+    replica = state.replica
+    tensors = {f"model/{name}": value for name, value in replica.state_dict().items()}
+    tensors |= {
+        f"ema/{name}": replica.whole(part, state.ema.weights[name])
+        for name, part in replica.parameters.items()
+    }
+    for index, part in enumerate(_in_order(state.optimizer)):
+        for slot, value in state.optimizer.state[part].items():
+            # What is as large as the part belongs to it; the rest, as a number of steps, is the same on all ranks.
+            whole = replica.whole(part, value) if value.shape == part.shape else value
+            tensors[f"optimizer/{index}/{slot}"] = whole
     for problem, terms in state.latest.items():
         tensors |= {f"latest/{problem}/{term}": value for term, value in terms.items()}
-    return {name: value.detach().cpu() for name, value in tensors.items()}
+    return {name: value.detach() for name, value in tensors.items()}
 
 
-def _restore(path: Path, state: TrainingState, layout: dict[str, int], *, may_change: bool) -> None:
+def _in_order(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Its parameters, as its state dictionary numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bool) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise IntegrityError(str(error), where=str(path)) from error
-    layouts: list[dict[str, int]] = json.loads(metadata["layouts"])
+    layouts: list[dict[str, int | str]] = json.loads(metadata["layouts"])
     before = _plain(layouts[-1])
-    if before != layout:
-        written, now = (
-            ", ".join(f"{value} {key}" for key, value in each.items()) for each in (before, layout)
-        )
+    different = [key for key in layout if before[key] != layout[key]]
+    if different:
+        written, now = (", ".join(f"{key}: {each[key]}" for key in different) for each in (before, layout))
         if not may_change:
             raise PreflightError(
-                f"checkpoint was written with {written}, this run has {now}, and would not give the same numbers",
+                f"checkpoint was written with execution.{written}, this run has {now}, and would not give the same numbers",
                 where=str(path),
-                fix=f"run with {written}, or delete the directory to start this stage anew",
+                fix=f"run with {written}, or with execution.allow_layout_change: true, or delete the directory to start "
+                "this stage anew",
             )
         log.warning("goes on with %s, begun with %s: not bit for bit", now, written)
     state.layouts = layouts
@@ -115,16 +178,22 @@ def _restore(path: Path, state: TrainingState, layout: dict[str, int], *, may_ch
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
+    replica = state.replica
+    device = replica.ranks.device
     try:
-        state.model.load_state_dict(parts["model"])
-        for name, weight in state.ema.weights.items():
-            weight.copy_(parts["ema"][name])
+        replica.load_state_dict(parts["model"])
+        for name, part in replica.parameters.items():
+            state.ema.weights[name].copy_(replica.part(part, parts["ema"][name].to(device)))
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(f"does not fit this model: {error}", where=str(path)) from error
+    parameters = _in_order(state.optimizer)
+    shapes = {id(part): replica.model.get_parameter(name).shape for name, part in replica.parameters.items()}
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
         index, _, slot = name.partition("/")
-        slots.setdefault(int(index), {})[slot] = value.clone()
+        part = parameters[int(index)]
+        own = replica.part(part, value.to(device)) if value.shape == shapes[id(part)] else value
+        slots.setdefault(int(index), {})[slot] = own.clone()
     state.latest = {}
     for name, value in parts["latest"].items():
         problem, _, term = name.partition("/")

@@ -4,21 +4,19 @@ Without warm-up an average that starts at the initial weights still holds decay^
 0.35 to 0.66 in the first implementation's runs, whose evaluations then scored mostly random weights.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class ExponentialMovingAverage:
-    """Average of the parameters of a model; the model itself is never touched."""
+    """Average of parameters over the steps of a training, by name; they themselves are never touched."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
         self.decay = decay
-        self.weights: dict[str, Tensor] = {
-            name: parameter.detach().clone() for name, parameter in model.named_parameters()
-        }
+        self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
+        self.weights: dict[str, Tensor] = {name: value.clone() for name, value in self._parameters.items()}
         first = next(iter(self.weights.values()))
         self._share = torch.ones((), dtype=torch.float32, device=first.device)
 
@@ -31,24 +29,8 @@ class ExponentialMovingAverage:
         self._share.fill_(1 - min(self.decay, (1 + step) / (10 + step)))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the model's weights; the decay is read on the device."""
+    def update(self) -> None:
+        """Move towards the parameters as they are now; the decay is read on the device."""
         averages = list(self.weights.values())
-        parameters = [parameter.detach() for parameter in model.parameters()]
-        torch._foreach_lerp_(averages, parameters, [self._share] * len(averages))  # pyright: ignore[reportPrivateImportUsage]
-
-    @contextmanager
-    def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the averaged weights for the duration of a block, then its own back."""
-        own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        self._assign(model, self.weights)
-        try:
-            yield
-        finally:
-            self._assign(model, own)
-
-    @staticmethod
-    @torch.no_grad()
-    def _assign(model: nn.Module, weights: dict[str, Tensor]) -> None:
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+        shares = [self._share] * len(averages)
+        torch._foreach_lerp_(averages, list(self._parameters.values()), shares)  # pyright: ignore[reportPrivateImportUsage]

@@ -18,10 +18,11 @@ from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
 from ups.training.capture import CapturedUpdate
-from ups.training.checkpoint import load_checkpoint, save_checkpoint
+from ups.training.checkpoint import Checkpoints
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives import Objective
 from ups.training.optimizers import build_optimizer
+from ups.training.parallel import parallelise
 from ups.training.schedules import learning_rate
 from ups.training.step import BatchSource, TrainingState, Update, training_step
 
@@ -78,16 +79,25 @@ def train(
         PreflightError: the precision is not to be had on this device.
         NotFiniteError: loss or gradient became NaN or infinite; no checkpoint was written since.
     """
+    model.train()
+    replica = parallelise(model, objective, execution, ranks)
     optimizer = build_optimizer(
-        model,
+        replica.parameters,
+        replica,
         learning_rate=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
         **settings.optimizer.model_dump(),
     )
-    state = TrainingState(model, optimizer, ExponentialMovingAverage(model, settings.ema_decay), source)
-    layout = {"processes": ranks.world, "threads": execution.threads}
-    load_checkpoint(work / "checkpoints", state, layout=layout, may_change=execution.allow_layout_change)
+    average = ExponentialMovingAverage(replica.parameters, settings.ema_decay)
+    state = TrainingState(replica, optimizer, average, source)
+    layout = {
+        "processes": ranks.world,
+        "threads": execution.threads,
+        "data_parallel": execution.data_parallel,
+    }
+    checkpoints = Checkpoints(work / "checkpoints")
+    checkpoints.load(state, layout, may_change=execution.allow_layout_change)
     records = None
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)
@@ -95,78 +105,77 @@ def train(
             log.info("%s resumes at step %d of %d", stage, state.step, settings.steps)
     if execution.precision == "tf32" and torch.cuda.get_device_capability(ranks.device) < (8, 0):
         raise PreflightError("this GPU has no TensorFloat-32", where="execution.precision", fix="write fp32")
-    model.train()
     schedule = settings.schedule.model_dump()
     generator = torch.Generator(ranks.device)
     update = Update(
         state,
-        objective,
         generator,
-        ranks,
         settings.gradient_clip,
         autocast=execution.precision == "bf16",
         accumulation=settings.accumulation,
     )
     take = CapturedUpdate(update) if execution.cuda_graphs is True else update
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0
-    while state.step < settings.steps:
-        step = state.step
-        fetch_start = time.perf_counter()
-        batch = source.batch(step).to(ranks.device)
-        waited += time.perf_counter() - fetch_start
-        generator.manual_seed(derive_seed(seed, stage, "noise", step, ranks.rank))
-        rate = learning_rate(
-            step,
-            steps=settings.steps,
-            warmup=settings.warmup_steps,
-            peak=settings.learning_rate,
-            final=settings.final_learning_rate,
-            schedule=schedule,
-        )
-        with tensor_float_32(allowed=execution.precision == "tf32"):
-            state.latest[batch.problem] = training_step(state, batch, take, learning_rate=rate)
-        last, stop = state.step == settings.steps, ranks.should_stop()
-        recorded = last or state.step % settings.log_every == 0 or state.step == 1
-        validated = last or state.step % settings.validate_every == 0
-        kept = last or stop or state.step % settings.checkpoint_every == 0
-        if recorded or validated or kept:
-            state.finiteness.check(state.step)
-        if records and recorded:
-            elapsed = time.perf_counter() - window_start
-            record = {"step": state.step, "steps": settings.steps}
-            record |= _averaged(state.latest)
-            record |= {
-                "learning_rate": rate,
-                "seconds_per_step": elapsed / (state.step - window_step),
-                "data_wait_fraction": waited / elapsed,
-            }
-            records.append(record)
-            log.info(
-                "%s %d/%d  loss %.4g  %.3f s/step  data wait %.1f %%",
-                stage, state.step, settings.steps,
-                record["loss"], record["seconds_per_step"], 100 * record["data_wait_fraction"],
-            )  # fmt: skip
-            window_start, window_step, waited = time.perf_counter(), state.step, 0.0
-            state.latest = {}
-        if validated:
-            started = time.perf_counter()
-            with state.ema.applied_to(model):
-                errors = _validate(model, validation, ranks)
-            source.reweigh(state.step, errors)
-            if records:
-                _record(records, stage, state.step, settings.steps, validation.metric, errors)
-            window_start += time.perf_counter() - started
-        if ranks.is_first and kept:
-            save_checkpoint(work / "checkpoints", state)
-        if stop and not last:
-            if ranks.is_first:
-                write_json(work / "interrupted.json", {"step": state.step})
-            ranks.barrier()  # a rank that left would have the launcher end the others, and the first still writes
-            raise Interrupted(
-                f"stopped by a signal at step {state.step} of {settings.steps}; a checkpoint is written",
-                where=stage,
-                fix="the same command resumes at this step",
+    with checkpoints:
+        while state.step < settings.steps:
+            step = state.step
+            fetch_start = time.perf_counter()
+            batch = source.batch(step).to(ranks.device)
+            waited += time.perf_counter() - fetch_start
+            generator.manual_seed(derive_seed(seed, stage, "noise", step, ranks.rank))
+            rate = learning_rate(
+                step,
+                steps=settings.steps,
+                warmup=settings.warmup_steps,
+                peak=settings.learning_rate,
+                final=settings.final_learning_rate,
+                schedule=schedule,
             )
+            with tensor_float_32(allowed=execution.precision == "tf32"):
+                state.latest[batch.problem] = training_step(state, batch, take, learning_rate=rate)
+            last, stop = state.step == settings.steps, ranks.should_stop()
+            recorded = last or state.step % settings.log_every == 0 or state.step == 1
+            validated = last or state.step % settings.validate_every == 0
+            kept = last or stop or state.step % settings.checkpoint_every == 0
+            if recorded or validated or kept:
+                state.finiteness.check(state.step)
+            if records and recorded:
+                elapsed = time.perf_counter() - window_start
+                record = {"step": state.step, "steps": settings.steps}
+                record |= _averaged(state.latest)
+                record |= {
+                    "learning_rate": rate,
+                    "seconds_per_step": elapsed / (state.step - window_step),
+                    "data_wait_fraction": waited / elapsed,
+                }
+                records.append(record)
+                log.info(
+                    "%s %d/%d  loss %.4g  %.3f s/step  data wait %.1f %%",
+                    stage, state.step, settings.steps,
+                    record["loss"], record["seconds_per_step"], 100 * record["data_wait_fraction"],
+                )  # fmt: skip
+                window_start, window_step, waited = time.perf_counter(), state.step, 0.0
+                state.latest = {}
+            if validated:
+                started = time.perf_counter()
+                with replica.averaged(state.ema.weights):
+                    errors = _validate(model, validation, ranks)
+                source.reweigh(state.step, errors)
+                if records:
+                    _record(records, stage, state.step, settings.steps, validation.metric, errors)
+                window_start += time.perf_counter() - started
+            if kept:
+                checkpoints.save(state)
+            if stop and not last:
+                checkpoints.wait()
+                if ranks.is_first:
+                    write_json(work / "interrupted.json", {"step": state.step})
+                ranks.barrier()  # a rank that left would have the launcher end the others, and the first still writes
+                raise Interrupted(
+                    f"stopped by a signal at step {state.step} of {settings.steps}; a checkpoint is written",
+                    where=stage,
+                    fix="the same command resumes at this step",
+                )
     if records:
         records.close()
     return state

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from functools import partial
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,20 +18,23 @@ log = logging.getLogger(__name__)
 
 def prepare(model: nn.Module, execution: Execution) -> None:
     """Prepare a model as a configuration asks for it, in place."""
-    every = execution.activation_checkpointing
+    blocks, every = list(blocks_of(model)), execution.activation_checkpointing
+    if execution.compile == "blocks":
+        for block in blocks:
+            # And not `block.compile`, which compiles hooks too: those of FSDP stay outside.
+            block.forward = torch.compile(block.forward, fullgraph=True)
     if every:
-        blocks = list(_blocks(model))
         log.info("%d of %d blocks are computed again in the backward pass", len(blocks[::every]), len(blocks))
         for block in blocks[::every]:
             # No network here draws random numbers, whose state could not be read while a graph is captured.
             whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
             block.forward = whole  # pyright: ignore[reportAttributeAccessIssue]
-    if execution.compile:
+    if execution.compile is True:
         # Around the network lies what is exact, in another precision. A graph break would run a part uncompiled, without a word.
         getattr(model, "network", model).compile(fullgraph=True)
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def blocks_of(module: nn.Module) -> Iterator[nn.Module]:
     """Members of lists of modules, but single layers; what is in a member is part of it."""
     for child in module.children():
         members = child.children() if isinstance(child, nn.ModuleList) else ()
@@ -40,4 +44,4 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             elif next(member.children(), None) is not None:
                 yield member
         if not isinstance(child, nn.ModuleList):
-            yield from _blocks(child)
+            yield from blocks_of(child)

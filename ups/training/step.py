@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ups.data.batch import Batch
-from ups.runtime.ranks import Ranks
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.finiteness import Finiteness
-from ups.training.objectives import Objective
+from ups.training.parallel import Replica
 
 PROFILED = "training step"
 """Name of a step in a profile."""
@@ -40,21 +39,21 @@ class TrainingState:
 
     Attributes:
         latest: loss and terms of each problem's newest batch since the last record, which a resumed run writes.
-        layouts: numbers of ranks and threads, each with the first step that was made with it.
+        layouts: numbers of ranks and threads and how ranks share the work, each with the first step that was made with it.
         finiteness: of the steps of this process.
     """
 
-    model: nn.Module
+    replica: Replica
     optimizer: torch.optim.Optimizer
     ema: ExponentialMovingAverage
     source: BatchSource
     step: int = 0
     latest: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    layouts: list[dict[str, int]] = field(default_factory=list)
+    layouts: list[dict[str, int | str]] = field(default_factory=list)
     finiteness: Finiteness = field(init=False)
 
     def __post_init__(self) -> None:
-        self.finiteness = Finiteness(next(self.model.parameters()).device)
+        self.finiteness = Finiteness(self.replica.ranks.device)
 
 
 def training_step(
@@ -88,30 +87,28 @@ class Update:
     """
 
     state: TrainingState
-    objective: Objective
     generator: torch.Generator
-    ranks: Ranks
     gradient_clip: float
     autocast: bool
     accumulation: int = 1
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        state = self.state
+        state, replica = self.state, self.state.replica
         logged: dict[str, Tensor] = {}
-        for part in batch.parts(self.accumulation):
-            with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                loss = self.objective(state.model, part, self.generator)
-            (loss.total / self.accumulation).backward()
-            for name, term in ({"loss": loss.total} | loss.terms).items():
+        parts = batch.parts(self.accumulation)
+        for part in parts:
+            with replica.accumulating(last=part is parts[-1]):
+                with torch.autocast(replica.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+                    total, terms = replica.loss(part, self.generator)
+                (total / self.accumulation).backward()
+            for name, term in ({"loss": total} | terms).items():
                 value = term.detach().float() / self.accumulation
                 logged[name] = logged[name] + value if name in logged else value
-        parameters = [p for p in state.model.parameters() if p.requires_grad]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        self.ranks.average_([*gradients, *logged.values()])
-        norm = nn.utils.get_total_norm(gradients)
+        gradients = replica.average_(list(logged.values()))
+        norm = replica.norm(gradients)
         state.finiteness.note(logged["loss"], norm)
-        nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
+        nn.utils.clip_grads_with_norm_(replica.parameters.values(), self.gradient_clip, norm)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        state.ema.update(state.model)
+        state.ema.update()
         return logged | {"gradient_norm": norm}

@@ -16,7 +16,6 @@ from ups.runtime.ranks import Ranks
 from ups.runtime.request import Request
 from ups.training.loop import Validation, train, validate_untrained
 from ups.training.objectives import Objective
-from ups.training.prepare import prepare
 from ups.training.step import BatchSource
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,6 @@ def train_and_publish(
     published: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration
-    prepare(model, configuration.execution)
     averaged = nullcontext()
     if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
         state = train(
@@ -69,7 +67,7 @@ def train_and_publish(
             seed=configuration.seed,
             execution=configuration.execution,
         )
-        averaged = state.ema.applied_to(model)
+        averaged = state.replica.averaged(state.ema.weights)
         if len(state.layouts) > 1:
             summary = (summary or {}) | {"layouts": state.layouts}
     else:

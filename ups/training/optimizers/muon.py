@@ -8,13 +8,14 @@ torch.optim.Muon does the same one matrix at a time, in bfloat16, which these CP
 shape are iterated together, in float32 on a CPU and bfloat16 on a GPU (tested equal to torch's).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ups.training.groups import decayed_and_others
+from ups.training.placement import Placement
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -23,7 +24,8 @@ _HIDDEN = {"blocks", "convolutions", "down", "middle", "up"}
 
 
 def optimizer(
-    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    placement: Placement,
     *,
     learning_rate: float,
     betas: tuple[float, float],
@@ -32,21 +34,29 @@ def optimizer(
     momentum: float,
 ) -> torch.optim.Optimizer:
     """See `ups.training.optimizers`. matrix_learning_rate: peak rate for hidden matrices."""
-    hidden = hidden_matrices(model)
+    hidden = hidden_matrices(parameters)
     claimed = {id(parameter) for parameter in hidden}
-    groups = decayed_and_others((p for p in model.parameters() if id(p) not in claimed), weight_decay)
+    others = (parameter for parameter in parameters.values() if id(parameter) not in claimed)
+    groups = decayed_and_others(others, weight_decay)
     if hidden:
         rate = matrix_learning_rate / learning_rate
         groups.append({"params": hidden, "weight_decay": weight_decay, "rate": rate, "muon": True})
-    return MuonAdamW(groups, lr=learning_rate, betas=betas, momentum=momentum)
+    return MuonAdamW(groups, placement, lr=learning_rate, betas=betas, momentum=momentum)
 
 
 class MuonAdamW(torch.optim.AdamW):
     """AdamW whose groups with "muon": True are stepped by Muon; "momentum" is theirs."""
 
     def __init__(
-        self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], momentum: float
+        self,
+        groups: list[dict[str, Any]],
+        placement: Placement,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        momentum: float,
     ) -> None:
+        self.placement = placement
         super().__init__(groups, lr=lr, betas=betas, fused=True)
         for group in self.param_groups:
             group.setdefault("muon", False)
@@ -72,24 +82,28 @@ class MuonAdamW(torch.optim.AdamW):
                 self._step_matrices(group)
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        by_shape: dict[torch.Size, list[Tensor]] = {}
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                by_shape.setdefault(parameter.shape, []).append(parameter)
-                if "momentum_buffer" not in self.state[parameter]:
-                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        for (*_, rows, columns), parameters in by_shape.items():
-            gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-            buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
-            updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov  # pyright: ignore[reportPrivateImportUsage]
-            stacked = torch.stack(updates)
-            orthogonal = orthogonalised(stacked.view(-1, rows, columns)).view(stacked.shape)
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in parameters:
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+        updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov  # pyright: ignore[reportPrivateImportUsage]
+        by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
+        for parameter, update in zip(parameters, updates, strict=True):
+            whole = self.placement.whole(parameter, update)
+            by_shape.setdefault(whole.shape, []).append((parameter, whole))
+        for (*_, rows, columns), members in by_shape.items():
+            stacked = torch.stack([whole for _, whole in members])
+            matrices = stacked.view(-1, rows, columns)
+            orthogonal = self.placement.shared_out(orthogonalised, matrices).view(stacked.shape)
             # A tensor, as `build_optimizer` has it, or a number.
             rate = torch.as_tensor(group["lr"] * max(1.0, rows / columns) ** 0.5)
-            for parameter, update in zip(parameters, orthogonal.to(stacked.dtype).unbind(), strict=True):
+            for (parameter, _), update in zip(members, orthogonal.to(stacked.dtype).unbind(), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.addcmul_(update, rate.to(parameter.dtype), value=-1)
+                part = self.placement.part(parameter, update)
+                parameter.addcmul_(part, rate.to(parameter.dtype), value=-1)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -105,11 +119,14 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x if wide else x.mT
 
 
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
     """Trainable matrices between hidden channels, and stacks of them: all but the maps in and out of a network, norms
-    and biases."""
+    and biases.
+
+    parameters: by name.
+    """
     return [
         parameter
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if parameter.requires_grad and parameter.ndim in {2, 3} and _HIDDEN & set(name.split("."))
     ]

@@ -386,10 +386,27 @@ def test_outside_the_training_range_there_must_be_states_to_turn():
             "execution.precision: tf32 is a format of GPUs, and execution.device is cpu: write fp32",
         ),
         (
+            {"execution.data_parallel": "ddp"},
+            "execution.data_parallel: ddp is for several processes, and execution.processes is 1: write all_reduce",
+        ),
+        (
+            {"execution.data_parallel": "fsdp", "execution.processes": 2, "execution.compile": True},
+            "execution.data_parallel: fsdp gathers weights between blocks, and execution.compile: true makes one program",
+        ),
+        (
+            {
+                "execution.data_parallel": "fsdp",
+                "execution.processes": 2,
+                "training.operator.joint": {},
+                "model.operator.conserve": False,
+            },
+            "execution.data_parallel: fsdp shares out the weights that a step finds in its model, and training.operator.joint",
+        ),
+        (
             {"execution.cuda_graphs": "maybe"},
             "execution.cuda_graphs: must be 'auto', true or false (got 'maybe')",
         ),
     ],
 )
-def test_what_a_gpu_is_asked_for(changes, message):
+def test_what_an_execution_cannot_be(changes, message):
     assert problem("burgers", changes).startswith(message)

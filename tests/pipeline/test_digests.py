@@ -93,6 +93,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "model.denoiser.dilations": ([1], DIFFUSION),
     "model.denoiser.leads_per_position": (3, DIFFUSION),
     "execution.processes": (2, AUTOENCODER),
+    "execution.data_parallel": ("ddp", AUTOENCODER),
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
     "execution.cuda_graphs": (False, NONE),
@@ -241,7 +242,12 @@ def digests(folder: Path, overrides: dict[str, Any]) -> dict[str, str]:
     return derived.digests(configuration, Store(folder))
 
 
+NEEDED = {"execution.data_parallel": {"execution.processes": 2}}
+"""What another value of a key is for."""
+
+
 def changes(folder: Path, base: dict[str, Any], key: str, value: Any) -> set[str]:
+    base = base | NEEDED.get(key, {})
     before, after = digests(folder, base), digests(folder, base | {key: value})
     return {name for name in STAGES if before[name] != after[name]}
 
@@ -400,9 +406,13 @@ def test_validations_count_where_the_weights_of_the_problems_follow_them(folder)
 
 def test_a_layout_that_may_change_counts_nowhere(folder):
     free = {"execution.allow_layout_change": True}
-    for key in ("execution.processes", "execution.threads"):
-        assert changes(folder, free, key, 2) == NONE
-        assert changes(folder, {}, key, 2) == AUTOENCODER
+    for key, value in {
+        "execution.processes": 2,
+        "execution.threads": 2,
+        "execution.data_parallel": "fsdp",
+    }.items():
+        assert changes(folder, free, key, value) == NONE
+        assert changes(folder, {}, key, value) == AUTOENCODER
 
 
 def test_an_order_counts_where_windows_are_drawn(folder):

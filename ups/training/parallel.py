@@ -8,6 +8,7 @@ fsdp: every rank holds its rows of every weight, with their gradients, averages 
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -124,10 +125,15 @@ class OverlappedReplica(Replica):
         super().__init__(model, objective, execution, ranks)
         # Parameters that a problem or a part of the training does not use are found at every step. So buckets stay what they
         # are at first, too: else they are built anew after the first step, and a resumed run of more than two ranks adds up in
-        # another order than one that was left alone.
-        self._ddp = DistributedDataParallel(
-            self._step, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
-        )
+        # another order than one that was left alone. torch warns where every parameter is used: one never is.
+        device = ranks.device
+        self._step.register_parameter("unused", nn.Parameter(torch.zeros(1, device=device)))
+        with warnings.catch_warnings():
+            # The new name for this would send all buffers at the start, which are equal already.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+            self._ddp = DistributedDataParallel(
+                self._step, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+            )
         self._step = self._ddp
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:

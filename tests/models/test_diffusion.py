@@ -111,16 +111,25 @@ def test_what_is_exact_stays_exact_where_networks_compute_in_bfloat16():
     assert torch.equal(found, expected)
 
 
-def test_a_state_of_half_the_size_gets_half_the_network():
-    """The rest of the equation is a rate: of a small state, whose own time runs slowly, a step takes little. The network is
-    the same function here, for it is told nothing of the size."""
+def test_the_network_is_a_rate_that_a_large_state_does_not_follow_for_ever():
+    """Of a small state, whose own time runs slowly, a step takes little; of one that moves a twentieth of the domain, half.
+    The network is the same function here, for it is told nothing of the size."""
     model, codec = untrained(replace(BURGERS, exact=("scaling",)))
     model.get_buffer(f"bounded_{module_key(codec.problem)}").fill_(value=False)
     rest = torch.randn(1, 9, 3, generator=torch.Generator().manual_seed(4))
     model.network.forward = lambda state, scalars, problem: rest.expand_as(state)  # pyright: ignore[reportAttributeAccessIssue]
     state = torch.randn(1, 9, 3, generator=torch.Generator().manual_seed(5))
     still = torch.tensor([[math.log(STEP), math.log(1e-9)]])  # next to no viscosity
-    whole, half = (model(size * state, still, "case") / size - state for size in (1.0, 0.5))
-    assert whole.norm() > 0.1
-    torch.testing.assert_close(half, whole / 2, atol=1e-4, rtol=1e-3)
+    key = module_key(codec.problem)
+    size = float(state.square().mean().sqrt() * model.get_buffer(f"unit_{key}"))  # of the field
+    moved = {
+        factor: model(factor / size * state, still, "case") * size / factor - state
+        for factor in (1e-2, 2e-2, 1.0, 1e6)
+    }
+    assert moved[1.0].norm() > 0.1
+    # s is STEP times the size.
+    for factor, change in moved.items():
+        share = (1 / (1 + factor * STEP / 0.05)) * factor
+        first = 1 / (1 + STEP / 0.05)
+        torch.testing.assert_close(change, moved[1.0] * share / first, atol=1e-4, rtol=1e-2)
     assert codec.shape.scales_itself

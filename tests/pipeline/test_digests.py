@@ -68,6 +68,8 @@ def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:
         "weight_decay": 0.0,
         "betas": [0.9, 0.99],
         "gradient_clip": 2.0,
+        "early_stop": 3,
+        "publish": "best",
         "ema_decay": 0.9,
     }
     learning["optimizer"] = {"kind": "muon"}

@@ -116,8 +116,9 @@ def training_settings(configuration: "Configuration", stage: str, *networks: str
             kind: own for kind, own in training["loss_terms"].items() if own is not None
         }
     not_learnt = _NOT_LEARNT
-    if configuration.sampling == "difficulty_weighted":
-        not_learnt = _NOT_LEARNT - {"validate_every"}  # the weights of the problems change at validations
+    follows = training["publish"] == "best" or training["early_stop"] is not None
+    if configuration.sampling == "difficulty_weighted" or follows:
+        not_learnt = _NOT_LEARNT - {"validate_every"}  # what is done at a validation changes what is learnt
     return {
         "training": {key: value for key, value in training.items() if key not in not_learnt},
         "model": {name: getattr(configuration.model, name).model_dump() for name in networks},

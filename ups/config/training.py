@@ -1,8 +1,9 @@
 """What the settings of all trainings have in common."""
 
-from typing import TYPE_CHECKING, Self
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from ups.config.optimizers.adamw import AdamW
 from ups.config.schedules.cosine import Cosine
@@ -18,6 +19,14 @@ else:
     Optimizer, Schedule = choice_of(OPTIMIZERS), choice_of(SCHEDULES)
 
 
+WarmUp = Annotated[
+    Integer,
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^[\d.]+ ?%$"}]}
+    ),
+]
+
+
 class Training(Section):
     """Optimisation of one stage. One loop and one step serve all stages."""
 
@@ -30,7 +39,9 @@ class Training(Section):
     learning_rate: Positive = 1e-3
     schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")
     final_learning_rate: NonNegative = Field(default=1e-5, description="end of the schedule")
-    warmup_steps: Integer = Field(default=50, ge=0, description="linear warm-up of the learning rate")
+    warmup_steps: WarmUp = Field(
+        default=50, ge=0, description="linear warm-up of the learning rate; '5 %': that part of the steps"
+    )
     weight_decay: NonNegative = 1e-4
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     gradient_clip: Positive = Field(default=1.0, description="global norm")
@@ -38,6 +49,23 @@ class Training(Section):
     checkpoint_every: Count = Field(default=100, description="steps between checkpoints")
     log_every: Count = Field(default=20, description="steps between progress lines")
     validate_every: Count = Field(default=500, description="steps between validations")
+    early_stop: Count | None = Field(
+        default=None,
+        description="validations without a lower error after which the training ends; null: it takes all its steps",
+    )
+    publish: Literal["last", "best"] = Field(
+        default="last",
+        description="averaged weights of the last step, or of the validation with the lowest error",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warmup_in_steps(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("warmup_steps"), str):
+            found, steps = re.fullmatch(r"(\d{1,3}(?:\.\d+)?) ?%", given["warmup_steps"]), given.get("steps")
+            if found and isinstance(steps, int):
+                return {**given, "warmup_steps": round(steps * float(found[1]) / 100)}
+        return given
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

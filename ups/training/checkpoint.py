@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ups.artifacts.files import publish
 from ups.errors import IntegrityError, PreflightError
+from ups.training.best import Best
 from ups.training.step import TrainingState
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Checkpoints:
             "step": str(state.step),
             "source": json.dumps(state.source.state()),
             "layouts": json.dumps(state.layouts),
+            "best": json.dumps(state.best.numbers()),
         }
         own = {name: torch.empty_like(value, device="cpu").copy_(value) for name, value in tensors.items()}
         self._last = self._writer.submit(self._write, own, metadata, state.step)
@@ -134,10 +136,11 @@ def _flatten(state: TrainingState) -> dict[str, Tensor]:
     """All tensors, whole."""
     replica = state.replica
     tensors = {f"model/{name}": value for name, value in replica.state_dict().items()}
-    tensors |= {
-        f"ema/{name}": replica.whole(part, state.ema.weights[name])
-        for name, part in replica.parameters.items()
-    }
+    for kind, weights in (("ema", state.ema.weights), ("best", state.best.weights)):
+        tensors |= {
+            f"{kind}/{name}": replica.whole(replica.parameters[name], value)
+            for name, value in weights.items()
+        }
     for index, part in enumerate(_in_order(state.optimizer)):
         for slot, value in state.optimizer.state[part].items():
             # What is as large as the part belongs to it; the rest, as a number of steps, is the same on all ranks.
@@ -174,7 +177,7 @@ def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bo
             )
         log.warning("goes on with %s, begun with %s: not bit for bit", now, written)
     state.layouts = layouts
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "latest": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "best": {}, "optimizer": {}, "latest": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
@@ -184,6 +187,9 @@ def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bo
         replica.load_state_dict(parts["model"])
         for name, part in replica.parameters.items():
             state.ema.weights[name].copy_(replica.part(part, parts["ema"][name].to(device)))
+        state.best = Best(state.best.keeps, **json.loads(metadata["best"]))
+        for name, value in parts["best"].items():
+            state.best.weights[name] = replica.part(replica.parameters[name], value.to(device)).clone()
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(f"does not fit this model: {error}", where=str(path)) from error
     parameters = _in_order(state.optimizer)

@@ -17,6 +17,7 @@ from ups.runtime.precision import tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
+from ups.training.best import Best
 from ups.training.capture import CapturedUpdate
 from ups.training.checkpoint import Checkpoints
 from ups.training.ema import ExponentialMovingAverage
@@ -90,7 +91,8 @@ def train(
         **settings.optimizer.model_dump(),
     )
     average = ExponentialMovingAverage(replica.parameters, settings.ema_decay)
-    state = TrainingState(replica, optimizer, average, source)
+    best = Best(keeps=settings.publish == "best")
+    state = TrainingState(replica, optimizer, average, source, best)
     layout = {
         "processes": ranks.world,
         "threads": execution.threads,
@@ -117,7 +119,7 @@ def train(
     take = CapturedUpdate(update) if execution.cuda_graphs is True else update
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0
     with checkpoints:
-        while state.step < settings.steps:
+        while state.step < settings.steps and not _ends_early(state.best, settings):
             step = state.step
             fetch_start = time.perf_counter()
             batch = source.batch(step).to(ranks.device)
@@ -161,8 +163,18 @@ def train(
                 with replica.averaged(state.ema.weights):
                     errors = _validate(model, validation, ranks)
                 source.reweigh(state.step, errors)
+                state.best.note(state.step, errors, state.ema.weights)
+                if _ends_early(state.best, settings):
+                    log.info("%s ends early: no lower error since step %d", stage, state.best.step)
+                    last = kept = True
                 if records:
                     _record(records, stage, state.step, settings.steps, validation.metric, errors)
+                if last:
+                    with replica.averaged(replica.parameters):
+                        raw = _validate(model, validation, ranks)
+                    name, error = f"{validation.metric}_raw", {"": sum(raw.values()) / len(raw)}
+                    if records:
+                        _record(records, stage, state.step, settings.steps, name, error)
                 window_start += time.perf_counter() - started
             if kept:
                 checkpoints.save(state)
@@ -179,6 +191,10 @@ def train(
     if records:
         records.close()
     return state
+
+
+def _ends_early(best: Best, settings: Training) -> bool:
+    return settings.early_stop is not None and best.since >= settings.early_stop
 
 
 def validate_untrained(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ups.data.batch import Batch
+from ups.training.best import Best
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.finiteness import Finiteness
 from ups.training.parallel import Replica
@@ -47,6 +48,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     ema: ExponentialMovingAverage
     source: BatchSource
+    best: Best = field(default_factory=lambda: Best(keeps=False))
     step: int = 0
     latest: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     layouts: list[dict[str, int | str]] = field(default_factory=list)
@@ -54,6 +56,11 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         self.finiteness = Finiteness(self.replica.ranks.device)
+
+    @property
+    def published(self) -> dict[str, Tensor]:
+        """Weights that the training is for, this rank's parts: averages, of the last step or of the best validation."""
+        return self.best.weights or self.ema.weights
 
 
 def training_step(

@@ -67,7 +67,9 @@ def train_and_publish(
             seed=configuration.seed,
             execution=configuration.execution,
         )
-        averaged = state.replica.averaged(state.ema.weights)
+        averaged = state.replica.averaged(state.published)
+        if settings.publish == "best":
+            summary = (summary or {}) | {"published_step": state.best.step}
         if len(state.layouts) > 1:
             summary = (summary or {}) | {"layouts": state.layouts}
     else:

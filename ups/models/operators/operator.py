@@ -17,6 +17,7 @@ from ups.runtime.precision import full_float32
 _TINY, _ROUNDING = 1e-12, 1e-5
 _FLUX_LENGTHS = 16  # of a domain: waves of this length have fluxes as large as their increments
 _RATE = float(_FLUX_LENGTHS)  # undoes it: a rate's flux is as large as the state
+_FAR = 0.05  # of a domain: a state that moves so far in a step has half of the network's rate
 
 
 class LatentOperator(nn.Module):
@@ -30,12 +31,14 @@ class LatentOperator(nn.Module):
     Where the linear path is the equation's own diffusion, a step is one of an exponential integrator: what diffuses is
     solved exactly, wave by wave, and the network is the rest of the equation, a rate that is constant over the step,
 
-        z_k(t + dt) = exp(-h) z_k + s (1 - exp(-h)) / h network_k,    h = D (2 pi k)^2
+        z_k(t + dt) = exp(-h) z_k + r (1 - exp(-h)) / h network_k,    h = D (2 pi k)^2,    r = s / (1 + s / s_0)
 
     (ETD1: Cox and Matthews 2002, doi:10.1006/jcph.2002.6995, eq. 4), where s is the time step in the equation's own units, the
-    dimensionless number that holds it. A small state has little time in a step, and little of the network's error.
+    dimensionless number that holds it. A small state has little time in a step, and little of the network's error. A state larger
+    than those of the training does not move on and on in the direction of its first instant: r stays below s_0.
     Rejected: Strang's splitting (its last half step takes away fronts that steepen within the step); the network's part unfiltered,
-    or filtered by a sixteenth or a tenth of a step's diffusion; or not multiplied by s (LOG.md, 2026-11-28).
+    or filtered by a sixteenth or a tenth of a step's diffusion; r = 1; r = s, whose errors outside the training range are twice as
+    large; s_0 = 0.02; r = s / (1 + (s / s_0)^2)^(1/2), which is no better (LOG.md, 2026-11-28).
 
     a is the root mean square of the field where amplitude scaling is exact, and 1 elsewhere. It is taken at every
     step, for a field that decays would else leave the range that the network was trained on; the network
@@ -178,7 +181,7 @@ class LatentOperator(nn.Module):
             increment = self.differences(given.to(state.dtype), problem)
         if self._diffuses(problem):
             time_step = scalars[:, self.time_step_numbers[problem]].exp()
-            increment = _RATE * time_step[:, None, None] * increment
+            increment = _RATE * (time_step / (1 + time_step / _FAR))[:, None, None] * increment
             return self.with_diffusion(state, increment, scalars, problem)
         if problem not in self.linear_path:
             return increment

@@ -70,6 +70,12 @@ class IntegrityError(UpsError):
     exit_code = 5
 
 
+class ComparisonError(UpsError):
+    """An optimised configuration does not show what its gates ask for."""
+
+    exit_code = 8
+
+
 class Interrupted(UpsError):
     """Work was stopped by a signal after a checkpoint; the same command resumes it."""
 

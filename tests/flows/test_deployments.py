@@ -12,6 +12,7 @@ import yaml
 from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
 from flows.experiment import Experiment
+from flows.validate_optimizations import Comparison
 from ups.config import schema
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,8 @@ NEVER_ENDS = "training.consistency.steps=1000000"
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_names_a_valid_configuration(deployment):
-    Experiment.model_validate(deployment["parameters"]["experiment"])
+    for name, value in deployment["parameters"].items():
+        {"experiment": Experiment, "comparison": Comparison}[name].model_validate(value)
 
 
 @pytest.mark.parametrize("flow", ["burgers_upt", "pdebench_upt"])
@@ -296,3 +298,31 @@ def _expect_last_step_in_a_checkpoint(orchestra: Orchestra) -> int:
     assert step > 0
     assert f"step-{step:08d}" in orchestra.checkpoints("consistency")[-1].name
     return step
+
+
+def test_an_optimisation_that_does_not_hold_its_promise_fails_the_run(deployed: Orchestra):
+    short = {"training.operator.steps": 12, "training.operator.warmup_steps": 2, "execution.device": "cpu"}
+    comparison = {
+        "baseline": {"config": "burgers_tiny", "overrides": short},
+        "optimised": {"config": "burgers_tiny", "overrides": short | {"training.operator.accumulation": 2}},
+        "seeds": 2,
+        "speed": 1000.0,
+        "memory": 10.0,
+    }
+    name = "validate-optimizations/demo-optimizer"
+    _refused(deployed, name, "--watch", "--param", f"comparison={json.dumps(comparison)}")
+    flow_run = deployed.latest_flow_run()
+    assert "speed: " in flow_run["state"]["message"]
+    assert "is not shown to be above 1000" in flow_run["state"]["message"]
+    tasks = deployed.task_runs(flow_run)
+    assert set(tasks) == {"judge"} | {
+        f"{arm}, seed {seed}" for arm in ("baseline", "optimised") for seed in (0, 1)
+    }
+    lenient = json.dumps(comparison | {"speed": 1e-3})
+    deployed.prefect("deployment", "run", name, "--watch", "--param", f"comparison={lenient}")
+    flow_run = deployed.latest_flow_run()
+    assert flow_run["state_name"] == "Completed"
+    [table] = deployed.api("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
+    rows = json.loads(table["data"])
+    assert [row["training"] for row in rows] == ["baseline", "optimised"]
+    assert rows[1]["gates"] == "passed"

@@ -69,7 +69,16 @@ SETTINGS = Training(
 )
 RUN = {"stage": "autoencoder", "seed": 5, "execution": Execution(threads=1)}
 HYBRID = {"kind": "hybrid", "width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2}
-TIMINGS = {"seconds_per_step", "data_wait_fraction"}
+TIMINGS = {
+    "seconds_per_step",
+    "validation_seconds",
+    "data_wait_fraction",
+    "whole_seconds_per_step",
+    "whole_data_wait_fraction",
+    "gigaflop_per_second",
+    "of_best_product",
+    "peak_memory_gigabytes",
+}
 
 
 class Killed(BaseException):

@@ -7,7 +7,6 @@ FLOPs are those of matrix products, by their shapes. Beside them stands the spee
 measured on the same device in the same precision: no network of small matrices reaches it.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ups.artifacts.files import read_records
 from ups.benchmarks.stages import run_stage, short_training
 from ups.config import Configuration
 from ups.errors import ConfigurationError
-from ups.runtime.precision import tensor_float_32
+from ups.runtime.device_speed import product_flops
 from ups.runtime.ranks import device_name
 from ups.training.step import PROFILED
 
@@ -28,7 +27,6 @@ Record = dict[str, Any]
 _PLAIN = {"cuda_graphs": False, "compile": False}
 _PROFILED_STEPS = 12  # of which the second half counts
 _DEAREST = 10
-_REPEATS = 5
 _PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 
 
@@ -62,7 +60,7 @@ def measure_profile(request: Mapping[str, Any], directory: Path) -> list[Record]
     operators = operators_of(events, steps, on_device=device.type == "cuda")
     flops = sum(record["gigaflop_per_step"] for record in operators)
     seconds = paces[-1]["seconds_per_step"]
-    best = best_flops(device, configuration.execution.precision)
+    best = product_flops(device, configuration.execution.precision)
     return [
         {
             "measure": "step",
@@ -112,20 +110,3 @@ def operators_of(
         if event.name in _PRODUCTS:
             record["gigaflop_per_step"] += (event.flops or 0) / 1e9 / len(spans)
     return list(found.values())
-
-
-def best_flops(device: torch.device, precision: str) -> float:
-    """FLOP/s of a large matrix product."""
-    size = 8192 if device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = torch.randn(2, size, size, device=device).to(dtype)
-    with tensor_float_32(allowed=precision == "tf32"):
-        taken = [_seconds(left, right) for _ in range(_REPEATS)]
-    return 2 * size**3 / min(taken)
-
-
-def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
-    started = time.perf_counter()
-    product = left @ right
-    product.sum().item()  # a GPU is waited for
-    return time.perf_counter() - started

@@ -25,6 +25,7 @@ _COMMANDS = {
     "report": "write report.html of a run again",
     "data": "list, fetch, generate and check trajectories",
     "cache": "look after artifacts: list, show, verify, explain, pin, clean up",
+    "ab": "compare two configurations: speed, error and memory over paired seeds, with gates",
     "profile": "where the time of a training step goes, on one page and as a trace",
     "bench": "measure data generation, the cache, and the operator against its peers, on this machine",
 }
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="ups",
         description="Universal Physics Stack: from PDE data to an evaluated neural surrogate.",
         epilog="Exit codes: 0 ok, 1 a stage failed, 2 configuration, 3 missing data, disk or device, "
-        "4 input/output, 5 integrity, 75 interrupted (the same command resumes).",
+        "4 input/output, 5 integrity, 8 an A/B gate, 75 interrupted (the same command resumes).",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

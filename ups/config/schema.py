@@ -184,6 +184,11 @@ class Configuration(_RunOfStages):
             return "needs a GPU, and execution.device is cpu: write auto"
         if execution.processes > 1:
             return f"is for one process, and execution.processes is {execution.processes}: write auto"
+        for stage in TRAINING_STAGES:
+            if kind_of(getattr(self.training, stage).optimizer) == "adamw_8bit":
+                return (
+                    f"was not tried with training.{stage}.optimizer: adamw_8bit: write auto, or another kind"
+                )
         if joint is not None and joint.ramp:
             return "needs steps that repeat, and training.operator.joint.ramp makes each another: write auto, or ramp: null"
         return None

@@ -27,6 +27,7 @@ from ups.errors import (
     StageError,
     StorageError,
 )
+from ups.pipeline.compile_cache import compile_cache
 from ups.pipeline.graph import stage_settings
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
@@ -106,7 +107,7 @@ def execute(
                 require_space(work, needed, f"stage {name}")
                 _request(work, name, derivation, configuration, inputs, store)
                 try:
-                    _launch(work, name, configuration, listener, log_file)
+                    _launch(work, name, configuration, store, listener, log_file)
                 finally:
                     _spend(work, time.monotonic() - started)
             outcome = _read_outcome(work)
@@ -257,7 +258,9 @@ def _request(
     )
 
 
-def _launch(work: Path, name: str, configuration: Configuration, listener: Listener, log_file: Path) -> None:
+def _launch(
+    work: Path, name: str, configuration: Configuration, store: Store, listener: Listener, log_file: Path
+) -> None:
     stage, execution = STAGES[name], configuration.execution
     follower = _Follower(work / METRICS, listener.on_record)
 
@@ -272,7 +275,8 @@ def _launch(work: Path, name: str, configuration: Configuration, listener: Liste
         processes=execution.processes if stage.parallel else None,
         log_file=log_file,
         on_line=on_line,
-        environment=_threading(execution.threads),
+        environment=_threading(execution.threads)
+        | (compile_cache(store.artifacts) if execution.compile is not False else {}),
         grace_seconds=_GRACE_SECONDS if stage.parallel else _SHORT_GRACE_SECONDS,
     )
     follower.poll()

@@ -238,7 +238,11 @@ def loss_curves(training: Mapping[str, Records]) -> Figure:
         colour = colours.get(stage, INK)
         names = {name for record in records for name in record}
         terms = {name for name in names if name.startswith("L_") and "/" not in name}
-        validations = {name for name in names if name.startswith("validation_") and "/" not in name}
+        validations = {
+            name
+            for name in names - {"validation_seconds"}
+            if name.startswith("validation_") and "/" not in name
+        }
         for term, dashes in zip(sorted(terms), ("--", "-.", ":", (0, (1, 1)), (0, (5, 1))), strict=False):
             steps, values = _series(records, term)
             axes.plot(steps, values, color=colour, alpha=0.75, linestyle=dashes, linewidth=0.9, label=term)

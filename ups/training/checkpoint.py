@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ups.artifacts.files import publish
 from ups.errors import IntegrityError, PreflightError
@@ -143,8 +144,10 @@ def _flatten(state: TrainingState) -> dict[str, Tensor]:
         }
     for index, part in enumerate(_in_order(state.optimizer)):
         for slot, value in state.optimizer.state[part].items():
+            # What has fewer bits is written as the numbers that it stands for, and gets the same bits of them again.
+            plain = value.dequantize() if is_traceable_wrapper_subclass(value) else value
             # What is as large as the part belongs to it; the rest, as a number of steps, is the same on all ranks.
-            whole = replica.whole(part, value) if value.shape == part.shape else value
+            whole = replica.whole(part, plain) if plain.shape == part.shape else plain
             tensors[f"optimizer/{index}/{slot}"] = whole
     for problem, terms in state.latest.items():
         tensors |= {f"latest/{problem}/{term}": value for term, value in terms.items()}
@@ -183,28 +186,47 @@ def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bo
         parts[part][rest] = value
     replica = state.replica
     device = replica.ranks.device
+    _make_slots(state.optimizer)
     try:
         replica.load_state_dict(parts["model"])
+        _fill_slots(state, parts["optimizer"])
         for name, part in replica.parameters.items():
             state.ema.weights[name].copy_(replica.part(part, parts["ema"][name].to(device)))
         state.best = Best(state.best.keeps, **json.loads(metadata["best"]))
         for name, value in parts["best"].items():
             state.best.weights[name] = replica.part(replica.parameters[name], value.to(device)).clone()
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError) as error:
         raise IntegrityError(f"does not fit this model: {error}", where=str(path)) from error
-    parameters = _in_order(state.optimizer)
-    shapes = {id(part): replica.model.get_parameter(name).shape for name, part in replica.parameters.items()}
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        index, _, slot = name.partition("/")
-        part = parameters[int(index)]
-        own = replica.part(part, value.to(device)) if value.shape == shapes[id(part)] else value
-        slots.setdefault(int(index), {})[slot] = own.clone()
     state.latest = {}
     for name, value in parts["latest"].items():
         problem, _, term = name.partition("/")
         state.latest.setdefault(problem, {})[term] = value
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     state.source.restore(json.loads(metadata["source"]))
     state.step = int(metadata["step"])
+
+
+def _make_slots(optimizer: torch.optim.Optimizer) -> None:
+    """By a step without gradients and learning rate: each slot in its own format, which `load_state_dict` would replace by
+    that of the file."""
+    for part in _in_order(optimizer):
+        part.grad = torch.zeros_like(part)
+    for group in optimizer.param_groups:
+        group["lr"].zero_()  # the next step sets it
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _fill_slots(state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
+    """From tensors by "number of the parameter/slot"."""
+    replica, parameters = state.replica, _in_order(state.optimizer)
+    shapes = {id(part): replica.model.get_parameter(name).shape for name, part in replica.parameters.items()}
+    filled: set[int] = set()
+    for name, value in tensors.items():
+        index, _, slot = name.partition("/")
+        part = parameters[int(index)]
+        own = replica.part(part, value.to(part.device)) if value.shape == shapes[id(part)] else value
+        state.optimizer.state[part][slot].copy_(own)
+        filled.add(int(index))
+    for index, part in enumerate(parameters):
+        if index not in filled:  # of a problem whose turn it has not been
+            state.optimizer.state.pop(part, None)

@@ -26,6 +26,7 @@ from ups.training.optimizers import build_optimizer
 from ups.training.parallel import parallelise
 from ups.training.schedules import learning_rate
 from ups.training.step import BatchSource, TrainingState, Update, training_step
+from ups.training.throughput import Throughput, throughput_line
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ def train(
         accumulation=settings.accumulation,
     )
     take = CapturedUpdate(update) if execution.cuda_graphs is True else update
+    throughput = Throughput()
     window_start, window_step, waited = time.perf_counter(), state.step, 0.0
     with checkpoints:
         while state.step < settings.steps and not _ends_early(state.best, settings):
@@ -124,7 +126,13 @@ def train(
             fetch_start = time.perf_counter()
             batch = source.batch(step).to(ranks.device)
             waited += time.perf_counter() - fetch_start
-            generator.manual_seed(derive_seed(seed, stage, "noise", step, ranks.rank))
+            noise = derive_seed(seed, stage, "noise", step, ranks.rank)
+            if not throughput.flops:
+                started = time.perf_counter()
+                generator.manual_seed(noise)
+                throughput.count_flops(replica, batch, generator, accumulation=settings.accumulation)
+                window_start += time.perf_counter() - started
+            generator.manual_seed(noise)
             rate = learning_rate(
                 step,
                 steps=settings.steps,
@@ -156,25 +164,28 @@ def train(
                     stage, state.step, settings.steps,
                     record["loss"], record["seconds_per_step"], 100 * record["data_wait_fraction"],
                 )  # fmt: skip
+                throughput.add(state.step - window_step, elapsed, waited)
                 window_start, window_step, waited = time.perf_counter(), state.step, 0.0
                 state.latest = {}
             if validated:
                 started = time.perf_counter()
                 with replica.averaged(state.ema.weights):
                     errors = _validate(model, validation, ranks)
+                validating = time.perf_counter() - started
                 source.reweigh(state.step, errors)
                 state.best.note(state.step, errors, state.ema.weights)
                 if _ends_early(state.best, settings):
                     log.info("%s ends early: no lower error since step %d", stage, state.best.step)
                     last = kept = True
                 if records:
-                    _record(records, stage, state.step, settings.steps, validation.metric, errors)
+                    scores = _named(validation.metric, errors)
+                    _record(records, stage, state.step, settings.steps, scores, validating)
                 if last:
                     with replica.averaged(replica.parameters):
                         raw = _validate(model, validation, ranks)
-                    name, error = f"{validation.metric}_raw", {"": sum(raw.values()) / len(raw)}
                     if records:
-                        _record(records, stage, state.step, settings.steps, name, error)
+                        scores = {f"{validation.metric}_raw": sum(raw.values()) / len(raw)}
+                        _record(records, stage, state.step, settings.steps, scores)
                 window_start += time.perf_counter() - started
             if kept:
                 checkpoints.save(state)
@@ -189,6 +200,10 @@ def train(
                     fix="the same command resumes at this step",
                 )
     if records:
+        if throughput.steps:
+            reached = throughput.record(ranks.device, execution.precision)
+            records.append({"step": state.step, "steps": settings.steps} | reached)
+            log.info("%s: %s", stage, throughput_line(reached))
         records.close()
     return state
 
@@ -204,15 +219,20 @@ def validate_untrained(
     errors = _validate(model, validation, ranks)
     if ranks.is_first:
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=-1)
-        _record(records, stage, 0, 0, validation.metric, errors)
+        _record(records, stage, 0, 0, _named(validation.metric, errors))
         records.close()
 
 
 def _record(
-    records: Records, stage: str, step: int, steps: int, metric: str, errors: dict[str, float]
+    records: Records,
+    stage: str,
+    step: int,
+    steps: int,
+    scores: dict[str, float],
+    seconds: float | None = None,
 ) -> None:
-    scores = _named(metric, errors)
-    records.append({"step": step, "steps": steps} | scores)
+    taken = {} if seconds is None else {"validation_seconds": seconds}
+    records.append({"step": step, "steps": steps} | scores | taken)
     text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
     log.info("%s %d/%d  %s", stage, step, steps, text)
 

@@ -1,0 +1,44 @@
+"""The trainings of a comparison, and its verdict, as tasks."""
+
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.gpu import gpu
+from tasks.stage import RETRIES
+from ups.commands.ab import table_of
+from ups.errors import ComparisonError
+from ups.pipeline.comparison import Arm, Trained, train
+from ups.pipeline.device import resolve
+from ups.pipeline.verdict import Gates, judged
+
+Json = dict[str, Any]
+
+
+@task(name="train-arm", cache_policy=NO_CACHE, persist_result=False, **RETRIES)
+def train_arm(arm: Json, seed: int, stage: str, comparison: str, root: str) -> Json:
+    """Train one configuration with one seed; what this comparison has trained is read."""
+    chosen = Arm(**arm)
+    on_gpu = resolve(chosen.load()).execution.device == "cuda"
+    with gpu(needed=on_gpu):
+        return train(chosen, seed, stage, comparison, root, on_line=get_run_logger().info).to_json()
+
+
+@task(name="judge", task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
+def judge(trained: list[Json], gates: Json, stage: str, comparison: str) -> None:
+    """Show the comparison beside this flow run.
+
+    Raises:
+        ComparisonError: a gate is not passed.
+    """
+    records = judged([Trained(**one) for one in trained], Gates(**gates))
+    table = table_of(records, stage)
+    names = [str(column.header) for column in table.columns]
+    cells = [list(column.cells) for column in table.columns]
+    rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
+    create_table_artifact(key=f"comparison-{comparison}", description=str(table.title), table=rows)
+    failed = next(record["failed"] for record in records if "failed" in record)
+    if failed:
+        raise ComparisonError("; ".join(failed), where="gates", fix="more seeds narrow the intervals")

@@ -1,0 +1,31 @@
+"""Compiled code is kept below the root, up to a quota."""
+
+import os
+
+from ups.pipeline.compile_cache import compile_cache, trim
+
+
+def test_it_is_below_the_root_and_a_users_own_stays(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert compile_cache(tmp_path / "artifacts") == {
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "artifacts" / ".compiled")
+    }
+    assert (tmp_path / "artifacts" / ".compiled").is_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    assert compile_cache(tmp_path / "artifacts") == {}
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path):
+    for age, name in enumerate(["new", "old", "oldest"]):
+        place = tmp_path / name / "deep"
+        place.mkdir(parents=True)
+        (place / "code").write_bytes(bytes(100_000))
+        for path in (place / "code", place, tmp_path / name):
+            os.utime(path, (1e9 - 1e6 * age, 1e9 - 1e6 * age))
+    (tmp_path / "file").write_bytes(bytes(10))
+    trim(tmp_path, 350_000)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "old", "oldest", "file"}
+    trim(tmp_path, 220_000)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "old", "file"}
+    trim(tmp_path, 0)
+    assert list(tmp_path.iterdir()) == []

@@ -18,11 +18,15 @@ _WORDS_OF_PREFECT = {word for kind in _coolname.values() for word in kind.get("w
 
 def name_of_this_run() -> str:
     """The name that somebody gave it, or else what it does."""
+    return given_name() or Experiment.model_validate(flow_run.get_parameters()["experiment"]).name
+
+
+def given_name() -> str | None:
+    """Of this flow run; None where Prefect made one up."""
     given = flow_run.get_name() or ""
     words = given.split("-")
-    if given and not (len(words) == 2 and _WORDS_OF_PREFECT.issuperset(words)):
-        return given
-    return Experiment.model_validate(flow_run.get_parameters()["experiment"]).name
+    made_up = len(words) == 2 and _WORDS_OF_PREFECT.issuperset(words)
+    return None if made_up or not given else given
 
 
 def train_and_evaluate(experiment: Experiment) -> str:

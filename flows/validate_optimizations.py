@@ -1,15 +1,16 @@
 """The flow `validate-optimizations`: does an optimised configuration hold what it promises."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.chain import given_name
 from flows.experiment import Experiment
 from tasks.comparison import judge, train_arm
-from ups.config.schema import TRAINING_STAGES
 from ups.errors import ConfigurationError
-from ups.pipeline.comparison import Arm, arms_of, name_of, turns
+from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, turns
 from ups.pipeline.run import find_root
 from ups.pipeline.verdict import Gates
 
@@ -21,7 +22,7 @@ class Comparison(BaseModel):
 
     baseline: Experiment
     optimised: Experiment
-    stage: Annotated[str, Field(json_schema_extra={"enum": list(TRAINING_STAGES)})] = "operator"
+    stage: Annotated[str, Field(json_schema_extra={"enum": list(COMPARED)})] = "operator"
     seeds: Annotated[int, Field(ge=2, le=100, description="Trainings of each.")] = 3
     leave_one_out: Annotated[
         bool, Field(description="Also the optimised configuration without each of its differences.")
@@ -48,13 +49,13 @@ class Comparison(BaseModel):
         return self
 
 
-def name_of_this_run(parameters: dict[str, Any]) -> str:
-    """For example "burgers_demo or burgers_demo execution.compile=True"."""
-    comparison = Comparison.model_validate(parameters["comparison"])
-    return f"{comparison.baseline.name} or {comparison.optimised.name}"
+def name_of_this_comparison() -> str:
+    """The name that somebody gave the run, or else for example "burgers_demo or burgers_demo execution.compile=True"."""
+    comparison = Comparison.model_validate(flow_run.get_parameters()["comparison"])
+    return given_name() or f"{comparison.baseline.name} or {comparison.optimised.name}"
 
 
-@flow(name="validate-optimizations", persist_result=False)
+@flow(name="validate-optimizations", flow_run_name=name_of_this_comparison, persist_result=False)
 def validate_optimizations(comparison: Comparison) -> None:
     """Train two configurations with the same seeds in turns, and compare speed, error and memory.
 

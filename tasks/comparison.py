@@ -9,10 +9,9 @@ from prefect.cache_policies import NO_CACHE
 from tasks.gpu import gpu
 from tasks.stage import RETRIES
 from ups.commands.ab import table_of
-from ups.errors import ComparisonError
 from ups.pipeline.comparison import Arm, Trained, train
 from ups.pipeline.device import resolve
-from ups.pipeline.verdict import Gates, judged
+from ups.pipeline.verdict import Gates, judged, require_passed
 
 Json = dict[str, Any]
 
@@ -39,6 +38,4 @@ def judge(trained: list[Json], gates: Json, stage: str, comparison: str) -> None
     cells = [list(column.cells) for column in table.columns]
     rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
     create_table_artifact(key=f"comparison-{comparison}", description=str(table.title), table=rows)
-    failed = next(record["failed"] for record in records if "failed" in record)
-    if failed:
-        raise ComparisonError("; ".join(failed), where="gates", fix="more seeds narrow the intervals")
+    require_passed(records, where="gates")

@@ -60,7 +60,7 @@ def impossible(values: dict[str, Any]) -> bool:
     eight_bits = values["training.operator.optimizer"]["kind"] == "adamw_8bit"
     return (
         (way != "all_reduce" and not several)
-        or (way == "fsdp" and (joint is not None or values["execution.compile"] is True))
+        or (way == "fsdp" and (joint is not None or values["execution.compile"] is True or eight_bits))
         or (captured and (device == "cpu" or several or ramp or eight_bits))
         or (values["execution.precision"] == "tf32" and device == "cpu")
     )
@@ -78,9 +78,9 @@ def test_every_combination_is_possible_or_refused_with_two_keys_and_a_way_out():
         named = set(re.findall(r"(?:execution|training)(?:\.\w+)+", message))
         assert len(named) >= 2, message
         assert re.search(r": write |: raise ", message), message
-        refused.add(re.sub(r"\(.*", "", message.splitlines()[2]))
+        refused.add(frozenset(named))
     assert allowed > 500
-    assert len(refused) >= 7
+    assert len(refused) >= 6
 
 
 def test_a_refusal_is_what_a_user_reads():

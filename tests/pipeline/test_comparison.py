@@ -1,6 +1,7 @@
 """A/B comparisons: the right trainings in the right order, and ratios and gates as a hand would compute them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import yaml
 
 from ups.config import load_configuration
-from ups.errors import ConfigurationError
+from ups.errors import ComparisonError, ConfigurationError
 from ups.pipeline.comparison import (
     BASELINE,
     OPTIMISED,
@@ -20,7 +21,7 @@ from ups.pipeline.comparison import (
     read_training,
     turns,
 )
-from ups.pipeline.verdict import _STUDENT, Gates, Ratio, judged
+from ups.pipeline.verdict import _STUDENT, Gates, Ratio, judged, require_passed
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = str(CONFIGS / "burgers_tiny.yaml")
@@ -89,7 +90,7 @@ def test_what_cannot_be_compared_is_refused(changed):
 
 
 def test_trainings_take_turns_and_each_begins_in_its_turn():
-    arms = [Arm(name, TINY, {"seed": 5}) for name in "ab"]
+    arms = [Arm("a", TINY, {"seed": 5}), Arm("b", TINY, {"seed": 9})]
     order = [(arm.name, seed) for arm, seed in turns(arms, 3)]
     assert order == [("a", 5), ("b", 5), ("b", 6), ("a", 6), ("a", 7), ("b", 7)]
 
@@ -104,10 +105,28 @@ def test_the_records_of_a_training_are_read():
         {"step": 20, "validation_relative_l2_raw": 0.3},
         {"step": 20, "peak_memory_gigabytes": 1.5},
     ]
-    found = read_training("a", 3, "operator", records)
+    found = read_training("a", 3, "operator", records, best=False)
     assert found == Trained("a", 3, 1.5, 34.0, 0.25, [(14.0, 0.5), (34.0, 0.25)], 1.5)
     with pytest.raises(ConfigurationError, match="a trains nothing"):
-        read_training("a", 3, "operator", [{"step": 0, "validation_relative_l2": 1.0}])
+        read_training("a", 3, "operator", [{"step": 0, "validation_relative_l2": 1.0}], best=False)
+
+
+def test_the_error_is_that_of_the_published_weights_and_what_is_no_number_is_infinite():
+    records = [
+        {"step": 1, "seconds_per_step": 1.0},
+        {"step": 1, "validation_relative_l2": 0.1},
+        {"step": 2, "seconds_per_step": 1.0},
+        {"step": 2, "validation_relative_l2": None},
+    ]
+    last, best = (read_training("a", 0, "operator", records, best=best) for best in (False, True))
+    assert (last.error, best.error) == (math.inf, 0.1)
+    assert last.memory is None, "it was killed before it could tell"
+    trained = pair(0, speed=2.0, error=1.0, memory=1.0)
+    trained += [replace(trained[0], seed=1), replace(last, arm=OPTIMISED, seed=1)]
+    record = judged(trained, Gates())[1]
+    assert [message.partition(":")[0] for message in record["failed"]] == ["speed", "error"]
+    with pytest.raises(ComparisonError, match="ended with one that is not finite"):
+        require_passed([record], where="x")
 
 
 def test_quantiles_are_students():

@@ -15,7 +15,7 @@ def test_it_is_below_the_root_and_a_users_own_stays(tmp_path, monkeypatch):
     assert compile_cache(tmp_path / "artifacts") == {}
 
 
-def test_what_was_used_longest_ago_goes_first(tmp_path):
+def test_what_was_written_longest_ago_goes_first(tmp_path):
     for age, name in enumerate(["new", "old", "oldest"]):
         place = tmp_path / name / "deep"
         place.mkdir(parents=True)

@@ -21,7 +21,7 @@ class Regression(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         x = torch.randn(32, 64, generator=generator)
-        return Loss((model(x) - torch.sin(3 * x)).square().mean())
+        return Loss((model(x) - x.roll(1, dims=-1).tanh()).square().mean())
 
 
 def started(kind: str) -> TrainingState:
@@ -52,8 +52,8 @@ def moments(state: TrainingState) -> list[Tensor]:
 def test_it_learns_as_adamw_does_with_a_quarter_of_the_memory():
     plain, small = started("adamw"), started("adamw_8bit")
     before, after = (trained(state, 150) for state in (plain, small))
-    assert after[-1] < 0.8 * after[0]
-    assert after[-1] == pytest.approx(before[-1], rel=0.02)
+    assert after[-1] < 0.3 * after[0]
+    assert after[-1] == pytest.approx(before[-1], rel=0.05)
     quantised = [value for value in moments(small) if is_traceable_wrapper_subclass(value)]
     assert len(quantised) == 4, "of both matrices, and not of their biases"
     for value in quantised:
@@ -76,5 +76,5 @@ def test_it_goes_on_bit_for_bit(tmp_path):
         assert type(left) is type(right)
         assert torch.equal(plain(left), plain(right))
     trained(again, 4)
-    for name, value in whole.replica.state_dict().items():
-        assert torch.equal(value, again.replica.state_dict()[name])
+    for name, value in whole.replica.whole_tensors():
+        assert torch.equal(value, dict(again.replica.whole_tensors())[name])

@@ -50,7 +50,7 @@ def trained(
         share = batch.each(lambda value: value[ranks.rank :: ranks.world])
         logged.append(training_step(state, share, update, learning_rate=1e-3))
     state.finiteness.check(state.step)
-    own = {f"own {key}": value.clone() for key, value in replica.state_dict().items()}
+    own = {f"own {key}": value.clone() for key, value in replica.whole_tensors()}
     with replica.averaged(state.ema.weights):
         averaged = {f"average {key}": value.clone() for key, value in replica.model.state_dict().items()}
     held = sum(part.numel() for part in replica.parameters.values())

@@ -4,6 +4,7 @@ the work and stages, as the configuration's own unions list them."""
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -24,20 +25,24 @@ from ups.runtime.ranks import Ranks
 from ups.training.loop import Errors, Validation, train
 from ups.training.step import TrainingState
 
-STEPS = 8
+STEPS, CHECKPOINT_EVERY = 8, 3
 KILLED_AT = {"between checkpoints": 5, "at a checkpoint": 6, "at the last step": STEPS - 1}
 WAYS = get_args(Execution.model_fields["data_parallel"].annotation)
 PRECISIONS = sorted({*get_args(Execution.model_fields["precision"].annotation)} - {"tf32"})  # of GPUs alone
 
 
 class Source:
-    """Batches that are functions of the step, of which each rank has its share; ends the process at one of them."""
+    """Batches that are functions of the step, of which each rank has its share; ends the process at one of them, once the
+    checkpoint before is on disk."""
 
-    def __init__(self, name: str, ranks: Ranks, die_at: int | None) -> None:
-        self.name, self.ranks, self.die_at = name, ranks, die_at
+    def __init__(self, name: str, ranks: Ranks, work: Path, die_at: int | None) -> None:
+        self.name, self.ranks, self.work, self.die_at = name, ranks, work, die_at
 
     def batch(self, step: int) -> Batch:
         if step == self.die_at and self.ranks.rank == self.ranks.world - 1:
+            written = (step - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+            while not list((self.work / "checkpoints").glob(f"step-{written:08d}-*")):
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         batch = replace(batch_for(self.name, seed=step), step=step)
         return batch.each(lambda value: value[self.ranks.rank :: self.ranks.world])
@@ -75,7 +80,7 @@ def trained(
             "warmup_steps": 2,
             "weight_decay": 1e-2,
             "ema_decay": 0.9,
-            "checkpoint_every": 3,
+            "checkpoint_every": CHECKPOINT_EVERY,
             "log_every": 2,
             "validate_every": 4,
         }
@@ -84,7 +89,7 @@ def trained(
     state = train(
         model,
         objective,
-        Source(name, ranks, die_at),
+        Source(name, ranks, Path(work), die_at),
         Validation("weights", of_weights),
         settings,
         ranks,
@@ -97,7 +102,7 @@ def trained(
 
 
 def everything(state: TrainingState) -> dict[str, Tensor]:
-    found = dict(state.replica.state_dict())
+    found = dict(state.replica.whole_tensors())
     found |= {f"average {name}": value for name, value in state.ema.weights.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         found |= {f"optimizer {index} {slot}": value for slot, value in slots.items()}

@@ -24,7 +24,7 @@ Code = dict[str, dict[str, str]]
 """{"modules": {name: sum}, "libraries": {name: version}}."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_LIBRARIES = {"torch": 3, "numpy": 3, "zarr": 2}
+_LIBRARIES = {"torch": 3, "numpy": 3, "zarr": 2, "torchao": 3}
 """Parts of their versions that count: a patch release of zarr writes the same arrays."""
 _OUTSIDE = (
     "ups.config",

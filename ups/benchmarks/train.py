@@ -52,7 +52,11 @@ def measure_training(request: Mapping[str, Any], directory: Path) -> list[Record
             records = read_records(output / "logs" / "metrics.jsonl")
             paces = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
             seconds[name].append(statistics.median(paces[-WINDOWS // 2 :]))
-            errors[name] = records[-1]["validation_relative_l2"]
+            errors[name] = next(
+                record["validation_relative_l2"]
+                for record in reversed(records)
+                if "validation_relative_l2" in record
+            )
     plain = statistics.median(seconds["plain"])
     return [
         {

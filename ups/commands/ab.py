@@ -12,11 +12,9 @@ from rich.text import Text
 from ups.commands.arguments import add_root, count
 from ups.commands.tables import print_progress, show
 from ups.config.load import parse_overrides
-from ups.config.schema import TRAINING_STAGES
-from ups.errors import ComparisonError
-from ups.pipeline.comparison import Arm, arms_of, name_of, train, turns
+from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, train, turns
 from ups.pipeline.device import resolve
-from ups.pipeline.verdict import Gates, judged
+from ups.pipeline.verdict import Gates, judged, require_passed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=_several, default=3, help="trainings of each, at least 2 (default 3)")
     parser.add_argument(
-        "--stage", choices=TRAINING_STAGES, default="operator", help="that is trained (default operator)"
+        "--stage", choices=COMPARED, default="operator", help="that is trained (default operator)"
     )
     parser.add_argument(
         "--leave-one-out",
@@ -89,11 +87,7 @@ def execute(options: argparse.Namespace) -> None:
         print(json.dumps([_plain(record) for record in records], indent=2))
     else:
         show(table_of(records, options.stage))
-    failed = next(record["failed"] for record in records if "failed" in record)
-    if failed:
-        raise ComparisonError(
-            "; ".join(failed), where=str(options.optimised), fix="more --seeds narrow the intervals"
-        )
+    require_passed(records, where=str(options.optimised))
 
 
 def table_of(records: list[dict[str, Any]], stage: str) -> Table:
@@ -130,12 +124,16 @@ def table_of(records: list[dict[str, Any]], stage: str) -> Table:
             "never" if reached is None else f"{reached:.3g}",
             str(record.get("speed") or ""),
             f"{record['error']:.3g}",
-            str(record.get("error_ratio", "")),
-            f"{record['memory_gigabytes']:.2g}",
-            "" if "memory_ratio" not in record else f"{record['memory_ratio']:.2f}",
+            str(record.get("error_ratio") or ""),
+            _number(record["memory_gigabytes"], ".2g"),
+            _number(record.get("memory_ratio"), ".2f"),
             Text(verdict, style={"failed": "red", "passed": "green"}.get(verdict, "")),
         )
     return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ups.commands.arguments import add_configuration, add_root, read_configurati
 from ups.commands.tables import plan_table, print_progress, show
 from ups.config.load import parse_overrides
 from ups.config.schema import TRAINING_STAGES
+from ups.errors import ConfigurationError
 from ups.pipeline.plan import make_plan
 from ups.pipeline.probe import Prediction, probe, probe_batches
 from ups.pipeline.run import find_root
@@ -39,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Print the plan; nothing is built or changed but for the probes, which leave nothing."""
+    if options.price is not None and not options.probe:
+        raise ConfigurationError("needs a prediction", where="--price", fix="add --probe")
     configuration, root = read_configuration(options), find_root(options.root)
     overrides = parse_overrides(options.assignments)
     plan = make_plan(configuration, Store(root))
@@ -55,7 +58,7 @@ def execute(options: argparse.Namespace) -> None:
             stage.to_json() | (predictions[stage.name].to_json() if stage.name in predictions else {})
             for stage in plan
         ]
-        print(json.dumps(rows if not batches else {"plan": rows, "batches": batches}, indent=2))
+        print(json.dumps(batches or rows, indent=2))
         return
     show(plan_table(plan))
     if predictions:

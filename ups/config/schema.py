@@ -207,6 +207,12 @@ class Configuration(_RunOfStages):
                 "execution.data_parallel: fsdp gathers weights between blocks, and execution.compile: true makes one program "
                 "of the whole network: write compile: blocks"
             )
+        for stage in TRAINING_STAGES:
+            if shared == "fsdp" and kind_of(getattr(self.training, stage).optimizer) == "adamw_8bit":
+                raise ValueError(
+                    f"execution.data_parallel: fsdp shares out rows of weights, and training.{stage}.optimizer: adamw_8bit scales "
+                    "blocks of them together: write ddp, or another kind"
+                )
         if shared == "fsdp" and self.training.operator.joint is not None:
             raise ValueError(
                 "execution.data_parallel: fsdp shares out the weights that a step finds in its model, and "

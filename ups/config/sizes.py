@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 
 _CHECKPOINTS = 3  # two are kept, and the next is written before the oldest goes
-_COPIES = 4  # in a checkpoint: weights, their average, and Adam's two moments
+_COPIES = (
+    5  # in a checkpoint: weights, their average, Adam's two moments, and the best average where it is kept
+)
 HEADER_BYTES = 4000
 """Names, shapes and the description in a safetensors file."""
 _HEADER_OF_PROBLEM = 1700

@@ -2,11 +2,14 @@
 meets both.
 
 Stages up to the training's inputs are those of ordinary runs, and shared with them. The trainings are made anew below
-`comparisons/`, for a training that was sealed on another day tells nothing of today's speed; one that belongs to this comparison
-and was interrupted goes on.
+`comparisons/`, for one that was sealed on another day tells nothing of today's speed; and each arm has a store of its own there, for
+settings that change speed alone are in no key. The same comparison again, with more seeds or after an interruption, trains what it
+has not trained yet.
 """
 
+import math
 import os
+import platform
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +22,17 @@ from ups.artifacts.files import read_records
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
 from ups.config.schema import DATA, STAGES
-from ups.errors import ConfigurationError
+from ups.config.training import Training
+from ups.errors import ConfigurationError, StorageError
+from ups.pipeline.graph import chain_to
 from ups.pipeline.run import Output, Run, find_root, run_all
+from ups.pipeline.training_records import Records, paces, peak_memory
 
 BASELINE, OPTIMISED = "baseline", "optimised"
 COMPARISONS = "comparisons"
+COMPARED = ("autoencoder", "operator")
+"""Trainings whose validation error is one of decoded fields, and means the same in every arm."""
+_ERROR = "validation_relative_l2"
 _NOT_COMPARED = {"name", "seed", "seeds", "tracking", "evaluation"}
 
 
@@ -50,9 +59,9 @@ class Trained:
     Attributes:
         seconds_per_step: median of the second half of the training's windows.
         seconds: of all steps; validations and checkpoints are left out.
-        error: at the last validation, of the averaged weights on decoded fields.
+        error: of the published weights on decoded fields of the validation split; infinite where it is no number.
         curve: seconds and error at each validation.
-        memory: peak gigabytes of the first rank.
+        memory: peak gigabytes of the first rank; None where it is not known.
     """
 
     arm: str
@@ -61,7 +70,7 @@ class Trained:
     seconds: float
     error: float
     curve: list[tuple[float, float]]
-    memory: float
+    memory: float | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,9 +91,8 @@ def arms_of(baseline: Arm, optimised: Arm, *, leave_one_out: bool = False) -> li
             where=optimised.config,
             fix="give both the same data",
         )
-    different = differences(
-        *({key: values[key] for key in values.keys() - _NOT_COMPARED} for values in (left, right))
-    )
+    compared = [{key: values[key] for key in values.keys() - _NOT_COMPARED} for values in (left, right)]
+    different = differences(compared[0], compared[1])
     if not different:
         raise ConfigurationError(
             f"is the same training as {baseline.config}", where=optimised.config, fix="name another file"
@@ -111,8 +119,7 @@ def differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str =
         one, other = left.get(key), right.get(key)
         if one == other:
             continue
-        sections = isinstance(one, dict) and isinstance(other, dict)
-        if sections and one.get("kind") == other.get("kind"):
+        if isinstance(one, dict) and isinstance(other, dict) and one.get("kind") == other.get("kind"):
             found |= differences(one, other, f"{prefix}{key}.")
         else:
             found[prefix + key] = one
@@ -120,16 +127,18 @@ def differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str =
 
 
 def turns(arms: Sequence[Arm], seeds: int) -> Iterator[tuple[Arm, int]]:
-    """Every arm with every seed, one seed after the other; each time another arm begins."""
-    for seed in range(seeds):
-        start = seed % len(arms)
+    """Every arm with every seed from the first arm's on, one seed after the other; each time another arm begins."""
+    first = arms[0].load().seed
+    for number in range(seeds):
+        start = number % len(arms)
         for arm in [*arms[start:], *arms[:start]]:
-            yield arm, arm.load().seed + seed
+            yield arm, first + number
 
 
 def name_of(arms: Sequence[Arm]) -> str:
-    """Of the directory of a comparison: the same arms go on where they were."""
-    return digest_of([arm.load().model_dump(mode="json") for arm in arms])[:12]
+    """Of the directory of a comparison: that of the same arms on the same machine goes on where it was."""
+    values = {arm.name: arm.load().model_dump(mode="json", exclude={"seed"}) for arm in arms}
+    return digest_of({"machine": platform.node(), "arms": values})[:12]
 
 
 def train(
@@ -137,59 +146,67 @@ def train(
 ) -> Trained:
     """Train one arm with one seed, or find that this comparison has done so.
 
-    comparison: see `name_of`.
+    Args:
+        stage: one of `COMPARED`.
+        comparison: see `name_of`.
 
     Raises:
         UpsError: of the stage that failed.
+        StorageError: the root is spread over several disks, or cannot be written.
     """
     place = find_root(root)
-    overrides = {**arm.overrides, "seed": seed, "seeds": 1}
+    # A W&B process beside one arm alone would slow it down.
+    overrides = {**arm.overrides, "seed": seed, "seeds": 1, "tracking.wandb": "disabled"}
+    own = Store(place / COMPARISONS / comparison / digest_of({"arm": arm.name})[:12])
     until = max(STAGES[stage].inputs, key=list(STAGES).index)
     before = Run.start(arm.config, overrides, root=place, until=until)
-    run_all(before, on_line=on_line, on_stage=lambda *_: None, until=until)
-    own = Store(place / COMPARISONS / comparison)
-    for name, built in before.built.items():
-        _share(built.artifact.path, own.path(name, built.artifact.digest))
-        for part in built.artifact.manifest.parts.values():
-            _share(before.store.path(DATA, part["digest"]), own.path(DATA, part["digest"]))
+    try:
+        for name in chain_to(until):
+            artifact = before.stage(name, on_line=on_line).artifact
+            for part in artifact.manifest.parts.values():
+                _share(before.store, own, DATA, part["digest"])
+            _share(before.store, own, name, artifact.digest)
+    finally:
+        before.close()
     run = Run.start(arm.config, overrides, root=own.root, until=stage)
     run_all(run, on_line=on_line, on_stage=lambda *_: None, until=stage)
+    settings: Training = STAGES[stage].own(run.configuration)
     records = read_records(run.built[stage].artifact.path / "logs" / "metrics.jsonl")
-    return read_training(arm.name, seed, stage, records)
+    return read_training(arm.name, seed, stage, records, best=settings.publish == "best")
 
 
-def read_training(arm: str, seed: int, stage: str, records: Sequence[Mapping[str, Any]]) -> Trained:
+def read_training(arm: str, seed: int, stage: str, records: Records, *, best: bool) -> Trained:
     """From the records of a stage.
+
+    best: the weights of the best validation were published, and not the last ones.
 
     Raises:
         ConfigurationError: it trained nothing.
     """
-    paces: list[float] = []
-    curve: list[tuple[float, float]] = []
-    spent, step, memory = 0.0, 0, 0.0
-    for record in records:
-        memory = record.get("peak_memory_gigabytes", memory)
-        if "seconds_per_step" in record:
-            spent += record["seconds_per_step"] * (record["step"] - step)
-            step = record["step"]
-            paces.append(record["seconds_per_step"])
-        metric = next((key for key in record if key in {"validation_relative_l2", "validation_loss"}), None)
-        if metric is not None:
-            curve.append((spent, record[metric]))
-    if not paces:
+    taken = paces(records)
+    if not taken:
         raise ConfigurationError(
             f"{arm} trains nothing", where=f"training.{stage}.steps", fix="compare another stage"
         )
-    middle = statistics.median(paces[len(paces) // 2 :])
-    return Trained(arm, seed, middle, spent, curve[-1][1], curve, memory)
+    seconds = {pace.step: pace.seconds for pace in taken}
+    errors = {record["step"]: record[_ERROR] for record in records if _ERROR in record}
+    curve = [(seconds[step], math.inf if error is None else error) for step, error in errors.items()]
+    published = min(error for _, error in curve) if best else curve[-1][1]
+    middle = statistics.median(pace.seconds_per_step for pace in taken[len(taken) // 2 :])
+    return Trained(arm, seed, middle, taken[-1].seconds, published, curve, peak_memory(records))
 
 
-def _share(source: Path, target: Path) -> None:
-    """The same files under another root; whoever is removed first takes nothing from the other."""
-    if target.exists():
-        return
-    partial = target.with_name(f".{target.name}")
-    if partial.exists():  # of a process that was killed
-        shutil.rmtree(partial)
-    shutil.copytree(source, partial, copy_function=os.link)
-    partial.rename(target)
+def _share(source: Store, target: Store, stage: str, digest: str) -> None:
+    """The same files below another root; whoever is removed first takes nothing from the other."""
+    path = target.path(stage, digest)
+    with target.lock(stage, digest):
+        if path.exists():
+            return
+        partial = path.with_name(f".{path.name}")
+        try:
+            if partial.exists():  # of a process that was killed
+                shutil.rmtree(partial)
+            shutil.copytree(source.path(stage, digest), partial, copy_function=os.link)
+            partial.rename(path)
+        except (OSError, shutil.Error) as error:
+            raise StorageError(f"cannot be shared with a comparison: {error}", where=str(path)) from error

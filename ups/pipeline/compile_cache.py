@@ -22,24 +22,31 @@ def compile_cache(artifacts: Path) -> dict[str, str]:
 
 
 def trim(directory: Path, quota: int) -> None:
-    """Remove what was used longest ago, whole entries of the directory, until the rest takes no more bytes than the quota."""
-    sizes = {entry: _bytes_and_use(entry) for entry in directory.iterdir()}
-    total = sum(size for size, _ in sizes.values())
-    for entry, (size, _) in sorted(sizes.items(), key=lambda item: item[1][1]):
+    """Remove what was written longest ago, whole entries of the directory, until the rest takes no more bytes than the quota.
+
+    Not by the last use, which file systems note once a day, and backups disturb.
+    """
+    found = {entry: _bytes_and_time(entry) for entry in directory.iterdir()}
+    total = sum(size for size, _ in found.values())
+    for entry, (size, _) in sorted(found.items(), key=lambda item: item[1][1]):
         if total <= quota:
             return
         # Another stage may be removing it too, or writing there: torch makes again what it does not find.
-        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
         total -= size
 
 
-def _bytes_and_use(entry: Path) -> tuple[int, float]:
-    total, used = 0, 0.0
+def _bytes_and_time(entry: Path) -> tuple[int, float]:
+    """Of the files of an entry, and when the last one was written."""
+    total, written = 0, 0.0
     inside = (Path(place) / name for place, _, names in os.walk(entry) for name in names)
-    for path in (entry, *inside):
+    for path in [entry] if entry.is_file() else inside:
         try:
             status = path.lstat()
         except FileNotFoundError:  # another process trims it
             continue
-        total, used = total + status.st_size, max(used, status.st_atime, status.st_mtime)
-    return total, used
+        total, written = total + status.st_size, max(written, status.st_mtime)
+    return total, written

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from ups.config import Configuration
+from ups.config.schema import TRAINING_STAGES
 from ups.errors import ConfigurationError, PreflightError
+from ups.kinds import kind_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -57,6 +59,14 @@ def require_machine(configuration: Configuration) -> None:
             where="execution.threads",
             fix=f"set execution.threads to at most {cores}",
         )
+    for stage in TRAINING_STAGES:
+        kind = kind_of(getattr(configuration.training, stage).optimizer)
+        if kind == "adamw_8bit" and importlib.util.find_spec("torchao") is None:
+            raise PreflightError(
+                "needs torchao, which is not installed",
+                where=f"training.{stage}.optimizer: {kind}",
+                fix="pip install 'universal-physics-stack[quantization]'",
+            )
 
 
 def usable_cores() -> int:

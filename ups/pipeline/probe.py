@@ -1,12 +1,14 @@
 """What a run will take, measured: its chain twice with few trajectories and few steps, but the models and batches that it has.
 
-A stage's seconds are those of its steps, those of its validations, and a rest that grows evenly with the trajectories: from two
-small numbers of them it is known for any other. So is memory.
+A stage's seconds are those of its steps, those of its validations, and a rest that grows evenly with the trajectories that it
+reads: from two small numbers of them it is known for any other. So is memory. Not predicted: the download of whole published files,
+and work that is capped, which is taken for work that grows.
 """
 
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +16,20 @@ from typing import Any
 
 from ups.artifacts.files import read_records
 from ups.config import Configuration
-from ups.config.data import PublishedData
+from ups.config.data import Mix, PublishedData
 from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.config.training import Training
-from ups.errors import OutOfMemoryError
+from ups.errors import ConfigurationError, OutOfMemoryError
 from ups.pipeline.plan import PlannedStage
 from ups.pipeline.run import Output, Run, run_all
+from ups.pipeline.training_records import paces, peak_memory
 from ups.problems.generated import SPLITS
+from ups.problems.published import TEST_ROWS
 
-_FEW = (16, 48)  # train trajectories of the two probes; of the other splits a quarter
+_FEW, _MORE = 16, 48  # train trajectories of the two probes; of the other splits a quarter
 _STEPS, _WINDOW = 12, 3
 _LARGEST_BATCH = 4096
 _WORTH = 1.1  # samples a second of twice the batch, at least
-_TEST_ROWS = 1000  # PDEBench's test set comes first in its files
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One stage of one probe: seconds beside steps and validations, and those of one step and one validation."""
+    """One stage of one probe.
+
+    Attributes:
+        trajectories: that it reads; validated: those of the validation split.
+        rest: seconds beside steps and validations.
+        step, validation: seconds of one.
+    """
 
     trajectories: int
+    validated: int
     rest: float
     step: float | None
     validation: float
@@ -84,15 +94,17 @@ def probe(
     if not wanted:
         return {}
     measured: dict[str, list[_Measured]] = {name: [] for name in wanted}
-    for train in _FEW:
+    for train in _sizes(configuration):
         with _own_root(root) as place:
             small = {**overrides, **_small(configuration, train)}
             run = Run.start(config, small, root=place, until=wanted[-1])
             run_all(run, on_line=on_line, on_stage=lambda *_: None, until=wanted[-1])
             for name in wanted:
-                measured[name].append(_of_stage(run, name, _trajectories(run.configuration)))
-    whole = _trajectories(configuration)
-    return {name: _predicted(name, measured[name], configuration, whole) for name in wanted}
+                measured[name].append(_of_stage(run, name))
+    predictions = {}
+    for name, (few, more) in measured.items():
+        predictions[name] = _predicted(name, few, more, configuration)
+    return predictions
 
 
 def probe_batches(
@@ -106,15 +118,24 @@ def probe_batches(
 ) -> list[dict[str, Any]]:
     """Samples a second and memory of a training by its batch size, doubled as long as that is worth it and memory lasts.
 
-    The last record but those marked "out of memory" or "not worth it" is the size to take.
+    The last record without a note is the size to take.
+
+    Raises:
+        ConfigurationError: the stage trains nothing.
+        UpsError: of the stage that failed.
     """
     records: list[dict[str, Any]] = []
-    size = getattr(configuration.training, stage).batch_size
+    settings = getattr(configuration.training, stage)
+    if not settings.steps:
+        raise ConfigurationError(
+            "0: it trains nothing", where=f"training.{stage}.steps", fix="name another stage"
+        )
+    size = settings.batch_size
     with _own_root(root) as place:
         while size <= _LARGEST_BATCH:
             small = {
                 **overrides,
-                **_small(configuration, _FEW[0]),
+                **_small(configuration, _sizes(configuration)[0]),
                 f"training.{stage}.batch_size": size,
             }
             record: dict[str, Any] = {"stage": stage, "batch_size": size}
@@ -124,9 +145,8 @@ def probe_batches(
             except OutOfMemoryError:
                 records.append(record | {"note": "out of memory"})
                 break
-            found = _of_stage(run, stage, 0)
-            if found.step is None:
-                break
+            found = _of_stage(run, stage)
+            assert found.step is not None, "it has steps"
             record |= {"samples_per_second": size / found.step, "memory_gigabytes": found.memory}
             if records and record["samples_per_second"] < _WORTH * records[-1]["samples_per_second"]:
                 records.append(record | {"note": "not worth it"})
@@ -138,28 +158,42 @@ def probe_batches(
 
 @contextmanager
 def _own_root(root: Path) -> Iterator[Path]:
-    work = root / "artifacts" / ".work"
-    work.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix="probe-", dir=work))
+    root.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=".probe-", dir=root))
     try:
         yield place
     finally:
         shutil.rmtree(place)
 
 
+def _sizes(configuration: Configuration) -> tuple[int, int]:
+    """Train trajectories of the two probes: few, but enough that some are kept for the residual models."""
+    enough = math.ceil(2 / configuration.training.operator.residual_fraction)
+    few = max(_FEW, enough)
+    return few, few * (_MORE // _FEW)
+
+
 def _small(configuration: Configuration, train: int) -> dict[str, Any]:
     """Overrides that leave few trajectories and few steps."""
     changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled"}
-    several = len(configuration.problems) > 1 or configuration.data.source == "mix"
+    several = isinstance(configuration.data, Mix)
     for name, data in configuration.problems.items():
         place = f"data.problems.{name}" if several else "data"
-        few = train // 4
+        counts = {
+            "train": min(train, data.counts.train),
+            "validation": min(train // 4, data.counts.validation),
+            "test": min(train // 4, data.counts.test),
+        }
         if isinstance(data, PublishedData):  # rows are fetched alone, where whole files are gigabytes
-            first = _TEST_ROWS + train
-            rows = {"test": [0, few], "train": [_TEST_ROWS, first], "validation": [first, first + few]}
+            first = TEST_ROWS + counts["train"]
+            rows = {
+                "test": [0, counts["test"]],
+                "train": [TEST_ROWS, first],
+                "validation": [first, first + counts["validation"]],
+            }
             changes |= {f"{place}.trajectories": None, f"{place}.rows": rows}
         else:
-            changes[f"{place}.trajectories"] = {"train": train, "validation": few, "test": few}
+            changes[f"{place}.trajectories"] = counts
     for stage in TRAINING_STAGES:
         if getattr(configuration.training, stage).steps:
             settings = {
@@ -174,46 +208,53 @@ def _small(configuration: Configuration, train: int) -> dict[str, Any]:
     return changes
 
 
-def _trajectories(configuration: Configuration) -> int:
-    """Of all problems and splits."""
-    return sum(getattr(data.counts, split) for data in configuration.problems.values() for split in SPLITS)
+def _trajectories(configuration: Configuration, splits: Sequence[str]) -> int:
+    """Of all problems."""
+    return sum(getattr(data.counts, split) for data in configuration.problems.values() for split in splits)
 
 
-def _of_stage(run: Run, name: str, trajectories: int) -> _Measured:
+def _read_by(name: str, configuration: Configuration) -> int:
+    return _trajectories(configuration, STAGES[name].splits or SPLITS)
+
+
+def _of_stage(run: Run, name: str) -> _Measured:
     built = run.built[name].artifact
     logged = built.path / "logs" / "metrics.jsonl"
     records = read_records(logged) if logged.exists() else []
-    paces = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
+    taken = paces(records)
+    # The first windows hold what is done once, as compiling.
+    step = min(pace.seconds_per_step for pace in taken[len(taken) // 2 :]) if taken else None
     validations = [record["validation_seconds"] for record in records if "validation_seconds" in record]
-    memory = next((r["peak_memory_gigabytes"] for r in records if "peak_memory_gigabytes" in r), None)
-    stepping, step = 0.0, 0
-    for record in records:
-        if "seconds_per_step" in record:
-            stepping += record["seconds_per_step"] * (record["step"] - step)
-            step = record["step"]
     return _Measured(
-        trajectories,
-        rest=built.manifest.seconds - stepping - sum(validations),
-        step=min(paces[len(paces) // 2 :]) if paces else None,
+        _read_by(name, run.configuration),
+        _trajectories(run.configuration, ["validation"]),
+        rest=built.manifest.seconds - (step or 0.0) * (taken[-1].step if taken else 0) - sum(validations),
+        step=step,
         validation=sum(validations) / len(validations) if validations else 0.0,
-        memory=memory,
+        memory=peak_memory(records),
     )
 
 
-def _predicted(name: str, measured: list[_Measured], configuration: Configuration, whole: int) -> Prediction:
-    few, more = measured
-
-    def grown(left: float, right: float) -> float:
-        """A line through both; a stage does not get faster by more data."""
-        slope = max(0.0, (right - left) / (more.trajectories - few.trajectories))
-        return max(left, right) + slope * (whole - more.trajectories)
-
-    seconds = grown(few.rest, more.rest)
-    memory = None if few.memory is None or more.memory is None else grown(few.memory, more.memory)
+def _predicted(name: str, few: _Measured, more: _Measured, configuration: Configuration) -> Prediction:
+    whole = _read_by(name, configuration)
+    seconds = _grown(few.rest, more.rest, few.trajectories, more.trajectories, whole)
+    memory = None
+    if few.memory is not None and more.memory is not None:
+        memory = _grown(few.memory, more.memory, few.trajectories, more.trajectories, whole)
     step = None if few.step is None or more.step is None else min(few.step, more.step)
     if step is not None:
         settings: Training = STAGES[name].own(configuration)
         # Raw weights are validated once more at the end.
-        validations = settings.steps // settings.validate_every + 2
-        seconds += settings.steps * step + validations * grown(few.validation, more.validation)
+        validations = math.ceil(settings.steps / settings.validate_every) + 1
+        validated = _trajectories(configuration, ["validation"])
+        each = _grown(few.validation, more.validation, few.validated, more.validated, validated)
+        seconds += settings.steps * step + validations * each
     return Prediction(name, seconds, step, memory)
+
+
+def _grown(left: float, right: float, few: int, more: int, whole: int) -> float:
+    """On the line through two points; nothing gets faster by more data, and where there are no more it is what it was."""
+    if more == few:
+        return max(left, right)
+    slope = max(0.0, (right - left) / (more - few))
+    return max(left, right) + slope * (whole - more)

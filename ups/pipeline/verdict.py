@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ups.errors import ComparisonError
 from ups.pipeline.comparison import BASELINE, OPTIMISED, Trained
 
-# 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom; beyond them the normal distribution's is a hundredth off.
+# 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom; beyond them the last, which is a little too wide.
 _STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
@@ -47,7 +48,7 @@ class Ratio:
         """values: at least two positive numbers."""
         logarithms = [math.log(value) for value in values]
         middle, freedom = statistics.fmean(logarithms), len(values) - 1
-        quantile = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96
+        quantile = _STUDENT[min(freedom, len(_STUDENT)) - 1]
         width = quantile * statistics.stdev(logarithms) / math.sqrt(len(values))
         return cls(*(math.exp(value) for value in (middle, middle - width, middle + width)))
 
@@ -71,7 +72,6 @@ def judged(trained: Sequence[Trained], gates: Gates) -> list[dict[str, Any]]:
     for arm, own in by_arm.items():
         pairs = [(baseline[seed], own[seed]) for seed in baseline]
         reached = [_seconds_to(one, targets[seed]) for seed, one in sorted(own.items())]
-        memory = statistics.fmean(b.memory for _, b in pairs) / statistics.fmean(a.memory for a, _ in pairs)
         record: dict[str, Any] = {
             "arm": arm,
             "seeds": sorted(own),
@@ -79,7 +79,7 @@ def judged(trained: Sequence[Trained], gates: Gates) -> list[dict[str, Any]]:
             "seconds": statistics.fmean(one.seconds for one in own.values()),
             "seconds_to_target": _mean_or_none(reached),
             "error": statistics.fmean(one.error for one in own.values()),
-            "memory_gigabytes": statistics.fmean(one.memory for one in own.values()),
+            "memory_gigabytes": _mean_or_none([one.memory for one in own.values()]),
         }
         if arm != BASELINE:
             record |= {
@@ -87,8 +87,8 @@ def judged(trained: Sequence[Trained], gates: Gates) -> list[dict[str, Any]]:
                 "speed": _speed(
                     [_seconds_to(baseline[seed], targets[seed]) for seed in sorted(own)], reached
                 ),
-                "error_ratio": Ratio.of([b.error / a.error for a, b in pairs]),
-                "memory_ratio": memory,
+                "error_ratio": _error_ratio(pairs),
+                "memory_ratio": _memory_ratio(pairs),
             }
             if arm == OPTIMISED:
                 record["failed"] = _failures(record, gates)
@@ -104,6 +104,18 @@ def _speed(baseline: Sequence[float | None], own: Sequence[float | None]) -> Rat
         if one is not None and other is not None
     ]
     return Ratio.of([one / other for one, other in times]) if len(times) == len(own) else None
+
+
+def _error_ratio(pairs: Sequence[tuple[Trained, Trained]]) -> Ratio | None:
+    """None where a training came to nothing."""
+    if any(not math.isfinite(one.error) for pair in pairs for one in pair):
+        return None
+    return Ratio.of([second.error / first.error for first, second in pairs])
+
+
+def _memory_ratio(pairs: Sequence[tuple[Trained, Trained]]) -> float | None:
+    first, second = (_mean_or_none([pair[place].memory for pair in pairs]) for place in (0, 1))
+    return None if first is None or second is None else second / first
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -123,8 +135,21 @@ def _failures(record: dict[str, Any], gates: Gates) -> list[str]:
         failures.append("speed: not every seed comes to the baseline's error")
     elif not speed.low > gates.speed:
         failures.append(f"speed: {speed} times the baseline's is not shown to be above {gates.speed:g}")
-    if not error.high <= 1 + gates.error:
+    if error is None:
+        failures.append("error: a training ended with one that is not finite")
+    elif not error.high <= 1 + gates.error:
         failures.append(f"error: {error} times the baseline's is not shown to be at most {1 + gates.error:g}")
-    if not memory <= gates.memory:
+    if memory is not None and not memory <= gates.memory:
         failures.append(f"memory: {memory:.2f} times the baseline's is more than {gates.memory:g}")
     return failures
+
+
+def require_passed(records: Sequence[dict[str, Any]], *, where: str) -> None:
+    """Of `judged`.
+
+    Raises:
+        ComparisonError: the optimised configuration does not pass a gate.
+    """
+    failed = next(record["failed"] for record in records if "failed" in record)
+    if failed:
+        raise ComparisonError("; ".join(failed), where=where, fix="more seeds narrow the intervals")

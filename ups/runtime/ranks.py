@@ -40,7 +40,7 @@ class Ranks:
         run adds in the same order as an uninterrupted one for any number of ranks. DistributedDataParallel
         rebuilds its buckets after the first backward pass and then does not.
         """
-        if self.world == 1:
+        if self.world == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)

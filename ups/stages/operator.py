@@ -113,7 +113,7 @@ def run(request: Request) -> None:
                 ranks,
                 summary={"loading": loading},
                 finish=finish,
-                published=model,
+                written=model,
             )
 
 

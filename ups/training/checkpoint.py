@@ -9,7 +9,7 @@ torch.distributed.checkpoint was rejected: its metadata are a pickle.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -75,17 +75,23 @@ class Checkpoints:
         Raises:
             OSError: the one before could not be written.
         """
-        tensors = _flatten(state)
-        if not state.replica.ranks.is_first:
+        first = state.replica.ranks.is_first
+        if first:
+            self.wait()  # one copy in memory, and no more
+        # One tensor after the other is whole on its device: all at once would not fit where ranks share them out.
+        own = {
+            name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+            for name, value in _whole_tensors(state)
+            if first
+        }
+        if not first:
             return
-        self.wait()  # one copy in memory, and no more
         metadata = {
             "step": str(state.step),
             "source": json.dumps(state.source.state()),
             "layouts": json.dumps(state.layouts),
             "best": json.dumps(state.best.numbers()),
         }
-        own = {name: torch.empty_like(value, device="cpu").copy_(value) for name, value in tensors.items()}
         self._last = self._writer.submit(self._write, own, metadata, state.step)
 
     def _write(self, tensors: dict[str, Tensor], metadata: dict[str, str], step: int) -> None:
@@ -133,25 +139,31 @@ def _plain(noted: Layout) -> dict[str, int | str]:
     return {key: value for key, value in noted.items() if key != "from_step"}
 
 
-def _flatten(state: TrainingState) -> dict[str, Tensor]:
-    """All tensors, whole."""
+def _whole_tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    """All tensors with their names, each made whole when it is asked for; a collective call."""
     replica = state.replica
-    tensors = {f"model/{name}": value for name, value in replica.state_dict().items()}
+    for name, value in replica.whole_tensors():
+        yield f"model/{name}", value
     for kind, weights in (("ema", state.ema.weights), ("best", state.best.weights)):
-        tensors |= {
-            f"{kind}/{name}": replica.whole(replica.parameters[name], value)
-            for name, value in weights.items()
-        }
+        for name, value in weights.items():
+            yield f"{kind}/{name}", replica.whole(replica.parameters[name], value)
     for index, part in enumerate(_in_order(state.optimizer)):
         for slot, value in state.optimizer.state[part].items():
-            # What has fewer bits is written as the numbers that it stands for, and gets the same bits of them again.
-            plain = value.dequantize() if is_traceable_wrapper_subclass(value) else value
-            # What is as large as the part belongs to it; the rest, as a number of steps, is the same on all ranks.
-            whole = replica.whole(part, plain) if plain.shape == part.shape else plain
-            tensors[f"optimizer/{index}/{slot}"] = whole
+            for name, tensor in _inner(value).items():
+                # What is as large as the part belongs to it; the rest, as a number of steps, is the same on all ranks.
+                whole = replica.whole(part, tensor) if tensor.shape == part.shape else tensor
+                yield f"optimizer/{index}/{slot}{name}", whole
     for problem, terms in state.latest.items():
-        tensors |= {f"latest/{problem}/{term}": value for term, value in terms.items()}
-    return {name: value.detach() for name, value in tensors.items()}
+        for term, value in terms.items():
+            yield f"latest/{problem}/{term}", value
+
+
+def _inner(value: Tensor) -> dict[str, Tensor]:
+    """The tensors that a tensor consists of, by the end of their names: itself, or codes and scales of one with fewer bits."""
+    if not is_traceable_wrapper_subclass(value):
+        return {"": value}
+    names, _ = value.__tensor_flatten__()
+    return {f":{name}": getattr(value, name) for name in names}
 
 
 def _in_order(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -225,7 +237,8 @@ def _fill_slots(state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
         index, _, slot = name.partition("/")
         part = parameters[int(index)]
         own = replica.part(part, value.to(part.device)) if value.shape == shapes[id(part)] else value
-        state.optimizer.state[part][slot].copy_(own)
+        slot, colon, inner = slot.partition(":")
+        _inner(state.optimizer.state[part][slot])[colon + inner].copy_(own)
         filled.add(int(index))
     for index, part in enumerate(parameters):
         if index not in filled:  # of a problem whose turn it has not been

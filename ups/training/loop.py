@@ -127,10 +127,10 @@ def train(
             batch = source.batch(step).to(ranks.device)
             waited += time.perf_counter() - fetch_start
             noise = derive_seed(seed, stage, "noise", step, ranks.rank)
-            if not throughput.flops:
+            if throughput.flops is None:
                 started = time.perf_counter()
                 generator.manual_seed(noise)
-                throughput.count_flops(replica, batch, generator, accumulation=settings.accumulation)
+                throughput.count_flops(update, batch)
                 window_start += time.perf_counter() - started
             generator.manual_seed(noise)
             rate = learning_rate(
@@ -144,8 +144,8 @@ def train(
             with tensor_float_32(allowed=execution.precision == "tf32"):
                 state.latest[batch.problem] = training_step(state, batch, take, learning_rate=rate)
             last, stop = state.step == settings.steps, ranks.should_stop()
-            recorded = last or state.step % settings.log_every == 0 or state.step == 1
             validated = last or state.step % settings.validate_every == 0
+            recorded = validated or state.step % settings.log_every == 0 or state.step == 1
             kept = last or stop or state.step % settings.checkpoint_every == 0
             if recorded or validated or kept:
                 state.finiteness.check(state.step)
@@ -167,11 +167,11 @@ def train(
                 throughput.add(state.step - window_step, elapsed, waited)
                 window_start, window_step, waited = time.perf_counter(), state.step, 0.0
                 state.latest = {}
+            paused = time.perf_counter()
             if validated:
-                started = time.perf_counter()
                 with replica.averaged(state.ema.weights):
                     errors = _validate(model, validation, ranks)
-                validating = time.perf_counter() - started
+                taken = time.perf_counter() - paused
                 source.reweigh(state.step, errors)
                 state.best.note(state.step, errors, state.ema.weights)
                 if _ends_early(state.best, settings):
@@ -179,16 +179,19 @@ def train(
                     last = kept = True
                 if records:
                     scores = _named(validation.metric, errors)
-                    _record(records, stage, state.step, settings.steps, scores, validating)
+                    _record(records, stage, state.step, settings.steps, scores, taken)
                 if last:
+                    started = time.perf_counter()
                     with replica.averaged(replica.parameters):
                         raw = _validate(model, validation, ranks)
                     if records:
                         scores = {f"{validation.metric}_raw": sum(raw.values()) / len(raw)}
-                        _record(records, stage, state.step, settings.steps, scores)
-                window_start += time.perf_counter() - started
+                        _record(
+                            records, stage, state.step, settings.steps, scores, time.perf_counter() - started
+                        )
             if kept:
                 checkpoints.save(state)
+            window_start += time.perf_counter() - paused
             if stop and not last:
                 checkpoints.wait()
                 if ranks.is_first:

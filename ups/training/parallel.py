@@ -87,10 +87,11 @@ class Replica(Placement):
         """Of all parameters' gradients, whoever holds them."""
         return nn.utils.get_total_norm(gradients)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Whole tensors; a collective call."""
-        parts = {name: self.whole(part, part.detach()) for name, part in self.parameters.items()}
-        return self.model.state_dict() | parts
+    def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's state with its names, each made whole when it is asked for; a collective call."""
+        for name, value in self.model.state_dict().items():
+            part = self.parameters.get(name)
+            yield name, value if part is None else self.whole(part, part.detach())
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Of whole tensors."""
@@ -155,7 +156,7 @@ class Shard(Replica):
     def __init__(self, model: nn.Module, objective: Objective, execution: Execution, ranks: Ranks) -> None:
         Placement.__init__(self, ranks)
         self.model, self.objective = model, objective
-        sharded = copy.deepcopy(model)  # the stage's own is validated and published
+        self._trained = sharded = copy.deepcopy(model)  # the stage's own is validated and published
         prepare(sharded, execution)
         step = _Step(sharded, objective)
         mesh = init_device_mesh(ranks.device.type, (ranks.world,))
@@ -220,3 +221,5 @@ class Shard(Replica):
             for name, value in self.model.named_parameters():
                 part = self.parameters[name]
                 part.copy_(self.part(part, value))
+            for name, value in self.model.named_buffers():
+                self._trained.get_buffer(name).copy_(value)

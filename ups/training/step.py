@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ups.data.batch import Batch
+from ups.errors import NotFiniteError
 from ups.training.best import Best
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.finiteness import Finiteness
@@ -59,8 +60,14 @@ class TrainingState:
 
     @property
     def published(self) -> dict[str, Tensor]:
-        """Weights that the training is for, this rank's parts: averages, of the last step or of the best validation."""
-        return self.best.weights or self.ema.weights
+        """Weights that the training is for, this rank's parts: averages, of the last step or of the best validation.
+
+        Raises:
+            NotFiniteError: no validation is finite, and so none is the best.
+        """
+        if self.best.keeps and not self.best.weights:
+            raise NotFiniteError("no validation error is finite", fix="lower the learning rate of this stage")
+        return self.best.weights if self.best.keeps else self.ema.weights
 
 
 def training_step(
@@ -105,8 +112,7 @@ class Update:
         parts = batch.parts(self.accumulation)
         for part in parts:
             with replica.accumulating(last=part is parts[-1]):
-                with torch.autocast(replica.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                    total, terms = replica.loss(part, self.generator)
+                total, terms = self.loss(part)
                 (total / self.accumulation).backward()
             for name, term in ({"loss": total} | terms).items():
                 value = term.detach().float() / self.accumulation
@@ -119,3 +125,9 @@ class Update:
         state.optimizer.zero_grad(set_to_none=True)
         state.ema.update()
         return logged | {"gradient_norm": norm}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total and terms, in the precision of the step."""
+        replica = self.state.replica
+        with torch.autocast(replica.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            return replica.loss(batch, self.generator)

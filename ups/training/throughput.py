@@ -6,35 +6,40 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ups.data.batch import Batch
-from ups.runtime.device_speed import peak_memory, product_flops
-from ups.training.parallel import Replica
+from ups.runtime.device_speed import peak_memory, product_flops, reset_peak_memory
+from ups.training.step import Update
 
 
 class Throughput:
-    """Steps of this process and the seconds they took, validations and checkpoints left out."""
+    """Steps of this process and the seconds they took; validations and checkpoints take none here.
+
+    Attributes:
+        flops: of a forward and a backward pass of this rank's first batch: of the matrix products and convolutions. None: not counted yet.
+    """
 
     def __init__(self) -> None:
-        self.steps, self.seconds, self.waited, self.flops = 0, 0.0, 0.0, 0
+        self.steps, self.seconds, self.waited = 0, 0.0, 0.0
+        self.flops: int | None = None
 
-    def count_flops(
-        self, replica: Replica, batch: Batch, generator: torch.Generator, *, accumulation: int
-    ) -> None:
-        """Of forward and backward passes, whose gradients are thrown away. A collective call; it uses the generator.
+    def count_flops(self, update: Update, batch: Batch) -> None:
+        """Of one sample, times their number; its gradients are thrown away. A collective call; it uses the generator.
 
         Beside the training and not in its first step: counting takes some operators apart, and a resumed training
         would have other bits.
         """
+        replica = update.state.replica
         with (
             torch.compiler.set_stance("force_eager"),
             FlopCounterMode(display=False) as counter,
             replica.accumulating(last=True),
         ):
-            total, _ = replica.loss(batch.parts(accumulation)[0], generator)
+            total, _ = update.loss(batch.each(lambda values: values[:1]))
             total.backward()
         replica.average_([])
         for parameter in replica.parameters.values():
             parameter.grad = None
-        self.flops = accumulation * counter.get_total_flops()
+        self.flops = len(batch) * counter.get_total_flops()
+        reset_peak_memory(replica.ranks.device)
 
     def add(self, steps: int, seconds: float, waited: float) -> None:
         """A window of the record."""
@@ -46,13 +51,14 @@ class Throughput:
 
     def record(self, device: torch.device, precision: str) -> dict[str, float]:
         """Seconds per step of all steps, GFLOP/s of this rank, their part of a large matrix product's, and memory."""
-        achieved = self.flops * self.steps / self.seconds
+        memory = peak_memory(device)  # before the product has any
+        achieved = (self.flops or 0) * self.steps / self.seconds
         return {
             "whole_seconds_per_step": self.seconds / self.steps,
             "whole_data_wait_fraction": self.waited / self.seconds,
             "gigaflop_per_second": achieved / 1e9,
             "of_best_product": achieved / product_flops(device, precision),
-            "peak_memory_gigabytes": peak_memory(device) / 1e9,
+            "peak_memory_gigabytes": memory / 1e9,
         }
 
 

@@ -41,7 +41,7 @@ def train_and_publish(
     *,
     summary: dict[str, Any] | None = None,
     finish: Callable[[], None] | None = None,
-    published: nn.Module | None = None,
+    written: nn.Module | None = None,
 ) -> None:
     """Train, write the averaged weights as `model.safetensors`, and report.
 
@@ -50,10 +50,10 @@ def train_and_publish(
     summary: what was decided at the start and belongs into the manifest.
     finish: the last thing before the model is written: on every rank, with the averaged weights in the model, in
         evaluation mode. (The others wait for what the first rank does by itself, and give up when their communication times out.)
-    published: the part of the model that is written; None: all of it.
+    written: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration
-    averaged = nullcontext()
+    averaged, published = nullcontext(), dict[str, Any]()
     if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
         state = train(
             model,
@@ -69,7 +69,8 @@ def train_and_publish(
         )
         averaged = state.replica.averaged(state.published)
         if settings.publish == "best":
-            summary = (summary or {}) | {"published_step": state.best.step}
+            # Of the last record, the error is of other weights.
+            published = {"published_step": state.best.step, validation.metric: state.best.error}
         if len(state.layouts) > 1:
             summary = (summary or {}) | {"layouts": state.layouts}
     else:
@@ -80,9 +81,9 @@ def train_and_publish(
             model.eval()
             finish()
         if ranks.is_first:
-            save_model(request.output / MODEL_FILE, published or model, description)
+            save_model(request.output / MODEL_FILE, written or model, description)
     if ranks.is_first:
-        request.finish((summary or {}) | _summary(model, request))
+        request.finish((summary or {}) | _summary(model, request) | published)
     ranks.barrier()
 
 

@@ -5,19 +5,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchao.optim import AdamW8bit
 
-from ups.errors import PreflightError
 from ups.training.groups import decayed_and_others
 from ups.training.placement import Placement
-
-try:
-    from torchao.optim import AdamW8bit
-except ImportError as error:
-    raise PreflightError(
-        "needs torchao, which is not installed",
-        where="optimizer: {kind: adamw_8bit}",
-        fix="pip install 'universal-physics-stack[quantization]'",
-    ) from error
 
 
 def optimizer(
@@ -31,7 +22,7 @@ def optimizer(
     """See `ups.training.optimizers`."""
     del placement  # it changes every number by itself
     groups = decayed_and_others(parameters.values(), weight_decay)
-    return _Optimizer(groups, lr=torch.tensor(learning_rate), betas=betas)
+    return _Optimizer(groups, lr=learning_rate, betas=betas)
 
 
 class _Optimizer(AdamW8bit):

@@ -57,11 +57,11 @@ def impossible(values: dict[str, Any]) -> bool:
     way, device = values["execution.data_parallel"], values["execution.device"]
     captured = values["execution.cuda_graphs"] is True
     ramp = joint is not None and "ramp" in joint
-    eight_bits = values["training.operator.optimizer"]["kind"] == "adamw_8bit"
+    alone = values["training.operator.optimizer"]["kind"] in {"adamw_8bit", "soap"}
     return (
         (way != "all_reduce" and not several)
-        or (way == "fsdp" and (joint is not None or values["execution.compile"] is True or eight_bits))
-        or (captured and (device == "cpu" or several or ramp or eight_bits))
+        or (way == "fsdp" and (joint is not None or values["execution.compile"] is True or alone))
+        or (captured and (device == "cpu" or several or ramp or alone))
         or (values["execution.precision"] == "tf32" and device == "cpu")
     )
 

@@ -54,7 +54,12 @@ OF_OPERATORS: dict[str, Any] = {
     "padding": 4,
 }
 """Another value of every key that some kind of operator has."""
-OF_OPTIMIZERS: dict[str, Any] = {"matrix_learning_rate": 0.01, "momentum": 0.9}
+OF_OPTIMIZERS: dict[str, Any] = {
+    "matrix_learning_rate": 0.01,
+    "momentum": 0.9,
+    "basis_decay": 0.9,
+    "basis_every": 5,
+}
 
 
 def of_training(name: str, stages: set[str]) -> dict[str, tuple[Any, set[str]]]:

@@ -170,13 +170,13 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path, name, optimizer, schedul
 )
 def test_three_ranks_of_which_one_was_killed_go_on_bit_for_bit(tmp_path, name, optimizer, way, when):
     """Three: of two numbers the order of a sum does not matter."""
-    if way == "fsdp" and name == "joint":
+    if way == "fsdp" and (name == "joint" or optimizer in {"adamw_8bit", "soap"}):
         pytest.skip("refused by the configuration")
     check(tmp_path, 3, name, (optimizer, "cosine"), KILLED_AT[when], data_parallel=way)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_training_moves_from_one_rank_to_shards_and_back(tmp_path, optimizer):
     kinds = (optimizer, "cosine")
     (reference,) = uninterrupted(1, "mix", kinds, ())

@@ -30,6 +30,18 @@ DATA = "data"
 """The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
 
 
+_NOT_CAPTURED = {
+    "adamw_8bit": "was not tried with",
+    "soap": "cannot hold the eigenvectors of",
+}
+"""Why steps of an optimiser are no CUDA graphs."""
+_WHOLE = {
+    "adamw_8bit": "scales blocks of them together",
+    "soap": "needs whole matrices at every step",
+}
+"""What an optimiser does that shards do not allow."""
+
+
 class Execution(Section):
     """How training stages run. These count for the digest: they change the numbers."""
 
@@ -185,9 +197,10 @@ class Configuration(_RunOfStages):
         if execution.processes > 1:
             return f"is for one process, and execution.processes is {execution.processes}: write auto"
         for stage in TRAINING_STAGES:
-            if kind_of(getattr(self.training, stage).optimizer) == "adamw_8bit":
+            kind = kind_of(getattr(self.training, stage).optimizer)
+            if kind in _NOT_CAPTURED:
                 return (
-                    f"was not tried with training.{stage}.optimizer: adamw_8bit: write auto, or another kind"
+                    f"{_NOT_CAPTURED[kind]} training.{stage}.optimizer: {kind}: write auto, or another kind"
                 )
         if joint is not None and joint.ramp:
             return "needs steps that repeat, and training.operator.joint.ramp makes each another: write auto, or ramp: null"
@@ -208,10 +221,11 @@ class Configuration(_RunOfStages):
                 "of the whole network: write compile: blocks"
             )
         for stage in TRAINING_STAGES:
-            if shared == "fsdp" and kind_of(getattr(self.training, stage).optimizer) == "adamw_8bit":
+            kind = kind_of(getattr(self.training, stage).optimizer)
+            if shared == "fsdp" and kind in _WHOLE:
                 raise ValueError(
-                    f"execution.data_parallel: fsdp shares out rows of weights, and training.{stage}.optimizer: adamw_8bit scales "
-                    "blocks of them together: write ddp, or another kind"
+                    f"execution.data_parallel: fsdp shares out rows of weights, and training.{stage}.optimizer: {kind} "
+                    f"{_WHOLE[kind]}: write ddp, or another kind"
                 )
         if shared == "fsdp" and self.training.operator.joint is not None:
             raise ValueError(

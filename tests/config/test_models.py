@@ -300,8 +300,14 @@ def test_between_walls_a_linear_path_is_a_matrix_that_must_not_be_too_large(kind
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"kind": "sgd"}, "training.operator.optimizer.kind: must be one of adamw, muon (got 'sgd')"),
-        ({}, "training.operator.optimizer.kind: required key is missing; add it: one of adamw, muon"),
+        (
+            {"kind": "sgd"},
+            "training.operator.optimizer.kind: must be one of adamw, adamw_8bit, muon, soap (got 'sgd')",
+        ),
+        (
+            {},
+            "training.operator.optimizer.kind: required key is missing; add it: one of adamw, adamw_8bit, muon, soap",
+        ),
         (
             {"kind": "muon", "momentun": 0.9},
             "training.operator.optimizer.momentun: unknown key; did you mean 'momentum'?",

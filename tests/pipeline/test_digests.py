@@ -302,9 +302,13 @@ def test_a_setting_of_an_operator_counts_for_it_alone(folder, kind, key):
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "operator", "diffusion", "consistency"])
-@pytest.mark.parametrize("key", OF_OPTIMIZERS)
-def test_a_setting_of_an_optimizer_counts_for_its_stage(folder, stage, key):
-    before = {f"training.{stage}.optimizer": {"kind": "muon"}}
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [(kind, key) for kind, section in OPTIMIZERS.items() for key in section.model_fields if key != "kind"],
+    ids=str,
+)
+def test_a_setting_of_an_optimizer_counts_for_its_stage(folder, stage, kind, key):
+    before = {f"training.{stage}.optimizer": {"kind": kind}}
     expected = SHARED[f"training.{stage}.steps"][1]
     assert changes(folder, before, f"training.{stage}.optimizer.{key}", OF_OPTIMIZERS[key]) == expected
 

@@ -44,7 +44,7 @@ def test_probes_are_valid_and_ask_for_no_more_than_there_is():
         small = load_configuration(TINY, scarce | _small(configuration, train))
         assert small.data.counts.train <= 20
         assert small.data.counts.validation <= 3
-    fraction = {"training.operator.residual_fraction": 0.02}
+    fraction = {"training.operator.residual_fraction": 0.02, "data.trajectories.train": 500}
     few, more = _sizes(load_configuration(TINY, fraction))
     assert few * 0.02 >= 2
     assert more > few

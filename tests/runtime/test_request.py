@@ -13,7 +13,7 @@ from ups.runtime.request import Request
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_is_written_is_read_back(tmp_path, path):
-    configuration = load_configuration(path, {"execution.device": "cpu"})
+    configuration = load_configuration(path, {"execution.device": "cpu", "execution.precision": "fp32"})
     written = {
         "root": str(tmp_path / "root"),
         "stage": "operator",

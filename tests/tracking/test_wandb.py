@@ -275,4 +275,4 @@ def test_a_run_ends_well_whatever_its_mirror_does(
     stages = [
         json.loads(line)["stage"] for line in (run.directory / "metrics.jsonl").read_text().splitlines()
     ]
-    assert stages.count("consistency") == 7
+    assert stages.count("consistency") == 9

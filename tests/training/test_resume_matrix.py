@@ -41,7 +41,7 @@ class Source:
     def batch(self, step: int) -> Batch:
         if step == self.die_at and self.ranks.rank == self.ranks.world - 1:
             written = (step - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
-            while not list((self.work / "checkpoints").glob(f"step-{written:08d}-*")):
+            while written and not list((self.work / "checkpoints").glob(f"step-{written:08d}-*")):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         batch = replace(batch_for(self.name, seed=step), step=step)
@@ -182,9 +182,9 @@ def test_a_training_moves_from_one_rank_to_shards_and_back(tmp_path, optimizer):
     (reference,) = uninterrupted(1, "mix", kinds, ())
     moving = {"allow_layout_change": True}
     with pytest.raises(EOFError):
-        run_ranks(trained, 1, str(tmp_path), "mix", kinds, moving, 3)
+        run_ranks(trained, 1, str(tmp_path), "mix", kinds, moving, 4)
     with pytest.raises(EOFError):
-        run_ranks(trained, 2, str(tmp_path), "mix", kinds, moving | {"data_parallel": "fsdp"}, 6)
+        run_ranks(trained, 2, str(tmp_path), "mix", kinds, moving | {"data_parallel": "fsdp"}, 7)
     assert [path.name[:13] for path in sorted((tmp_path / "checkpoints").glob("step-*"))] == [
         "step-00000003",
         "step-00000006",

@@ -34,9 +34,10 @@ _WORTH = 1.1  # samples a second of twice the batch, at least
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one stage that is to be built.
+    """What building one stage will take.
 
     Attributes:
+        seconds: of the whole stage, with the start of its process.
         seconds_per_step: None where nothing is trained.
         memory: peak gigabytes of the first rank; None where it is not known.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Best:
-    """Of all validations so far.
+    """The best of all validations so far.
 
     Attributes:
         keeps: the averaged weights of the best one, to publish them.
@@ -28,7 +28,10 @@ class Best:
 
     @torch.no_grad()
     def note(self, step: int, errors: Mapping[str, float], averages: Mapping[str, Tensor]) -> None:
-        """Of a validation, the same on all ranks. What is not finite is no better."""
+        """Take note of a validation. An error that is not finite is no lower than any.
+
+        errors: by problem, the same on all ranks. averages: this rank's parts of the averaged weights.
+        """
         error = sum(errors.values()) / len(errors)
         self.since += 1
         if not error < self.error:
@@ -38,5 +41,5 @@ class Best:
             self.weights = {name: value.clone() for name, value in averages.items()}
 
     def numbers(self) -> dict[str, float]:
-        """For a checkpoint, beside the weights."""
+        """All but the weights, for a checkpoint."""
         return {"error": self.error, "step": self.step, "since": self.since}

@@ -53,11 +53,12 @@ class _Step(nn.Module):
 
 
 class Replica(Placement):
-    """A rank that holds the whole model.
+    """A rank that holds the whole model, and what the steps of a training ask of a rank, however much it holds.
 
     Attributes:
-        model: with the weights of the training, but for `Shard`, whose model has weights only within `averaged`.
-        parameters: by name, what the optimiser changes and is averaged over time.
+        model: that is validated and published, with names as everywhere. Here it is the one that is trained; that of a
+            `Shard` has weights only within `averaged`.
+        parameters: by name, the rows of each parameter that are here, [rows here, ...]: what the optimiser changes.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, execution: Execution, ranks: Ranks) -> None:

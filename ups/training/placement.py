@@ -16,15 +16,15 @@ class Placement:
         self.ranks = ranks
 
     def whole(self, part: Tensor, values: Tensor) -> Tensor:
-        """Of values that belong to a part of a parameter, those of the whole; a collective call.
+        """The values of a whole parameter [rows, ...], from those of its rows here, [rows here, ...]; a collective call.
 
-        part: the parameter itself, as the optimiser has it.
+        part: the rows of the parameter that the optimiser has, by which the parameter is known.
         """
         del part
         return values
 
     def part(self, part: Tensor, values: Tensor) -> Tensor:
-        """Of values of a whole parameter, those that belong to its part here."""
+        """The values of a parameter's rows here, [rows here, ...], from those of the whole, [rows, ...]; see `whole`."""
         del part
         return values
 

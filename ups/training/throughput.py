@@ -1,13 +1,31 @@
 """How fast a training was, for its last line and record."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ups.data.batch import Batch
 from ups.runtime.device_speed import peak_memory, product_flops, reset_peak_memory
 from ups.training.step import Update
+
+
+class _Counting(TorchDispatchMode):
+    """Counts as torch's FlopCounterMode does, which also follows modules, and fails on those that are called without gradients
+    on something that has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 class Throughput:
@@ -24,13 +42,12 @@ class Throughput:
     def count_flops(self, update: Update, batch: Batch) -> None:
         """Of one sample, times their number; its gradients are thrown away. A collective call; it uses the generator.
 
-        Beside the training and not in its first step: counting takes some operators apart, and a resumed training
-        would have other bits.
+        Beside the training and not in its first step, which would be taken uncompiled: a resumed training would have other bits.
         """
         replica = update.state.replica
         with (
             torch.compiler.set_stance("force_eager"),
-            FlopCounterMode(display=False) as counter,
+            _Counting() as counting,
             replica.accumulating(last=True),
         ):
             total, _ = update.loss(batch.each(lambda values: values[:1]))
@@ -38,7 +55,7 @@ class Throughput:
         replica.average_([])
         for parameter in replica.parameters.values():
             parameter.grad = None
-        self.flops = len(batch) * counter.get_total_flops()
+        self.flops = len(batch) * counting.flops
         reset_peak_memory(replica.ranks.device)
 
     def add(self, steps: int, seconds: float, waited: float) -> None:

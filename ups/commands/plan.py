@@ -21,7 +21,7 @@ from ups.pipeline.run import find_root
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show per stage HIT or MISS, why, and predicted bytes. With --probe also what is to be built is tried with few "
-        "trajectories and few steps, a minute or two, and time, memory and cost of the whole are predicted from that."
+        "trajectories and few steps, two or three minutes, and time, memory and cost of the whole are predicted from that."
     )
     add_configuration(parser)
     add_root(parser)

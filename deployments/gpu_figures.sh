@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every figure of the README that needs a GPU, on a machine with one and nothing else: about 25 minutes in all.
+# Figures that are still to be measured on one GPU, and the Burgers rows of the README again. Nothing else should be running there.
+# Meant for 25 minutes; NOT run yet.
 # In the root of the checkout, with its environment:
 #   bash deployments/gpu_figures.sh DIRECTORY [PART ...]
 # parts: tests train profile golden prod viscosities; without any, all of them in this order. Logs, tables and runs go below DIRECTORY.

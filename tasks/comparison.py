@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.gpu import gpu
 from tasks.stage import RETRIES
-from ups.commands.ab import table_of
+from ups.commands.tables import comparison_table, rows_of
 from ups.pipeline.comparison import Arm, Trained, train
 from ups.pipeline.device import resolve
 from ups.pipeline.verdict import Gates, judged, require_passed
@@ -33,9 +33,6 @@ def judge(trained: list[Json], gates: Json, stage: str, comparison: str) -> None
         ComparisonError: a gate is not passed.
     """
     records = judged([Trained(**one) for one in trained], Gates(**gates))
-    table = table_of(records, stage)
-    names = [str(column.header) for column in table.columns]
-    cells = [list(column.cells) for column in table.columns]
-    rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
-    create_table_artifact(key=f"comparison-{comparison}", description=str(table.title), table=rows)
+    table = comparison_table(records, stage)
+    create_table_artifact(key=f"comparison-{comparison}", description=str(table.title), table=rows_of(table))
     require_passed(records, where="gates")

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.progress import series_key
 from tasks.stage import RETRIES, Settings
 from ups.artifacts.files import read_json
-from ups.commands.tables import result_tables, seed_tables
+from ups.commands.tables import result_tables, rows_of, seed_tables
 from ups.config import load_configuration
 from ups.metric_labels import HEADINGS
 from ups.pipeline.run import Pointer, Run
@@ -63,11 +63,8 @@ def publish_seeds(reports: list[str]) -> None:
     name = load_configuration(directories[0] / "config.yaml").name
     tables = seed_tables([read_json(directory / "metrics.json") for directory in directories])
     for problem, table in tables.items():
-        names = [str(column.header) for column in table.columns]
-        cells = [list(column.cells) for column in table.columns]
-        rows = [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
         key = series_key(name, f"seeds-{problem}" if len(tables) > 1 else "seeds")
-        create_table_artifact(key=key, description=str(table.title), table=rows)
+        create_table_artifact(key=key, description=str(table.title), table=rows_of(table))
 
 
 def result_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from ups.models.codec import Codec
 from ups.models.evolution import Evolution, rollout
 from ups.models.operators import network_of
 from ups.models.shape import ProblemShape
+from ups.training.matrices import hidden_matrices
 from ups.training.objectives.operator import RolloutLoss
-from ups.training.optimizers.muon import hidden_matrices
 
 POINTS = replace(LINE, tokens=LINE.grid)
 PLANE = replace(SQUARE, tokens=SQUARE.grid, boundary="periodic")

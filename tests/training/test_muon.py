@@ -7,7 +7,8 @@ import torch
 from tiny import LINE, SQUARE, fresh, optimizer_of, single_rank
 from torch import Tensor, nn
 
-from ups.training.optimizers.muon import MuonAdamW, hidden_matrices, orthogonalised
+from ups.training.matrices import hidden_matrices
+from ups.training.optimizers.muon import MuonAdamW, orthogonalised
 from ups.training.placement import Placement
 
 RATES = {"kind": "adamw", "learning_rate": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1}
@@ -60,7 +61,7 @@ def test_a_stack_of_matrices_steps_as_they_do_one_by_one():
     for matrix, gradient in zip(single, gradients, strict=True):
         matrix.grad = gradient.clone()
     for parameters in ([stack], single):
-        group = {"params": parameters, "muon": True, "weight_decay": 0.1}
+        group = {"params": parameters, "matrices": True, "weight_decay": 0.1}
         optimizer = MuonAdamW([group], Placement(single_rank()), lr=0.05, betas=(0.9, 0.95), momentum=0.9)
         for _ in range(3):
             optimizer.step()
@@ -154,7 +155,7 @@ def test_every_trainable_parameter_is_claimed_exactly_once(kind, linear_path, ra
     for group in groups:
         matrices = {p.ndim >= 2 for p in group["params"]}
         assert matrices == {group["weight_decay"] > 0}, "only matrices decay"
-        assert group["rate"] == (5.0 if group.get("muon") else 1.0)
+        assert group["rate"] == (5.0 if group.get("matrices") else 1.0)
 
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -45,11 +45,11 @@ from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
 from ups.training.loop import Validation, train
+from ups.training.matrices import hidden_matrices
 from ups.training.objectives import Objective
 from ups.training.objectives.autoencoder import Reconstruction, reconstruction_errors
 from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.objectives.operator import RolloutLoss
-from ups.training.optimizers.muon import hidden_matrices
 from ups.training.step import BatchSource, TrainingState
 
 STEPS = 8

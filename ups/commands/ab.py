@@ -2,15 +2,11 @@
 
 import argparse
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from rich.table import Column, Table
-from rich.text import Text
-
-from ups.commands.arguments import add_root, count
-from ups.commands.tables import print_progress, show
+from ups.commands.arguments import add_overrides, add_root, count
+from ups.commands.tables import comparison_table, print_progress, show
 from ups.config.load import parse_overrides
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, train, turns
 from ups.pipeline.device import resolve
@@ -21,19 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train two configurations on the same data with the same seeds, in turns, and compare: speed, time to the baseline's "
         "error, decoded validation error, memory. Ratios are of pairs with one seed, with 95 % intervals over the seeds; the exit "
-        "code is 8 where the optimised one does not pass the gates. Nothing else should be running. A comparison that was "
+        "code is 8 where the optimised one does not pass the gates. --set is for both. Nothing else should be running. A comparison that was "
         "interrupted goes on where it was."
     )
     parser.add_argument("baseline", metavar="BASELINE", type=Path, help="YAML file")
     parser.add_argument("optimised", metavar="OPTIMISED", type=Path, help="YAML file")
-    parser.add_argument(
-        "--set",
-        dest="assignments",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a value of both; repeatable",
-    )
+    add_overrides(parser)
     parser.add_argument("--seeds", type=_several, default=3, help="trainings of each, at least 2 (default 3)")
     parser.add_argument(
         "--stage", choices=COMPARED, default="operator", help="that is trained (default operator)"
@@ -84,63 +73,10 @@ def execute(options: argparse.Namespace) -> None:
         trained.append(train(arm, seed, options.stage, comparison, options.root, on_line=print_progress))
     records = judged(trained, Gates(options.speed, options.error, options.memory))
     if options.json:
-        print(json.dumps([_plain(record) for record in records], indent=2))
+        print(json.dumps(records, indent=2, default=asdict))
     else:
-        show(table_of(records, options.stage))
+        show(comparison_table(records, options.stage))
     require_passed(records, where=str(options.optimised))
-
-
-def table_of(records: list[dict[str, Any]], stage: str) -> Table:
-    """A row per arm."""
-    seeds = ", ".join(map(str, records[0]["seeds"]))
-    heads = (
-        "s/step",
-        "steps a second / baseline's",
-        "s in all",
-        "s to the baseline's error",
-        "speed to it / baseline's",
-        "validation error",
-        "error / baseline's",
-        "GB",
-        "memory / baseline's",
-        "gates",
-    )
-    table = Table(
-        "training",
-        *(Column(head, justify="right") for head in heads),
-        box=None,
-        pad_edge=False,
-        title=f"{stage}, seeds {seeds}; ratios of pairs with 95 % intervals",
-        title_justify="left",
-    )
-    for record in records:
-        reached = record["seconds_to_target"]
-        verdict = "" if "failed" not in record else "failed" if record["failed"] else "passed"
-        table.add_row(
-            record["arm"],
-            f"{record['seconds_per_step']:.3g}",
-            str(record.get("step_speed", "")),
-            f"{record['seconds']:.3g}",
-            "never" if reached is None else f"{reached:.3g}",
-            str(record.get("speed") or ""),
-            f"{record['error']:.3g}",
-            str(record.get("error_ratio") or ""),
-            _number(record["memory_gigabytes"], ".2g"),
-            _number(record.get("memory_ratio"), ".2f"),
-            Text(verdict, style={"failed": "red", "passed": "green"}.get(verdict, "")),
-        )
-    return table
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        for key, value in record.items()
-    }
 
 
 def _several(text: str) -> int:

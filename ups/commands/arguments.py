@@ -15,6 +15,11 @@ def add_configuration(parser: argparse.ArgumentParser, **options: Any) -> None:
     parser.add_argument(
         "config", metavar="CONFIG", type=Path, help="YAML file, e.g. configs/burgers_demo.yaml", **options
     )
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """--set."""
     parser.add_argument(
         "--set",
         dest="assignments",

@@ -173,3 +173,56 @@ def _least_width(column: Column) -> int:
     if not column.no_wrap:
         return min(_NARROWEST_TEXT, _natural_width(column))
     return max(cell_len(str(part)) for part in (*str(column.header).split(), *column.cells))
+
+
+def comparison_table(records: list[dict[str, Any]], stage: str) -> Table:
+    """The records of an A/B comparison, a row per arm."""
+    seeds = ", ".join(map(str, records[0]["seeds"]))
+    heads = (
+        "s/step",
+        "steps a second / baseline's",
+        "s in all",
+        "s to the baseline's error",
+        "speed to it / baseline's",
+        "validation error",
+        "error / baseline's",
+        "GB",
+        "memory / baseline's",
+        "gates",
+    )
+    table = Table(
+        "training",
+        *(Column(head, justify="right") for head in heads),
+        box=None,
+        pad_edge=False,
+        title=f"{stage}, seeds {seeds}; ratios of pairs with 95 % intervals",
+        title_justify="left",
+    )
+    for record in records:
+        reached = record["seconds_to_target"]
+        verdict = "" if "failed" not in record else "failed" if record["failed"] else "passed"
+        table.add_row(
+            record["arm"],
+            f"{record['seconds_per_step']:.3g}",
+            str(record.get("step_speed", "")),
+            f"{record['seconds']:.3g}",
+            "never" if reached is None else f"{reached:.3g}",
+            str(record.get("speed") or ""),
+            f"{record['error']:.3g}",
+            str(record.get("error_ratio") or ""),
+            _number(record["memory_gigabytes"], ".2g"),
+            _number(record.get("memory_ratio"), ".2f"),
+            Text(verdict, style={"failed": "red", "passed": "green"}.get(verdict, "")),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def rows_of(table: Table) -> list[dict[str, str]]:
+    """The cells of a table by their headings."""
+    names = [str(column.header) for column in table.columns]
+    cells = [list(column.cells) for column in table.columns]
+    return [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]

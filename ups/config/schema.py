@@ -12,6 +12,7 @@ from pydantic import Field, create_model, model_validator
 from ups.config.data import Data, Mix, Sampling
 from ups.config.model import SYMMETRIES, Model, SymmetryUses
 from ups.config.networks import LARGEST_MATRIX, LinearPath
+from ups.config.optimizer import OptimizerSettings
 from ups.config.stage import Stage, all_stages
 from ups.config.stages.autoencoder import AutoencoderTraining
 from ups.config.stages.cache_encode import CacheEncode
@@ -28,18 +29,6 @@ STAGES: dict[str, Stage] = all_stages()
 TRAINING_STAGES = tuple(name for name, stage in STAGES.items() if stage.trains)
 DATA = "data"
 """The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
-
-
-_NOT_CAPTURED = {
-    "adamw_8bit": "was not tried with",
-    "soap": "cannot hold the eigenvectors of",
-}
-"""Why steps of an optimiser are no CUDA graphs."""
-_WHOLE = {
-    "adamw_8bit": "scales blocks of them together",
-    "soap": "needs whole matrices at every step",
-}
-"""What an optimiser does that shards do not allow."""
 
 
 class Execution(Section):
@@ -189,6 +178,15 @@ class Configuration(_RunOfStages):
         path = self.model.operator.linear_path
         return path[problem] if isinstance(path, dict) else path
 
+    @property
+    def optimizers(self) -> dict[str, OptimizerSettings]:
+        """Of every training, by its key and kind as messages name it."""
+        found = {}
+        for stage in TRAINING_STAGES:
+            optimizer = getattr(self.training, stage).optimizer
+            found[f"training.{stage}.optimizer: {kind_of(optimizer)}"] = optimizer
+        return found
+
     def graphs_problem(self, device: Literal["auto", "cpu", "cuda"]) -> str | None:
         """Why steps cannot be CUDA graphs on a device; None if they can."""
         execution, joint = self.execution, self.training.operator.joint
@@ -196,12 +194,9 @@ class Configuration(_RunOfStages):
             return "needs a GPU, and execution.device is cpu: write auto"
         if execution.processes > 1:
             return f"is for one process, and execution.processes is {execution.processes}: write auto"
-        for stage in TRAINING_STAGES:
-            kind = kind_of(getattr(self.training, stage).optimizer)
-            if kind in _NOT_CAPTURED:
-                return (
-                    f"{_NOT_CAPTURED[kind]} training.{stage}.optimizer: {kind}: write auto, or another kind"
-                )
+        for where, optimizer in self.optimizers.items():
+            if optimizer.no_graphs:
+                return f"{optimizer.no_graphs} {where}: write auto, or another kind"
         if joint is not None and joint.ramp:
             return "needs steps that repeat, and training.operator.joint.ramp makes each another: write auto, or ramp: null"
         return None
@@ -220,12 +215,11 @@ class Configuration(_RunOfStages):
                 "execution.data_parallel: fsdp gathers weights between blocks, and execution.compile: true makes one program "
                 "of the whole network: write compile: blocks"
             )
-        for stage in TRAINING_STAGES:
-            kind = kind_of(getattr(self.training, stage).optimizer)
-            if shared == "fsdp" and kind in _WHOLE:
+        for where, optimizer in self.optimizers.items():
+            if shared == "fsdp" and optimizer.no_shards:
                 raise ValueError(
-                    f"execution.data_parallel: fsdp shares out rows of weights, and training.{stage}.optimizer: {kind} "
-                    f"{_WHOLE[kind]}: write ddp, or another kind"
+                    f"execution.data_parallel: fsdp shares out rows of weights, and {where} {optimizer.no_shards}: write ddp, "
+                    "or another kind"
                 )
         if shared == "fsdp" and self.training.operator.joint is not None:
             raise ValueError(

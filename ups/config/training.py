@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
 
+from ups.config.optimizer import OptimizerSettings
 from ups.config.optimizers.adamw import AdamW
 from ups.config.schedules.cosine import Cosine
 from ups.kinds import choice_of, sections_of
@@ -13,7 +14,7 @@ from ups.section import Count, Decay, Integer, NonNegative, Positive, Section
 OPTIMIZERS = sections_of("ups.config.optimizers")
 SCHEDULES = sections_of("ups.config.schedules")
 if TYPE_CHECKING:
-    Optimizer = Section
+    Optimizer = OptimizerSettings
     Schedule = Section
 else:
     Optimizer, Schedule = choice_of(OPTIMIZERS), choice_of(SCHEDULES)

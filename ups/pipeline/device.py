@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ups.config import Configuration
-from ups.config.schema import TRAINING_STAGES
 from ups.errors import ConfigurationError, PreflightError
-from ups.kinds import kind_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -49,7 +47,7 @@ def require_machine(configuration: Configuration) -> None:
 
     Raises:
         PreflightError: CUDA is asked for and there is none, or more threads than there are cores, which would wait
-            for each other.
+            for each other, or an optimiser whose library is not installed.
     """
     execution, cores = configuration.execution, usable_cores()
     resolve_device(execution.device, where="execution.device")
@@ -59,13 +57,12 @@ def require_machine(configuration: Configuration) -> None:
             where="execution.threads",
             fix=f"set execution.threads to at most {cores}",
         )
-    for stage in TRAINING_STAGES:
-        kind = kind_of(getattr(configuration.training, stage).optimizer)
-        if kind == "adamw_8bit" and importlib.util.find_spec("torchao") is None:
+    for where, optimizer in configuration.optimizers.items():
+        if optimizer.library and importlib.util.find_spec(optimizer.library) is None:
             raise PreflightError(
-                "needs torchao, which is not installed",
-                where=f"training.{stage}.optimizer: {kind}",
-                fix="pip install 'universal-physics-stack[quantization]'",
+                f"needs {optimizer.library}, which is not installed",
+                where=where,
+                fix=f"pip install {optimizer.library}",
             )
 
 

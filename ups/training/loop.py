@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ups.training.checkpoint import Checkpoints
 from ups.training.ema import ExponentialMovingAverage
 from ups.training.objectives import Objective
 from ups.training.optimizers import build_optimizer
-from ups.training.parallel import parallelise
+from ups.training.parallel import Replica, parallelise
 from ups.training.schedules import learning_rate
 from ups.training.step import BatchSource, TrainingState, Update, training_step
 from ups.training.throughput import Throughput, throughput_line
@@ -169,9 +169,7 @@ def train(
                 state.latest = {}
             paused = time.perf_counter()
             if validated:
-                with replica.averaged(state.ema.weights):
-                    errors = _validate(model, validation, ranks)
-                taken = time.perf_counter() - paused
+                errors, taken = _timed(replica, state.ema.weights, validation)
                 source.reweigh(state.step, errors)
                 state.best.note(state.step, errors, state.ema.weights)
                 if _ends_early(state.best, settings):
@@ -181,14 +179,10 @@ def train(
                     scores = _named(validation.metric, errors)
                     _record(records, stage, state.step, settings.steps, scores, taken)
                 if last:
-                    started = time.perf_counter()
-                    with replica.averaged(replica.parameters):
-                        raw = _validate(model, validation, ranks)
+                    raw, taken = _timed(replica, replica.parameters, validation)
                     if records:
                         scores = {f"{validation.metric}_raw": sum(raw.values()) / len(raw)}
-                        _record(
-                            records, stage, state.step, settings.steps, scores, time.perf_counter() - started
-                        )
+                        _record(records, stage, state.step, settings.steps, scores, taken)
             if kept:
                 checkpoints.save(state)
             window_start += time.perf_counter() - paused
@@ -238,6 +232,16 @@ def _record(
     records.append({"step": step, "steps": steps} | scores | taken)
     text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
     log.info("%s %d/%d  %s", stage, step, steps, text)
+
+
+def _timed(
+    replica: Replica, weights: Mapping[str, Tensor], validation: Validation
+) -> tuple[dict[str, float], float]:
+    """Validation errors per problem with some weights, this rank's parts, and the seconds that they took."""
+    started = time.perf_counter()
+    with replica.averaged(weights):
+        errors = _validate(replica.model, validation, replica.ranks)
+    return errors, time.perf_counter() - started
 
 
 @torch.no_grad()

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from ups.section import Section
+from ups.config.optimizer import OptimizerSettings
 
 
-class AdamW(Section):
+class AdamW(OptimizerSettings):
     """AdamW for all parameters."""
 
     kind: Literal["adamw"] = "adamw"

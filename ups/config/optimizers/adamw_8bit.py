@@ -1,11 +1,14 @@
 """Settings of the optimiser `adamw_8bit`."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from ups.section import Section
+from ups.config.optimizer import OptimizerSettings
 
 
-class AdamW8Bit(Section):
+class AdamW8Bit(OptimizerSettings):
     """AdamW whose moments have eight bits: a quarter of their memory, of weights with 4096 numbers or more."""
 
+    no_graphs: ClassVar[str] = "was not tried with"
+    no_shards: ClassVar[str] = "scales blocks of them together"
+    library: ClassVar[str] = "torchao"
     kind: Literal["adamw_8bit"]

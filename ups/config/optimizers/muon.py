@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ups.section import Decay, Positive, Section
+from ups.config.optimizer import OptimizerSettings
+from ups.section import Decay, Positive
 
 
-class Muon(Section):
+class Muon(OptimizerSettings):
     """Muon for hidden matrices, AdamW for the rest."""
 
     kind: Literal["muon"]

@@ -1,15 +1,18 @@
 """Settings of the optimiser `soap`."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ups.section import Count, Decay, Positive, Section
+from ups.config.optimizer import OptimizerSettings
+from ups.section import Count, Decay, Positive
 
 
-class Soap(Section):
+class Soap(OptimizerSettings):
     """SOAP for hidden matrices, AdamW for the rest."""
 
+    no_graphs: ClassVar[str] = "cannot hold the eigenvectors of"
+    no_shards: ClassVar[str] = "needs whole matrices at every step"
     kind: Literal["soap"]
     matrix_learning_rate: Positive = Field(default=0.003, description="peak rate of hidden matrices")
     basis_decay: Decay = Field(

@@ -8,19 +8,18 @@ torch.optim.Muon does the same one matrix at a time, in bfloat16, which these CP
 shape are iterated together, in float32 on a CPU and bfloat16 on a GPU (tested equal to torch's).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ups.training.groups import decayed_and_others
+from ups.training.groups import Group
+from ups.training.matrices import MatrixOptimizer, matrices_and_others
 from ups.training.placement import Placement
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-_HIDDEN = {"blocks", "convolutions", "down", "middle", "up"}
-"""Parts of networks that map hidden channels to hidden channels."""
 
 
 def optimizer(
@@ -34,54 +33,29 @@ def optimizer(
     momentum: float,
 ) -> torch.optim.Optimizer:
     """See `ups.training.optimizers`. matrix_learning_rate: peak rate for hidden matrices."""
-    hidden = hidden_matrices(parameters)
-    claimed = {id(parameter) for parameter in hidden}
-    others = (parameter for parameter in parameters.values() if id(parameter) not in claimed)
-    groups = decayed_and_others(others, weight_decay)
-    if hidden:
-        rate = matrix_learning_rate / learning_rate
-        groups.append({"params": hidden, "weight_decay": weight_decay, "rate": rate, "muon": True})
+    groups = matrices_and_others(parameters, weight_decay, rate=matrix_learning_rate / learning_rate)
     return MuonAdamW(groups, placement, lr=learning_rate, betas=betas, momentum=momentum)
 
 
-class MuonAdamW(torch.optim.AdamW):
-    """AdamW whose groups with "muon": True are stepped by Muon; "momentum" is theirs."""
+class MuonAdamW(MatrixOptimizer):
+    """AdamW whose groups of matrices are stepped by Muon, with a "momentum"."""
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         placement: Placement,
         *,
         lr: float,
         betas: tuple[float, float],
         momentum: float,
     ) -> None:
+        super().__init__(groups, lr=lr, betas=betas)
         self.placement = placement
-        super().__init__(groups, lr=lr, betas=betas, fused=True)
         for group in self.param_groups:
-            group.setdefault("muon", False)
             group["momentum"] = momentum
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # AdamW's own brings states of older versions up to date, for which each must have a count of steps.
-        torch.optim.Optimizer.__setstate__(self, state)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step of both."""
-        if closure is not None:
-            raise ValueError("losses are computed by the training step, not by a closure")
-        groups = self.param_groups
-        try:
-            self.param_groups = [group for group in groups if not group["muon"]]
-            super().step()
-        finally:
-            self.param_groups = groups
-        for group in groups:
-            if group["muon"]:
-                self._step_matrices(group)
-
-    def _step_matrices(self, group: dict[str, Any]) -> None:
+    def step_matrices(self, group: Group) -> None:
+        """See `MatrixOptimizer`."""
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         for parameter in parameters:
             if "momentum_buffer" not in self.state[parameter]:
@@ -117,16 +91,3 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
-
-
-def hidden_matrices(parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
-    """Trainable matrices between hidden channels, and stacks of them: all but the maps in and out of a network, norms
-    and biases.
-
-    parameters: by name.
-    """
-    return [
-        parameter
-        for name, parameter in parameters.items()
-        if parameter.requires_grad and parameter.ndim in {2, 3} and _HIDDEN & set(name.split("."))
-    ]

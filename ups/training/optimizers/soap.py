@@ -7,14 +7,13 @@ first step only makes them, as in the authors' own code. Biases, gains and the m
 Matrices of one shape are computed together: what is remembered of each is a slice of one tensor.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ups.training.groups import decayed_and_others
-from ups.training.optimizers.muon import hidden_matrices
+from ups.training.groups import Group
+from ups.training.matrices import MatrixOptimizer, matrices_and_others
 from ups.training.placement import Placement
 
 _TINY = 1e-8  # Adam's epsilon
@@ -33,67 +32,42 @@ def optimizer(
 ) -> torch.optim.Optimizer:
     """See `ups.training.optimizers`. matrix_learning_rate: peak rate for hidden matrices."""
     del placement  # every rank has whole matrices: the configuration refuses shards
-    hidden = hidden_matrices(parameters)
-    claimed = {id(parameter) for parameter in hidden}
-    others = (parameter for parameter in parameters.values() if id(parameter) not in claimed)
-    groups = decayed_and_others(others, weight_decay)
-    if hidden:
-        rate = matrix_learning_rate / learning_rate
-        groups.append({"params": hidden, "weight_decay": weight_decay, "rate": rate, "soap": True})
+    groups = matrices_and_others(parameters, weight_decay, rate=matrix_learning_rate / learning_rate)
     return SoapAdamW(groups, lr=learning_rate, betas=betas, basis_decay=basis_decay, basis_every=basis_every)
 
 
-class SoapAdamW(torch.optim.AdamW):
-    """AdamW whose groups with "soap": True are stepped by SOAP."""
+class SoapAdamW(MatrixOptimizer):
+    """AdamW whose groups of matrices are stepped by SOAP."""
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         *,
         lr: float,
         betas: tuple[float, float],
         basis_decay: float,
         basis_every: int,
     ) -> None:
-        super().__init__(groups, lr=lr, betas=betas, fused=True)
+        super().__init__(groups, lr=lr, betas=betas)
         self._basis_decay, self._basis_every = basis_decay, basis_every
-        self._stacks: list[tuple[dict[str, Any], list[nn.Parameter], dict[str, Tensor]]] = []
-        for group in self.param_groups:
-            group.setdefault("soap", False)
+        self._stacks = [
+            stack for group in self.param_groups if group["matrices"] for stack in self._stack(group)
+        ]
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # AdamW's own brings states of older versions up to date, for which each must have a count of steps.
-        torch.optim.Optimizer.__setstate__(self, state)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step of both."""
-        if closure is not None:
-            raise ValueError("losses are computed by the training step, not by a closure")
-        if not self._stacks:
-            self._stacks = [
-                stack for group in self.param_groups if group["soap"] for stack in self._stack(group)
-            ]
-        groups = self.param_groups
-        try:
-            self.param_groups = [group for group in groups if not group["soap"]]
-            super().step()
-        finally:
-            self.param_groups = groups
-        for group, parameters, whole in self._stacks:
+    def step_matrices(self, group: Group) -> None:
+        """See `MatrixOptimizer`."""
+        for parameters, whole in self._stacks:
             present = [number for number, parameter in enumerate(parameters) if parameter.grad is not None]
             if len(present) == len(parameters):
-                self._step_matrices(group, parameters, whole)
+                self._step_stack(group, parameters, whole)
             elif present:  # the others are of a problem whose turn it is not
                 chosen = [parameters[number] for number in present]
                 part = {name: values[present] for name, values in whole.items()}
-                self._step_matrices(group, chosen, part)
+                self._step_stack(group, chosen, part)
                 for name, values in part.items():
                     whole[name][present] = values
 
-    def _stack(
-        self, group: dict[str, Any]
-    ) -> list[tuple[dict[str, Any], list[nn.Parameter], dict[str, Tensor]]]:
+    def _stack(self, group: Group) -> list[tuple[list[nn.Parameter], dict[str, Tensor]]]:
         """Per shape the parameters, and what is remembered of them [n, ...]; the state of each is its slice."""
         by_shape: dict[torch.Size, list[nn.Parameter]] = {}
         for parameter in group["params"]:
@@ -114,12 +88,10 @@ class SoapAdamW(torch.optim.AdamW):
             }  # fmt: skip
             for number, parameter in enumerate(parameters):
                 self.state[parameter] = {name: values[number] for name, values in whole.items()}
-            stacks.append((group, parameters, whole))
+            stacks.append((parameters, whole))
         return stacks
 
-    def _step_matrices(
-        self, group: dict[str, Any], parameters: list[nn.Parameter], own: dict[str, Tensor]
-    ) -> None:
+    def _step_stack(self, group: Group, parameters: list[nn.Parameter], own: dict[str, Tensor]) -> None:
         """own: see `_stack`, of these parameters alone; changed in place."""
         gradient = torch.stack([parameter.grad for parameter in parameters if parameter.grad is not None])
         products = {"left": gradient @ gradient.mT, "right": gradient.mT @ gradient}
@@ -139,7 +111,7 @@ class SoapAdamW(torch.optim.AdamW):
 
     def _move(
         self,
-        group: dict[str, Any],
+        group: Group,
         parameters: list[nn.Parameter],
         own: dict[str, Tensor],
         gradient: Tensor,

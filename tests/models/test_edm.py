@@ -68,14 +68,18 @@ def test_levels_start_at_pure_noise_and_are_dense_around_the_centre():
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, -3.0])
 @pytest.mark.parametrize("deviation", [0.5, 1.0, 3.0])
-def test_samples_of_a_gaussian_have_its_mean_and_deviation(mean, deviation):
-    """Within 2 %, in the ten steps of a forecast: the start knows neither mean nor deviation and costs nothing."""
-    target = Gaussian(mean, deviation)
+@pytest.mark.parametrize("steps", [6, 8, 10])
+def test_samples_of_a_gaussian_have_its_mean_and_deviation(mean, deviation, steps):
+    """Within 2 %, in the steps that configurations have: the start knows neither mean nor deviation and costs nothing.
+
+    Within 3 % six steps on half a deviation, which is little for residuals in units of theirs.
+    """
+    target, within = Gaussian(mean, deviation), 0.03 if (steps, deviation) == (6, 0.5) else 0.02
     # What the sampler does to a normal number is affine: two numbers tell mean and deviation without chance.
     noise = torch.tensor([0.0, 1.0], dtype=torch.float64).view(2, 1, 1)
-    middle, upper = midpoint_sample(target.raw, noise, levels(10)).flatten().tolist()
-    assert middle == pytest.approx(mean, abs=0.02 * deviation)
-    assert upper - middle == pytest.approx(deviation, rel=0.02)
+    middle, upper = midpoint_sample(target.raw, noise, levels(steps)).flatten().tolist()
+    assert middle == pytest.approx(mean, abs=within * deviation)
+    assert upper - middle == pytest.approx(deviation, rel=within)
 
 
 @pytest.mark.parametrize(("deviation", "low", "high"), [(8.0, 0.95, 1.05), (16.0, 0.85, 1.05)])

@@ -33,8 +33,8 @@ HAVE = {
     "burgers": {"shift", "reflection", "galilean", "scaling"},
     "advection": {"shift", "offset", "scaling"},
     "darcy": {"scaling", "square"},
-    "periodic": {"shift", "reflection", "galilean"},
-    "outflow": {"reflection"},
+    "periodic": {"shift", "reflection", "galilean", "scaling"},
+    "outflow": {"reflection", "scaling"},
     "conserved": {"shift", "reflection"},
 }
 
@@ -54,9 +54,18 @@ def problem(data: str | dict[str, Any], overrides: dict[str, Any]) -> str:
 # --- symmetries -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("use", ["exact", "augment"])
-@pytest.mark.parametrize("symmetry", SYMMETRIES)
-@pytest.mark.parametrize("data", DATA)
+FLOWS = ("periodic", "outflow")
+"""Not all fields of which scale: that is drawn at random, and no frame takes it out."""
+USES = [
+    (data, symmetry, use)
+    for data in DATA
+    for symmetry in SYMMETRIES
+    for use in ("exact", "augment")
+    if not (data in FLOWS and (symmetry, use) == ("scaling", "exact"))
+]
+
+
+@pytest.mark.parametrize(("data", "symmetry", "use"), USES)
 def test_a_symmetry_that_the_equation_does_not_have_is_refused(data, symmetry, use):
     overrides = {f"model.symmetries.{symmetry}": use}
     if symmetry in HAVE[data]:
@@ -85,6 +94,14 @@ def test_off_needs_no_quotes_and_a_resolved_file_reads_back():
 
 
 MIX = {"source": "mix", "problems": {"line": DATA["burgers"], "map": DATA["darcy"]}}
+
+
+@pytest.mark.parametrize("data", FLOWS)
+def test_an_amplitude_that_some_fields_do_not_have_is_not_taken_out(data):
+    assert problem(data, {"model.symmetries.scaling": "exact"}) == (
+        "model.symmetries.scaling: exact takes one amplitude out of the whole state, and of 1D compressible Navier-Stokes "
+        "only density and pressure scale: write augment"
+    )
 
 
 def test_each_problem_of_a_mix_has_its_own_symmetries():
@@ -358,6 +375,24 @@ def test_shifts_within_a_token_are_no_group_for_what_halves_tokens():
         "write augment or off"
     )
     configured("burgers", chosen | {"model.symmetries.shift": "augment"})
+
+
+@pytest.mark.parametrize(("data", "longest"), [("burgers", "burgers1d"), (MIX, "line")], ids=["alone", "mix"])
+def test_leads_that_make_one_position_are_no_more_than_the_longest_forecast_has(data, longest):
+    key = "model.denoiser.leads_per_position"
+    configured(data, {key: 8})
+    assert problem(data, {key: 9}) == (
+        f"{key}: 9 leads make one position, and the longest forecast, of {longest}, has 8: write at most 8"
+    )
+    configured("darcy", {key: 9})  # a map has one lead, and any number is more
+
+
+def test_the_members_of_an_ensemble_advance_together():
+    configured("burgers", {"evaluation.members": 64})
+    assert problem("burgers", {"evaluation.members": 65}) == (
+        "evaluation: batch_size 64 is below the 65 members of an ensemble, which advance together: raise batch_size, or "
+        "lower members"
+    )
 
 
 def test_outside_the_training_range_there_must_be_states_to_turn():

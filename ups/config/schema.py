@@ -5,6 +5,7 @@ and which keys its result is a function of, are in its file of `ups/config/stage
 operator, an optimiser, ...) in a file of that name, see `ups.kinds`.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
@@ -288,6 +289,8 @@ class Configuration(_RunOfStages):
             raise ValueError(
                 "model.operator.linear_path: alone leaves the network no problem: write model.operator: {kind: linear}"
             )
+        if problem := self.leads_problem({name: data.kept_frames for name, data in self.problems.items()}):
+            raise ValueError(problem)
         for name, data in self.problems.items():
             if problem := self.grid_problem(name, data.kept_grid, data.kept_frames):
                 raise ValueError(problem)
@@ -345,7 +348,13 @@ class Configuration(_RunOfStages):
                 f"model.symmetries.shift: average is over shifts within a token, and {kind_of(self.model.operator)} commutes with "
                 f"those by {2**halvings} tokens: write augment or off"
             )
-        if uses.scaling == "exact" and equation.symmetries.scaled_by is None and corrected:
+        scaled, by = equation.symmetries.scaling, equation.symmetries.scaled_by
+        if uses.scaling == "exact" and by is None and len(scaled) < len(equation.fields):
+            return (
+                f"model.symmetries.scaling: exact takes one amplitude out of the whole state, and of {equation.title} only "
+                f"{' and '.join(scaled)} scale: write augment"
+            )
+        if uses.scaling == "exact" and by is None and corrected:
             return (
                 f"model.symmetries.scaling: exact needs a linear codec, and model.{corrected[0]}.depth is not 0: set "
                 "it to 0, or write augment"
@@ -377,6 +386,29 @@ class Configuration(_RunOfStages):
                 "0, or conserve: false"
             )
         return None
+
+    def leads_problem(self, frames: Mapping[str, int | None]) -> str | None:
+        """Why a position of the denoiser cannot hold as many leads as it should; None if it can.
+
+        The longest forecast counts: of a shorter one, and of a map, which has one lead, the last position is filled up.
+
+        Args:
+            frames: kept of every problem; None as long as only a file knows.
+        """
+        leads = {
+            name: count and count - 1
+            for name, count in frames.items()
+            if not self.problems[name].problem.is_map
+        }
+        known = {name: count for name, count in leads.items() if count is not None}
+        size = self.model.denoiser.leads_per_position
+        if not known or len(known) < len(leads) or size <= max(known.values()):
+            return None
+        longest = max(known, key=lambda name: known[name])
+        return (
+            f"model.denoiser.leads_per_position: {size} leads make one position, and the longest forecast, of {longest}, has "
+            f"{known[longest]}: write at most {known[longest]}"
+        )
 
     def grid_problem(self, name: str, grid: tuple[int, ...] | None, frames: int | None) -> str | None:
         """Why models of this configuration cannot work on a problem's trajectories; None if they can.

@@ -29,7 +29,7 @@ def score_all(
     not hold what is asked for.
 
     Args:
-        batch_size: states advanced together, members counted.
+        batch_size: states advanced together, members counted; at least as many.
         seed: of the ensembles' noise.
         equivariance: measure how well the operator obeys the symmetries.
     """
@@ -44,7 +44,7 @@ def score_all(
     ]
     codec = surrogate.codec.of(setting.problem)
     # Single forecasts have the batches of the ensembles, so that every row finds the operator's forecasts again.
-    batch = max(1, batch_size // surrogate.members)
+    batch = batch_size // surrogate.members
     for forecaster in surrogate.forecasters(setting.problem):
         result = score(
             forecaster.name,

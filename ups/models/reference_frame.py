@@ -164,7 +164,7 @@ class ReferenceFrame:
 
     def conditioning(self, scalars: Tensor) -> Tensor:
         """Logarithms of the dimensionless numbers, [n, S] or [S], with this frame's scale as amplitude: [n, S]."""
-        scaled = [self.shape.names.index(name) for name in self.shape.problem.symmetries.scaling]
+        scaled = self._scaled
         if not scaled:
             return scalars.expand(len(self.scale), -1)
         factor = self.scale.new_zeros(len(self.shape.problem.numbers))
@@ -177,10 +177,16 @@ class ReferenceFrame:
         exponent = sum(
             number.get(AMPLITUDE, 0) for number in self.shape.problem.numbers if TIME_STEP in number
         )
-        scaled = [self.shape.names.index(name) for name in self.shape.problem.symmetries.scaling]
+        scaled = self._scaled
         if not (scaled and exponent):
             return elapsed.expand(len(self.scale), -1)
         return elapsed * self.scale[:, scaled[0], None] ** exponent
+
+    @property
+    def _scaled(self) -> list[int]:
+        """Channels that share the amplitude; of other variables than the declared ones fewer."""
+        scaling = self.shape.problem.symmetries.scaling
+        return [channel for channel, name in enumerate(self.shape.names) if name in scaling]
 
     def repeat(self, times: int) -> "ReferenceFrame":
         """Every frame `times` times over, one after the other."""

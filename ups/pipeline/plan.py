@@ -202,9 +202,11 @@ def require_fit(configuration: Configuration, download: Artifact) -> None:
     Raises:
         ConfigurationError: they cannot.
     """
-    for name, shape in kept_shapes(configuration, download).items():
-        if problem := configuration.grid_problem(name, shape.grid, shape.frames):
-            raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
+    shapes = kept_shapes(configuration, download)
+    problems = [configuration.grid_problem(name, shape.grid, shape.frames) for name, shape in shapes.items()]
+    problems.append(configuration.leads_problem({name: shape.frames for name, shape in shapes.items()}))
+    for problem in filter(None, problems):
+        raise ConfigurationError(problem, where=f"the configuration {configuration.name}")
 
 
 def _why_absent(store: Store, name: str, digest: str) -> str:

@@ -1,9 +1,9 @@
 """evaluate: settings of the scoring."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ups.config.sizes import KeptShape
 from ups.config.stage import ContentOf, Stage, execution_settings, operator_modules
@@ -38,6 +38,15 @@ class Evaluation(Section):
         default=None,
         description="score outside the training range too, in a table of its own; of generated Burgers and advection",
     )
+
+    @model_validator(mode="after")
+    def _members_fit(self) -> Self:
+        if self.batch_size < self.members:
+            raise ValueError(
+                f"batch_size {self.batch_size} is below the {self.members} members of an ensemble, which advance together: "
+                "raise batch_size, or lower members"
+            )
+        return self
 
 
 def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:

@@ -45,7 +45,10 @@ PROBLEM = Problem(
         StoredArray("Vx", TRAJECTORY),
         StoredArray("pressure", TRAJECTORY),
     ),
-    symmetries=Symmetries(odd=("velocity", "momentum"), galilean="velocity"),
+    # Viscosity is per density, so density and pressure count only by their quotient. (In the solver, down to its pressure floor.)
+    symmetries=Symmetries(
+        odd=("velocity", "momentum"), galilean="velocity", scaling=("density", "pressure")
+    ),
     numbers=(
         {TIME_STEP: 1, LENGTH: -1},
         {"eta": 1, LENGTH: -1},

@@ -1,5 +1,6 @@
 """The codec before it learns anything: lossless where it can be, else as good as principal components are."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from cached import SHAPES, dataset
 from command_line import CONFIGS
 from tiny import LINE, PROBLEM, SQUARE, build, decoded_frames, encoded_frames, fresh
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ups.config import Configuration, load_configuration
 from ups.data.dataset import Dataset
@@ -180,3 +182,26 @@ def test_a_basis_is_given_to_one_problem_and_its_maps_are_transposes():
     assert torch.equal(model.encoder.get_parameter("linear.problem_one.weight"), basis)
     assert torch.equal(model.decoder.get_parameter("linear.problem_one.weight"), basis.T)
     assert torch.equal(model.encoder.get_parameter("linear.problem_two.weight"), before)
+
+
+def test_decoding_a_frame_costs_a_fraction_of_an_operator_step():
+    """In matrix products, by the demo's networks: on the grid, and at as many points beside it."""
+    model = load_configuration(CONFIGS / "burgers_demo.yaml").model
+    shapes = {PROBLEM: replace(LINE, grid=(128,), tokens=(model.latent.tokens,))}
+    corrections = {"encoder": model.encoder.model_dump(), "decoder": model.decoder.model_dump()}
+    codec = fresh("codec", shapes=shapes, latent_dim=model.latent.dim, **corrections)
+    network = model.operator.model_dump(exclude={"linear_path", "conserve"})
+    operator = fresh("operator", shapes=shapes, latent_dim=model.latent.dim, network=network)
+    assert isinstance(codec, Codec)
+    latents = normal(1, model.latent.tokens, model.latent.dim)
+
+    def flops(compute: Callable[[], Tensor]) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            compute()
+        return counter.get_total_flops()
+
+    step = flops(lambda: operator(latents, torch.zeros(1, 2), PROBLEM))
+    beside = cell_centres((128,)) + 0.3 / 128
+    for coordinates in (None, beside):
+        decoded = flops(lambda at=coordinates: decoded_frames(codec.of(PROBLEM), latents, at))
+        assert 0 < decoded < step / 4

@@ -145,6 +145,63 @@ def test_a_fourier_operator_with_weights_set_by_hand_is_an_exact_shift(axes):
     torch.testing.assert_close(u(0.0) + through(model, u(0.0), shape), u(d), rtol=0, atol=1e-5)
 
 
+def identity(weight: Tensor, first: int = 0) -> None:
+    """A linear map [outputs, inputs] that takes its inputs from one on as they are, and no others."""
+    weight[:, first : first + len(weight)] = torch.eye(*weight[:, first : first + len(weight)].shape)
+
+
+@pytest.mark.parametrize("way", ["skip", "pooled", "folded"])
+@pytest.mark.parametrize("shape", [POINTS, PLANE], ids=["line", "plane"])
+def test_a_u_net_with_weights_set_by_hand_is_the_identity_or_the_mean_of_neighbours(shape, way):
+    """By its skip connection alone; by its coarse level alone, with neighbours' mean in one channel, or each in its own."""
+    axes = len(shape.tokens)
+    model = network("unet", shape, depth=1, levels=1)
+    down, up = (model.get_submodule(f"bodies.axes_{axes}.{part}.0") for part in ("down", "up"))
+    width, neighbours = SIZES["unet"]["width"], 2**axes
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.lift.weight[0, 0] = model.output.weight[0, 0] = 1
+        identity(up.join.weight, first=width if way == "skip" else 0)
+        for place in range(0 if way == "skip" else neighbours):
+            coarse, share = (0, 1 / neighbours) if way == "pooled" else (place, 1.0)
+            down.merge.weight[coarse, place * width] = share
+            up.split.weight[place * width, coarse] = 1
+    x = field(shape)
+    expected = x
+    if way == "pooled":
+        pool = nn.functional.avg_pool1d if axes == 1 else nn.functional.avg_pool2d
+        mean = pool(x.movedim(-1, 1), 2)
+        expected = nn.functional.interpolate(mean, scale_factor=2).movedim(1, -1)
+    torch.testing.assert_close(through(model, x, shape), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dilations", [(1,), (3,), (1, 4)])
+@pytest.mark.parametrize("shape", [POINTS, PLANE], ids=["line", "plane"])
+def test_a_dilated_network_with_weights_set_by_hand_is_a_shift(shape, dilations):
+    """By as many points as its dilations add up to, around the end of the last axis; gelu(x) - gelu(-x) = x."""
+    axes, width = len(shape.tokens), 8
+    model = network("dilated_resnet", shape, width=width, dilations=dilations)
+    before = (3**axes - 3) // 2 * width  # of the shifted copies, that of the token before along the last axis
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.lift.weight[0, 0] = 1
+        for place, layer in enumerate(model.get_submodule(f"bodies.axes_{axes}.convolutions").children()):
+            source = 2 * place - 1
+            for sign, target in ((1.0, 2 * place + 1), (-1.0, 2 * place + 2)):
+                if place == 0:
+                    layer.kernel.weight[target, before] = sign
+                else:
+                    layer.kernel.weight[target, before + source] = sign
+                    layer.kernel.weight[target, before + source + 1] = -sign
+        last = 2 * len(dilations) - 1
+        model.output.weight[0, last], model.output.weight[0, last + 1] = 1, -1
+    x = field(shape)
+    expected = x.roll(sum(dilations), dims=-2)
+    torch.testing.assert_close(through(model, x, shape), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [POINTS, PLANE], ids=["line", "plane"])
 def test_the_fourier_operator_is_that_of_neuraloperator(shape):
     """Weight by weight, without the package's grid embedding."""

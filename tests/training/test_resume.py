@@ -78,6 +78,7 @@ TIMINGS = {
     "gigaflop_per_second",
     "of_best_product",
     "peak_memory_gigabytes",
+    "clipped_fraction",  # of this process, as they are
 }
 
 

@@ -186,6 +186,13 @@ def test_the_gradient_is_clipped_by_its_global_norm_and_the_record_has_the_norm_
     assert logged["gradient_norm"].item() == pytest.approx(5.0)
 
 
+def test_steps_whose_gradient_was_clipped_are_counted():
+    state = gradient_descent(nn.Linear(2, 1, bias=False))
+    for clip in (4.0, 10.0, 0.5):  # the slope's norm is 5
+        step(state, Slope(), random_batch(1), gradient_clip=clip)
+    assert state.clipped.item() == 2
+
+
 @pytest.mark.parametrize("share", [1.0, 20.0])
 def test_the_learning_rate_of_the_step_is_the_one_that_is_used(share):
     """Times the share of a group: two schedules that differ by a factor."""

@@ -37,10 +37,12 @@ def test_the_record_is_of_all_windows():
     throughput.flops = 5_000_000_000
     throughput.add(10, 4.0, 0.1)
     throughput.add(30, 6.0, 0.4)
-    record = throughput.record(torch.device("cpu"), "fp32")
+    record = throughput.record(torch.device("cpu"), "fp32", clipped=10)
     assert record["whole_seconds_per_step"] == 0.25
     assert record["whole_data_wait_fraction"] == pytest.approx(0.05)
     assert record["gigaflop_per_second"] == pytest.approx(20.0)
     assert record["of_best_product"] > 0
     assert record["peak_memory_gigabytes"] > 0.05
-    assert throughput_line(record).startswith("0.25 s/step, data wait 5.0%, 20 GFLOP/s (")
+    line = throughput_line(record)
+    assert line.startswith("0.25 s/step, data wait 5.0%, 20 GFLOP/s (")
+    assert line.endswith(" GB, 25% of steps clipped")

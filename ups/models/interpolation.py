@@ -4,8 +4,8 @@ Along a periodic axis values are those of the trigonometric polynomial through t
 grid can hold. Between walls they are those of the cubic through the four nearest points (one-sided beside a wall):
 a polynomial through all points would oscillate, and a field with kinks has no band limit to keep.
 
-Rejected: attention from query coordinates to tokens (UPT section 3.3). It has to learn to interpolate, cost more
-than an operator step, and set the floor of every forecast: 0.0085 on Burgers where this has 1e-7 at grid points.
+Rejected: attention from query coordinates to tokens (UPT section 3.3). It has to learn to interpolate, is one more network
+in every decoded frame, and set the floor of every forecast: 0.0085 on Burgers, where this returns grid points as they are.
 """
 
 import torch

@@ -198,7 +198,7 @@ def train(
                 )
     if records:
         if throughput.steps:
-            reached = throughput.record(ranks.device, execution.precision)
+            reached = throughput.record(ranks.device, execution.precision, int(state.clipped))
             records.append({"step": state.step, "steps": settings.steps} | reached)
             log.info("%s: %s", stage, throughput_line(reached))
         records.close()

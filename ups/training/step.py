@@ -43,6 +43,7 @@ class TrainingState:
         latest: loss and terms of each problem's newest batch since the last record, which a resumed run writes.
         layouts: numbers of ranks and threads and how ranks share the work, each with the first step that was made with it.
         finiteness: of the steps of this process.
+        clipped: how many of them had their gradient clipped.
     """
 
     replica: Replica
@@ -54,9 +55,11 @@ class TrainingState:
     latest: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     layouts: list[dict[str, int | str]] = field(default_factory=list)
     finiteness: Finiteness = field(init=False)
+    clipped: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.finiteness = Finiteness(self.replica.ranks.device)
+        self.clipped = torch.zeros((), dtype=torch.int64, device=self.replica.ranks.device)
 
     @property
     def published(self) -> dict[str, Tensor]:
@@ -120,6 +123,7 @@ class Update:
         gradients = replica.average_(list(logged.values()))
         norm = replica.norm(gradients)
         state.finiteness.note(logged["loss"], norm)
+        state.clipped.add_(norm > self.gradient_clip)
         nn.utils.clip_grads_with_norm_(replica.parameters.values(), self.gradient_clip, norm)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""How fast a training was, for its last line and record."""
+"""How a training went as a whole, for its last line and record: how fast, and how often its gradient was clipped."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -66,8 +66,10 @@ class Throughput:
             self.waited + waited,
         )
 
-    def record(self, device: torch.device, precision: str) -> dict[str, float]:
-        """Seconds per step of all steps, GFLOP/s of this rank, their part of a large matrix product's, and memory."""
+    def record(self, device: torch.device, precision: str, clipped: int) -> dict[str, float]:
+        """Seconds per step of all steps, GFLOP/s of this rank, their part of a large matrix product's, memory, and the part of the
+        steps whose gradient was clipped.
+        """
         memory = peak_memory(device)  # before the product has any
         achieved = (self.flops or 0) * self.steps / self.seconds
         return {
@@ -76,6 +78,7 @@ class Throughput:
             "gigaflop_per_second": achieved / 1e9,
             "of_best_product": achieved / product_flops(device, precision),
             "peak_memory_gigabytes": memory / 1e9,
+            "clipped_fraction": clipped / self.steps,
         }
 
 
@@ -84,5 +87,5 @@ def throughput_line(record: Mapping[str, float]) -> str:
     return (
         f"{record['whole_seconds_per_step']:.3g} s/step, data wait {record['whole_data_wait_fraction']:.1%}, "
         f"{record['gigaflop_per_second']:.3g} GFLOP/s ({record['of_best_product']:.0%} of a large matrix product's), "
-        f"memory {record['peak_memory_gigabytes']:.2g} GB"
+        f"memory {record['peak_memory_gigabytes']:.2g} GB, {record['clipped_fraction']:.0%} of steps clipped"
     )

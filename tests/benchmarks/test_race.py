@@ -233,9 +233,11 @@ def test_a_variant_that_diverges_is_told_and_the_others_go_on(monkeypatch, downl
     stages = Stages(diverging=describe(wild.training.operator.model_dump()))
     for name in ("autoencoder", "cache_encode", "operator"):
         monkeypatch.setitem(one_process._STAGES, name, getattr(stages, name))
-    monkeypatch.setattr(races, "_score", lambda entrants, *_: [{"model": name} for name in entrants])
+    monkeypatch.setattr(
+        races, "_score", lambda entrants, *_, outside: [{"model": name} for name in entrants]
+    )
     request = {"configuration": CONFIGURATION.model_dump(mode="json"), "download": str(download), "seeds": 1}
-    request |= {"directory": str(tmp_path), "seconds": 8.0}
+    request |= {"directory": str(tmp_path), "seconds": 8.0, "outside": False}
     changed = [
         (name, configuration.model_dump(mode="json"))
         for name, configuration in (("wild", wild), ("tame", CONFIGURATION))
@@ -249,11 +251,22 @@ def test_a_variant_that_diverges_is_told_and_the_others_go_on(monkeypatch, downl
 def test_an_ablation_of_a_second_on_the_command_line(root, tmp_path):
     changes = tmp_path / "changes.yaml"
     changes.write_text("several time steps: {training.operator.time_steps: [1, 2]}")
-    done = ups("bench", "ablation", TINY, changes, "--root", root, "--seconds", "1", "--json", *LOSSLESS)
+    command = ("bench", "ablation", TINY, changes, "--root", root, "--seconds", "1", *LOSSLESS)
+    told = ups(*command, "--outside")
+    assert told.returncode == 2
+    assert "--outside: evaluation.outside is null" in told.stderr
+    # A factor of 1 changes nothing, and has no table.
+    beyond = "evaluation.outside={amplitude: 2.0, offset: 1.0, parameter: 1.0, trajectories: 3}"
+    done = ups(*command, "--json", "--outside", "--set", beyond)
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
-    assert [record["model"] for record in records] == ["persistence", "operator", "several time steps"]
-    assert {record["split"] for record in records} == {"validation"}
+    names = ["persistence", "spatial_mean", "linear", "operator", "several time steps"]
+    assert [record["model"] for record in records] == 3 * names
+    inside, amplitude, offset = (records[at : at + len(names)] for at in range(0, len(records), len(names)))
+    assert {(record["split"], record["n_trajectories"]) for record in inside} == {("validation", 4)}
+    assert {(record["split"], record["n_trajectories"]) for record in amplitude + offset} == {("outside", 3)}
+    assert {record["dataset"].partition("initial states ")[2] for record in amplitude} == {"x 2 +0, nu x 1"}
+    assert {record["dataset"].partition("initial states ")[2] for record in offset} == {"x 1 +1, nu x 1"}
     assert all(record["trajectory_relative_l2"] > 0 for record in records)
     changes.write_text("other data: {data.nu: 0.1}")
     done = ups("bench", "ablation", TINY, changes, "--root", root, "--seconds", "1", *LOSSLESS)
@@ -292,7 +305,7 @@ def test_a_race_of_a_second_on_the_command_line(root):
     assert "download cached" in done.stderr
     records = json.loads(done.stdout)
     rows = {record["model"]: record for record in records if record["measure"] == "peers"}
-    assert list(rows) == ["persistence", "operator", "dilated_resnet"]
+    assert list(rows) == ["persistence", "spatial_mean", "linear", "operator", "dilated_resnet"]
     for name in ("operator", "dilated_resnet"):
         row = rows[name]
         assert row["planned_seconds"] == 1.0

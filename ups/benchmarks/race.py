@@ -8,7 +8,8 @@ Against peers, every entrant is tuned alike: each of `variants` is trained for `
 validation split decides. (The operator tries its own settings too, where they are none of these.) The test split is
 read once, when all is trained.
 
-An ablation trains every variant by its own settings and scores it on the validation split.
+An ablation trains every variant by its own settings and scores it on the validation split, where asked also outside the
+training range: on trajectories from the same initial states with another amplitude, offset or parameter, one table for each.
 """
 
 import logging
@@ -17,7 +18,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,16 +34,20 @@ from ups.config.peers import as_peer
 from ups.data.cache_source import sources_of_artifact
 from ups.data.dataset import load_datasets
 from ups.errors import ConfigurationError, NotFiniteError, PreflightError, StageError
-from ups.evaluation.baselines import persistence, train_mean
+from ups.evaluation.baselines import trivial_forecasts
 from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
-from ups.evaluation.forecaster import OperatorForecasts, operator_forecaster
+from ups.evaluation.forecaster import Forecaster, OperatorForecasts, linear_forecasters, operator_forecaster
 from ups.evaluation.metrics import paired_ratio
+from ups.evaluation.outside import SPLIT as OUTSIDE
+from ups.evaluation.outside import each_by_itself, outside_dataset
 from ups.evaluation.result_records import score_records
 from ups.evaluation.result_table import network_predictor
 from ups.evaluation.scores import Scores, score
 from ups.kinds import kind_of, kinds_of
 from ups.models.build import MODEL_FILE, codec_of_operator, load_model
+from ups.models.codec import ProblemCodec
 from ups.models.operators import LatentOperator
+from ups.problems.generated import FromSinusoids
 from ups.runtime.ranks import join_ranks
 
 log = logging.getLogger(__name__)
@@ -379,14 +384,14 @@ def measure_peers(request: Mapping[str, Any]) -> list[Record]:
             entrants[OPERATOR] = race.run(OPERATOR, seconds, seeds)
         for name in request["peers"]:
             entrants[name] = race.run(name, seconds, seeds)
-        records = _score(entrants, configuration, download, "test")
+        records = _score(entrants, configuration, download, "test", outside=False)
         race.clear()
     return [*records, *race.tuning]
 
 
 def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
     """The ablation that a request describes: {"configuration", "download", "directory", "changed": [[name, configuration],
-    ...], "seeds", "seconds"}.
+    ...], "seeds", "seconds", "outside"}. outside: score outside the training range too.
     """
     configuration = Configuration.model_validate(request["configuration"])
     changed = {name: Configuration.model_validate(values) for name, values in request["changed"]}
@@ -406,7 +411,8 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
                 continue
             errors = [trained.validation for trained in entrants[name]]
             log.info("%s: validation %.4g", name, statistics.fmean(errors))
-        records = _score(entrants, configuration, download, "validation") + diverged
+        records = _score(entrants, configuration, download, "validation", outside=request["outside"])
+        records += diverged
         race.clear()
     return records
 
@@ -439,41 +445,62 @@ def _as_configured(finished: list[dict[str, str]], configuration: Configuration)
 
 
 def _score(
-    entrants: Mapping[str, list[Trained]], configuration: Configuration, download: Path, split: str
+    entrants: Mapping[str, list[Trained]],
+    configuration: Configuration,
+    download: Path,
+    split: str,
+    *,
+    outside: bool,
 ) -> list[Record]:
-    """All entrants on full rollouts of a split, and the forecasts that need no training."""
+    """All entrants on full rollouts of a split, the forecasts that need no training, and the operator's best linear map."""
     table = []
     batch = configuration.evaluation.batch_size
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        datasets = load_datasets(download, (split,))
-        means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
-        for problem, dataset in datasets.items():
-            data = evaluation_set(
-                problem, dataset, split, configuration, ranks.device, mean=means.get(problem)
-            )
+        for data in _evaluation_sets(configuration, download, split, ranks.device, outside=outside):
             about = {
-                "train_trajectories": configuration.problems[problem].counts.train,
+                "train_trajectories": configuration.problems[data.setting.problem].counts.train,
                 "rollout_steps": configuration.training.operator.rollout_steps,
             }
-            if data.mean is None:
-                name, trivial = "persistence", persistence(data.steps)
-            else:
-                name, trivial = "train_mean", train_mean(data.mean)
-            result = score(name, trivial, data.truth, data.setting, members=1, calls_per_step=0, batch=batch)
-            table.append(_record(result, data) | about | {"over_operator": None})
+            untrained = [
+                score(name, trivial, data.truth, data.setting, members=1, calls_per_step=0, batch=batch)
+                for name, trivial in trivial_forecasts(data.steps, data.mean).items()
+            ]
+            model, codec = _networks(entrants[OPERATOR][0], data)
+            untrained += [
+                _forecast(linear, codec, data, batch) for linear in linear_forecasters(model, codec.problem)
+            ]
+            table += [_record(result, data) | about | {"over_operator": None} for result in untrained]
             operators: list[Scores] = []
             for name, trainings in entrants.items():
                 for place, trained in enumerate(trainings):
-                    result, parameters = _score_one(name, trained, data, batch)
+                    model, codec = _networks(trained, data)
+                    forecaster = operator_forecaster(OperatorForecasts(model, codec))
+                    result = _forecast(replace(forecaster, name=name), codec, data, batch)
                     if name == OPERATOR:
                         operators.append(result)
                     training = {
                         "seed": configuration.seed + place,
-                        "parameters": parameters,
+                        "parameters": sum(parameter.numel() for parameter in model.parameters()),
                         "over_operator": None if name == OPERATOR else _compared(result, operators[place]),
                     }
                     table.append(_record(result, data) | about | training | trained.to_json())
     return table
+
+
+def _evaluation_sets(
+    configuration: Configuration, download: Path, split: str, device: torch.device, *, outside: bool
+) -> Iterator[EvaluationSet]:
+    """A split of every problem, and where asked the same outside the training range."""
+    datasets = load_datasets(download, (split,))
+    means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
+    beyond = configuration.evaluation.outside if outside else None
+    for name, dataset in datasets.items():
+        yield evaluation_set(name, dataset, split, configuration, device, mean=means.get(name))
+        data = configuration.problems[name]
+        if beyond is not None and isinstance(data, FromSinusoids):
+            for change in each_by_itself(beyond):
+                moved = outside_dataset(dataset, data, change, device, split)
+                yield evaluation_set(name, moved, OUTSIDE, configuration, device, mean=None)
 
 
 def _compared(scores: Scores, operator: Scores) -> Record:
@@ -509,14 +536,18 @@ def _record(scores: Scores, data: EvaluationSet) -> Record:
     )
 
 
-def _score_one(name: str, trained: Trained, data: EvaluationSet, batch: int) -> tuple[Scores, int]:
-    device, problem = data.truth.device, data.setting.problem
+def _networks(trained: Trained, data: EvaluationSet) -> tuple[LatentOperator, ProblemCodec]:
+    device = data.truth.device
     codec, _ = codec_of_operator(trained.artifacts, device)
     model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)
     assert isinstance(model, LatentOperator)
-    forecaster = operator_forecaster(OperatorForecasts(model, codec.of(problem)))
-    predict = network_predictor(codec.of(problem), forecaster, data, seed=0)
+    return model, codec.of(data.setting.problem)
+
+
+def _forecast(forecaster: Forecaster, codec: ProblemCodec, data: EvaluationSet, batch: int) -> Scores:
+    predict = network_predictor(codec, forecaster, data, seed=0)
     predict(2 * data.truth[:2, 0])  # the first call allocates, and is not timed
     calls = forecaster.calls_per_step
-    result = score(name, predict, data.truth, data.setting, members=1, calls_per_step=calls, batch=batch)
-    return result, sum(parameter.numel() for parameter in model.parameters())
+    return score(
+        forecaster.name, predict, data.truth, data.setting, members=1, calls_per_step=calls, batch=batch
+    )

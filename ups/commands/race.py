@@ -17,6 +17,7 @@ from ups.config import Configuration
 from ups.config.ablation import load_variants
 from ups.config.load import parse_overrides
 from ups.config.peers import PEERS
+from ups.errors import ConfigurationError
 from ups.metric_labels import HEADINGS
 from ups.pipeline.device import resolve
 
@@ -63,6 +64,11 @@ def add_ablation_arguments(parser: argparse.ArgumentParser) -> None:
         help="YAML file {name: {dotted key: value}}, e.g. configs/ablations/burgers_demo.yaml",
     )
     parser.add_argument("--seconds", type=_seconds, required=True, help="of training for everybody")
+    parser.add_argument(
+        "--outside",
+        action="store_true",
+        help="score outside the training range too: validation trajectories with each change of evaluation.outside by itself",
+    )
     parser.add_argument("--seeds", type=count, default=1, help="trainings of everybody (default 1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_root(parser)
@@ -71,6 +77,12 @@ def add_ablation_arguments(parser: argparse.ArgumentParser) -> None:
 def execute_ablation(options: argparse.Namespace) -> None:
     """Bring the data of the run to a sealed artifact, train all variants, and print what each change costs."""
     configuration = in_one_process(options)
+    if options.outside and configuration.evaluation.outside is None:
+        raise ConfigurationError(
+            "evaluation.outside is null, and does not say what changes",
+            where="--outside",
+            fix="set it, for example --set 'evaluation.outside={amplitude: 2, offset: 1, parameter: 0.5}'",
+        )
     overrides = parse_overrides(options.assignments)
     variants = load_variants(options.config, options.changes, overrides)
     # A list: requests are written with sorted keys, and the table is in the order of the file.
@@ -85,6 +97,7 @@ def execute_ablation(options: argparse.Namespace) -> None:
             "changed": changed,
             "seconds": options.seconds,
             "seeds": options.seeds,
+            "outside": options.outside,
         },
     )
     _tell_departures(records)
@@ -95,8 +108,8 @@ def execute_ablation(options: argparse.Namespace) -> None:
         if record["measure"] == "diverged":
             print_progress(f"{record['model']} diverged: {record['message']}")
     scored = [record for record in records if record["measure"] == "peers"]
-    for problem in dict.fromkeys(record["problem"] for record in scored):
-        rows = [record for record in scored if record["problem"] == problem]
+    for table in dict.fromkeys(_scored_on(record) for record in scored):
+        rows = [record for record in scored if _scored_on(record) == table]
         show(
             _race_table(rows, configuration, f"{options.seconds:.3g} s of training each, by its own settings")
         )
@@ -137,6 +150,11 @@ def execute(options: argparse.Namespace) -> None:
         show(_race_table(rows, configuration, _own_seconds(rows, options.seconds)))
         print()
     show(_tuning_table(tuned))
+
+
+def _scored_on(record: dict[str, Any]) -> tuple[str, str]:
+    """Problem and title of the trajectories; outside the training range, the title says what was changed."""
+    return record["problem"], record["dataset"]
 
 
 def _tell_departures(records: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from ups.errors import ConfigurationError
 
 _FREE = {"model", "training", "loading", "seed"}
 """Sections that a change may touch: all variants see the same data, on the same machine, scored alike."""
-_TAKEN = {"operator", "persistence", "train_mean"}
+_TAKEN = {"operator", "persistence", "spatial_mean", "train_mean", "linear"}
 """Names of rows that every table has."""
 
 

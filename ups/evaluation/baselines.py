@@ -34,3 +34,14 @@ def train_mean(mean: Tensor) -> Predictor:
         return mean.flatten(0, -2).expand(len(initial), 1, 1, -1, -1)
 
     return predict
+
+
+def trivial_forecasts(steps: int, mean: Tensor | None) -> dict[str, Predictor]:
+    """Of an evolution, persistence and the spatial mean; of a map the train split's mean, for its first frame does not hold what
+    is asked for.
+
+    mean: [*grid, C], of a map; None of an evolution.
+    """
+    if mean is not None:
+        return {"train_mean": train_mean(mean)}
+    return {"persistence": persistence(steps), "spatial_mean": spatial_mean(steps)}

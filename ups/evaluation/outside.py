@@ -1,4 +1,4 @@
-"""Test trajectories outside the training range: what an exact symmetry is worth there, and what is only learnt."""
+"""Trajectories outside the training range: what an exact symmetry is worth there, and what is only learnt."""
 
 from dataclasses import replace
 
@@ -12,10 +12,25 @@ from ups.problems.generated import FromSinusoids
 SPLIT = "outside"
 
 
-def outside_dataset(dataset: Dataset, data: FromSinusoids, outside: Outside, device: torch.device) -> Dataset:
-    """The first test trajectories with other amplitude, offset and parameter, solved by the data's own solver.
+_NOTHING = Outside(amplitude=1.0, offset=0.0, parameter=1.0)
 
-    dataset: with its test split.
+
+def each_by_itself(outside: Outside) -> list[Outside]:
+    """Amplitude, offset and parameter one at a time, as far as they are others: a symmetry answers for one of them."""
+    same = {"trajectories": outside.trajectories}
+    return [
+        _NOTHING.model_copy(update={name: value} | same)
+        for name in ("amplitude", "offset", "parameter")
+        if (value := getattr(outside, name)) != getattr(_NOTHING, name)
+    ]
+
+
+def outside_dataset(
+    dataset: Dataset, data: FromSinusoids, outside: Outside, device: torch.device, split: str = "test"
+) -> Dataset:
+    """The first trajectories of a split with other amplitude, offset and parameter, solved by the data's own solver.
+
+    dataset: with that split.
     """
     (parameter,) = dataset.parameters
     changed = data.model_copy(
@@ -25,7 +40,7 @@ def outside_dataset(dataset: Dataset, data: FromSinusoids, outside: Outside, dev
             parameter: getattr(data, parameter) * outside.parameter,
         }
     )
-    numbers = dataset.rows[dataset.splits["test"]][: outside.trajectories]
+    numbers = dataset.rows[dataset.splits[split]][: outside.trajectories]
     fields = generator_of(changed).solve(numbers, device)[:, :, :: data.stride].cpu().numpy()
     changes = (
         f"initial states x {outside.amplitude:g} {outside.offset:+g}, {parameter} x {outside.parameter:g}"

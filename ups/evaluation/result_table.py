@@ -4,7 +4,7 @@ import logging
 
 from torch import Tensor
 
-from ups.evaluation.baselines import persistence, spatial_mean, train_mean
+from ups.evaluation.baselines import trivial_forecasts
 from ups.evaluation.equivariance import equivariance_errors
 from ups.evaluation.evaluation_set import EvaluationSet
 from ups.evaluation.finer_grid import finer_coordinates, strided
@@ -25,22 +25,15 @@ def score_all(
 ) -> list[Scores]:
     """Score the trivial forecasts and every forecaster of the problem.
 
-    Of an evolution, persistence and the spatial mean; of a map, the train split's mean, for its first frame does
-    not hold what is asked for.
-
     Args:
         batch_size: states advanced together, members counted; at least as many.
         seed: of the ensembles' noise.
         equivariance: measure how well the operator obeys the symmetries.
     """
     setting = data.setting
-    if data.mean is None:
-        trivial = {"persistence": persistence(data.steps), "spatial_mean": spatial_mean(data.steps)}
-    else:
-        trivial = {"train_mean": train_mean(data.mean)}
     results = [
         score(name, predict, data.truth, setting, members=1, calls_per_step=0, batch=batch_size)
-        for name, predict in trivial.items()
+        for name, predict in trivial_forecasts(data.steps, data.mean).items()
     ]
     codec = surrogate.codec.of(setting.problem)
     # Single forecasts have the batches of the ensembles, so that every row finds the operator's forecasts again.

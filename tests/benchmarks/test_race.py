@@ -233,9 +233,7 @@ def test_a_variant_that_diverges_is_told_and_the_others_go_on(monkeypatch, downl
     stages = Stages(diverging=describe(wild.training.operator.model_dump()))
     for name in ("autoencoder", "cache_encode", "operator"):
         monkeypatch.setitem(one_process._STAGES, name, getattr(stages, name))
-    monkeypatch.setattr(
-        races, "_score", lambda entrants, *_, outside: [{"model": name} for name in entrants]
-    )
+    monkeypatch.setattr(races, "_score", lambda entrants, *_, outside: [{"model": name} for name in entrants])
     request = {"configuration": CONFIGURATION.model_dump(mode="json"), "download": str(download), "seeds": 1}
     request |= {"directory": str(tmp_path), "seconds": 8.0, "outside": False}
     changed = [

@@ -194,6 +194,11 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
         match=r"operator\.rollout_steps: 6 steps need 7 frames, and a trajectory of burgers1d has 6",
     ):
         make_plan(configured(**{"model.latent.tokens": 10, "training.operator.rollout_steps": 6}), store)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"denoiser\.leads_per_position: 6 leads make one position, and the longest forecast, of burgers1d, has 5",
+    ):
+        make_plan(configured(**{"model.latent.tokens": 10, "model.denoiser.leads_per_position": 6}), store)
     plan = make_plan(configured(**{"model.latent.tokens": 10}), store)
     assert [stage.verdict for stage in plan[:2]] == ["HIT", "MISS"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import CONFIGS, TINY
+from command_line import CONFIGS, TINY, ups
 from downloads import stage_request
 
 from ups.artifacts.files import read_records
@@ -79,6 +79,21 @@ def test_a_floor_stops_the_stage(root, tmp_path):
     with pytest.raises(ConfigurationError, match=r"(?s)model\.latent: 1 channels on 8 tokens.*lossless: 4"):
         run(tmp_path, "autoencoder", **overrides)
     assert not (tmp_path / "artifacts" / "autoencoder" / "output" / MODEL_FILE).exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_says_it_with_exit_code_2(tmp_path):
+    """How much a codec leaves out is known when the data are: no rule of the configuration can tell it before."""
+    settings = OVERRIDES | {"model.latent.dim": 1, "model.latent.floor": 1e-6, "tracking.wandb": "disabled"}
+    assignments = [
+        word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
+    ]
+    done = ups("stage", "autoencoder", TINY, "--root", tmp_path, *assignments)
+    assert done.returncode == 2, done.stderr
+    assert (
+        "the configuration burgers_tiny: model.latent: 1 channels on 8 tokens per axis leave" in done.stderr
+    )
+    assert "fix: raise dim (lossless: 4) or tokens, or the floor" in done.stderr
 
 
 def test_latents_are_centred_by_their_frame_and_scaled_alike(root):

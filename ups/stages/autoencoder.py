@@ -206,7 +206,7 @@ def start_linear(
         raise ConfigurationError(
             f"{latent.dim} channels on {configuration.tokens(name)} tokens per axis leave {left:.2g} of the fields of "
             f"{name}, more than the floor of {latent.floor:g}",
-            where="model.latent",
+            where=f"the configuration {configuration.name}: model.latent",
             fix=f"raise dim (lossless: {values}) or tokens, or the floor",
         )
     return left

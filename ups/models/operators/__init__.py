@@ -1,6 +1,10 @@
 """Operators: one time step in latents. One file per kind, with `network(shapes, ...)`; `network_of` finds it by name.
 
 Their settings have the same names in `ups/config/operators`.
+
+They are not conditioned alike: `convolution`, `unet`, `fno` and `ffno` add the condition once, to the tokens that enter (the first
+also modulates every convolution by it, where asked); `transformer`, `hybrid` and `pdet_unet` have it in every block. A table that
+compares them compares that too.
 """
 
 from collections.abc import Mapping

@@ -83,6 +83,12 @@ def test_every_combination_is_possible_or_refused_with_two_keys_and_a_way_out():
     assert len(refused) >= 6
 
 
+def test_ranks_of_several_machines_are_several():
+    apart = {"execution.nodes": 2, "training.operator.optimizer": {"kind": "adamw"}}
+    for way in words("data_parallel"):
+        assert configured({"execution.data_parallel": way, **apart}) is None
+
+
 def test_a_refusal_is_what_a_user_reads():
     with pytest.raises(ConfigurationError) as caught:
         load_configuration(TINY, {"execution.data_parallel": "fsdp"})

@@ -411,7 +411,15 @@ def test_outside_the_training_range_there_must_be_states_to_turn():
         ),
         (
             {"execution.cuda_graphs": True, "execution.device": "cuda", "execution.processes": 2},
-            "execution.cuda_graphs: true is for one process, and execution.processes is 2: write auto",
+            "execution.cuda_graphs: true is for one process, and this run has execution.processes 2: write auto",
+        ),
+        (
+            {"execution.cuda_graphs": True, "execution.device": "cuda", "execution.nodes": 2},
+            "execution.cuda_graphs: true is for one process, and this run has execution.processes 1 on execution.nodes 2: write",
+        ),
+        (
+            {"execution.processes": 2, "execution.nodes": 3},
+            "training.autoencoder.batch_size: 8 is not a multiple of execution.processes 2 on execution.nodes 3: every rank",
         ),
         (
             {

@@ -5,19 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from marked_processes import LIMIT_SECONDS, kill_marked, marked, wait_until
 
 from ups.pipeline.launch import launch
 
 PROGRAMS = Path(__file__).parents[1] / "pipeline" / "programs"
 REPOSITORY = Path(__file__).parents[2]
-LIMIT_SECONDS = 90.0  # far above the few seconds needed: a busy machine must not fail the test
 
 PLAIN_OR_RANKS = pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.slow)])
 
@@ -54,14 +52,8 @@ class Flow:
         return parent_of(self.agent()) if self.num_stage_processes > 1 else parent_of(self.rank())
 
     def survivors(self) -> list[int]:
-        """The processes of this launch, known by a variable that all of them inherit."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                with suppress(OSError):  # it ended while we looked
-                    if self.marker.encode() in (entry / "environ").read_bytes():
-                        found.append(int(entry.name))
-        return found
+        """The processes of this launch."""
+        return list(marked(self.marker))
 
     def verdict(self) -> dict:
         """How it ended, once the parent has ended and nothing is left."""
@@ -72,14 +64,6 @@ class Flow:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def wait_until(condition: Callable[[], bool], what: str, log: Callable[[], str]) -> None:
-    gives_up_at = time.monotonic() + LIMIT_SECONDS
-    while not condition():
-        if time.monotonic() > gives_up_at:
-            pytest.fail(f"waited {LIMIT_SECONDS} s for {what}; the log:\n{log()}")
-        time.sleep(0.05)
 
 
 def expect_nothing_left(flow: Flow) -> None:
@@ -95,12 +79,10 @@ def start_flow(tmp_path: Path) -> Iterator[Callable[..., Flow]]:
         return flows[-1]
 
     yield start
-    for flow in flows:  # a failed test must not leave what it found
+    for flow in flows:
         flow.process.kill()
         flow.process.wait()
-        for pid in flow.survivors():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_marked(flow.marker)
 
 
 @PLAIN_OR_RANKS

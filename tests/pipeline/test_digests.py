@@ -100,6 +100,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "model.denoiser.dilations": ([1], DIFFUSION),
     "model.denoiser.leads_per_position": (3, DIFFUSION),
     "execution.processes": (2, AUTOENCODER),
+    "execution.nodes": (2, AUTOENCODER),
     "execution.data_parallel": ("ddp", AUTOENCODER),
     "execution.precision": ("bf16", AUTOENCODER),
     "execution.compile": (True, AUTOENCODER),
@@ -419,11 +420,16 @@ def test_a_layout_that_may_change_counts_nowhere(folder):
     free = {"execution.allow_layout_change": True}
     for key, value in {
         "execution.processes": 2,
+        "execution.nodes": 2,
         "execution.threads": 2,
         "execution.data_parallel": "fsdp",
     }.items():
         assert changes(folder, free, key, value) == NONE
         assert changes(folder, {}, key, value) == AUTOENCODER
+
+
+def test_ranks_count_wherever_they_are(folder):
+    assert digests(folder, {"execution.nodes": 2}) == digests(folder, {"execution.processes": 2})
 
 
 def test_an_order_counts_where_windows_are_drawn(folder):

@@ -21,6 +21,7 @@ _COMMANDS = {
     "plan": "show per stage HIT or MISS, why, and predicted bytes",
     "run": "run the whole chain without Prefect",
     "stage": "run one stage, and what it needs",
+    "join": "take part, as one more machine, in a run with execution.nodes",
     "evaluate": "score a finished run on any file in PDEBench layout",
     "report": "write report.html of a run again",
     "data": "list, fetch, generate and check trajectories",

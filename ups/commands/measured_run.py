@@ -17,11 +17,11 @@ from ups.pipeline.tool_process import run_tool
 def in_one_process(options: argparse.Namespace) -> Configuration:
     """The configuration, if it runs in the one process of a benchmark."""
     configuration = read_configuration(options)
-    if configuration.execution.processes > 1:
+    if configuration.execution.ranks > 1:
         raise ConfigurationError(
-            f"a benchmark runs in one process, and this run in {configuration.execution.processes}",
+            f"a benchmark runs in one process, and this run in {configuration.execution.ranks}",
             where="execution.processes",
-            fix="--set execution.processes=1",
+            fix="--set execution.processes=1 --set execution.nodes=1",
         )
     return configuration
 

@@ -35,7 +35,12 @@ DATA = "data"
 class Execution(Section):
     """How training stages run. These count for the digest: they change the numbers."""
 
-    processes: Parallel = Field(default=1, description="ranks started by torchrun")
+    processes: Parallel = Field(default=1, description="ranks started by torchrun, on every machine")
+    nodes: Parallel = Field(
+        default=1,
+        description="machines with these processes, and one file system; on all but the first `ups join` runs. What counts is how many "
+        "ranks there are in all",
+    )
     threads: Parallel = Field(default=2, description="threads per process")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "tf32", "bf16"] = Field(
@@ -66,8 +71,20 @@ class Execution(Section):
     )
     allow_layout_change: bool = Field(
         default=False,
-        description="processes, threads and data_parallel do not count: a training that was begun with others goes on, and not bit for bit",
+        description="processes, nodes, threads and data_parallel do not count: a training that was begun with others goes on, and not "
+        "bit for bit",
     )
+
+    @property
+    def ranks(self) -> int:
+        """In all."""
+        return self.nodes * self.processes
+
+    @property
+    def ranks_in_words(self) -> str:
+        """By the keys that they come from, for messages."""
+        several = f" on execution.nodes {self.nodes}" if self.nodes > 1 else ""
+        return f"execution.processes {self.processes}{several}"
 
 
 LoadingMode = Literal["auto", "device", "memory", "stream", "encode"]
@@ -193,8 +210,8 @@ class Configuration(_RunOfStages):
         execution, joint = self.execution, self.training.operator.joint
         if device == "cpu":
             return "needs a GPU, and execution.device is cpu: write auto"
-        if execution.processes > 1:
-            return f"is for one process, and execution.processes is {execution.processes}: write auto"
+        if execution.ranks > 1:
+            return f"is for one process, and this run has {execution.ranks_in_words}: write auto"
         for where, optimizer in self.optimizers.items():
             if optimizer.no_graphs:
                 return f"{optimizer.no_graphs} {where}: write auto, or another kind"
@@ -206,10 +223,10 @@ class Configuration(_RunOfStages):
     def _execution_is_possible(self) -> Self:
         execution = self.execution
         shared = execution.data_parallel
-        if shared != "all_reduce" and execution.processes == 1:
+        if shared != "all_reduce" and execution.ranks == 1:
             raise ValueError(
                 f"execution.data_parallel: {shared} is for several processes, and execution.processes is 1: write "
-                "all_reduce, or raise processes"
+                "all_reduce, or raise processes or nodes"
             )
         if shared == "fsdp" and execution.compile is True:
             raise ValueError(
@@ -306,15 +323,15 @@ class Configuration(_RunOfStages):
                 )
         for stage in TRAINING_STAGES:
             batch = getattr(self.training, stage).batch_size
-            if batch % self.execution.processes:
+            if batch % self.execution.ranks:
                 raise ValueError(
-                    f"training.{stage}.batch_size: {batch} is not a multiple of execution.processes "
-                    f"{self.execution.processes}: every rank takes an equal share"
+                    f"training.{stage}.batch_size: {batch} is not a multiple of {self.execution.ranks_in_words}: every rank takes "
+                    "an equal share"
                 )
             parts = getattr(self.training, stage).accumulation
-            if batch // self.execution.processes % parts:
+            if batch // self.execution.ranks % parts:
                 raise ValueError(
-                    f"training.{stage}.accumulation: {batch // self.execution.processes} samples of a rank are no multiple of "
+                    f"training.{stage}.accumulation: {batch // self.execution.ranks} samples of a rank are no multiple of "
                     f"{parts}: its parts are equal"
                 )
         sigma, noise = self.training.consistency.second_sigma, self.training.diffusion.noise

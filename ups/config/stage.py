@@ -99,10 +99,11 @@ def in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:
 def execution_settings(configuration: "Configuration") -> dict[str, Any]:
     """What counts of how stages run; not the layout, where it may change under way."""
     execution = configuration.execution
-    uncounted = {"cuda_graphs"}  # the same numbers
+    uncounted = {"cuda_graphs", "nodes"}  # the same numbers, for ranks count wherever they are
     if execution.allow_layout_change:
         uncounted |= {"processes", "threads", "data_parallel"}
-    return execution.model_dump(exclude=uncounted)
+    every = execution.model_dump() | {"processes": execution.ranks}
+    return {key: value for key, value in every.items() if key not in uncounted}
 
 
 def training_settings(configuration: "Configuration", stage: str, *networks: str) -> dict[str, Any]:

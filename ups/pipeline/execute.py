@@ -32,6 +32,7 @@ from ups.pipeline.graph import stage_settings
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
 from ups.pipeline.plan import check, content_read, derive_parts, kept_shapes, missing_trajectories, part_keys
+from ups.pipeline.rendezvous import Rendezvous
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
 
@@ -261,24 +262,19 @@ def _request(
 def _launch(
     work: Path, name: str, configuration: Configuration, store: Store, listener: Listener, log_file: Path
 ) -> None:
-    stage, execution = STAGES[name], configuration.execution
+    nodes, rendezvous = configuration.execution.nodes, None
+    if STAGES[name].parallel and nodes > 1:
+        rendezvous = Rendezvous.here(nodes)
+        listener.on_line(
+            f"{name}: waits at {rendezvous.endpoint} for {nodes} machines; on the others run `ups join`"
+        )
     follower = _Follower(work / METRICS, listener.on_record)
 
     def on_line(line: str) -> None:
         listener.on_line(line)
         follower.poll()
 
-    returncode = launch(
-        "ups.stages",
-        [name, "--work", str(work)],
-        work=work,
-        processes=execution.processes if stage.parallel else None,
-        log_file=log_file,
-        on_line=on_line,
-        environment=_threading(execution.threads)
-        | (compile_cache(store.artifacts) if execution.compile is not False else {}),
-        grace_seconds=_GRACE_SECONDS if stage.parallel else _SHORT_GRACE_SECONDS,
-    )
+    returncode = launch_stage(work, name, configuration, store, on_line, log_file, rendezvous)
     follower.poll()
     try:
         classify(returncode, work)
@@ -292,6 +288,31 @@ def _launch(
             where=str(work),
             fix="free space (`ups cache gc --dry-run` shows what may go) or choose another --root; then run the same command again",
         ) from error
+
+
+def launch_stage(
+    work: Path,
+    name: str,
+    configuration: Configuration,
+    store: Store,
+    on_line: Callable[[str], None],
+    log_file: Path,
+    rendezvous: Rendezvous | None,
+) -> int:
+    """`ups.pipeline.launch.launch` of what is requested in a work directory, as the configuration wants it run."""
+    stage, execution = STAGES[name], configuration.execution
+    return launch(
+        "ups.stages",
+        [name, "--work", str(work)],
+        work=work,
+        processes=execution.processes if stage.parallel else None,
+        log_file=log_file,
+        on_line=on_line,
+        environment=_threading(execution.threads)
+        | (compile_cache(store.artifacts) if execution.compile is not False else {}),
+        rendezvous=rendezvous,
+        grace_seconds=_GRACE_SECONDS if stage.parallel else _SHORT_GRACE_SECONDS,
+    )
 
 
 def _spent(work: Path) -> float:

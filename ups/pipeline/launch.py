@@ -1,6 +1,7 @@
 """The parent's side of a launch: start a stage, hand on what it prints, and never leave it behind."""
 
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -9,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
+from ups.artifacts.files import write_json
 from ups.errors import StageError
 from ups.pipeline.launcher import AGENT_MARGIN_SECONDS, INTERRUPTED_FILE, RANKS_DIRECTORY
 from ups.pipeline.process import ERROR_FILE_VARIABLE
+from ups.pipeline.rendezvous import RENDEZVOUS_FILE, Rendezvous
 
 ERROR_FILE = "error.json"
 LOCK_FILE = "launch.lock"
@@ -33,6 +37,7 @@ def launch(
     log_file: Path,
     on_line: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
+    rendezvous: Rendezvous | None = None,
     grace_seconds: float = 30.0,
     deadline_seconds: float | None = None,
 ) -> int:
@@ -61,6 +66,9 @@ def launch(
     `environment` is added to the environment of this process and wins over it. Set `OMP_NUM_THREADS`
     there: torchrun sets it only when it is missing, and only for two ranks or more.
 
+    With a `rendezvous`, `processes` is the number of ranks on this machine. `work` is the same directory on all
+    machines. Only the first locks it and forgets what was there; the lock of another is beside its log.
+
     Raises:
         StageError: processes of an earlier launch in `work` do not end.
         OSError: `work` or the log file cannot be written or the launcher cannot be started.
@@ -71,17 +79,28 @@ def launch(
     command = [sys.executable, "-m", "ups.pipeline.launcher", f"--parent={os.getpid()}", f"--work={work}"]
     if processes is not None:
         command.append(f"--processes={processes}")
+    joins = rendezvous is not None and not rendezvous.hosts
+    error_file = work / ERROR_FILE
+    if rendezvous is not None:
+        command.append(f"--rendezvous={json.dumps(asdict(rendezvous))}")
+        if joins:
+            error_file = work / RANKS_DIRECTORY / rendezvous.error_file()
     command += [f"--grace={grace_seconds}", "--", module, *arguments]
     wait_seconds = grace_seconds + _LAUNCHER_MARGIN_SECONDS
     deadline = math.inf if deadline_seconds is None else time.monotonic() + deadline_seconds
     kill_at = math.inf
 
-    lock = _lock_exclusively(work, wait_seconds)
+    locked = log_file.parent if joins else work
+    lock = _lock_exclusively(locked, wait_seconds)
     with log_file.open("ab") as output, log_file.open("rb") as reader:
         reader.seek(0, os.SEEK_END)
         lines = _Lines(reader)
         with lock:  # closed here once the launcher has it, which leaves the lock to the launch
-            _forget_earlier_end(work)
+            if not joins:
+                _forget_earlier_end(work)
+                if rendezvous is not None:
+                    write_json(work / RENDEZVOUS_FILE, asdict(rendezvous))
+            error_file.parent.mkdir(exist_ok=True)
             launcher = subprocess.Popen(
                 command,
                 stdin=lock,
@@ -94,7 +113,7 @@ def launch(
                     **os.environ,
                     **(environment or {}),
                     "PYTHONUNBUFFERED": "1",
-                    ERROR_FILE_VARIABLE: str(work / ERROR_FILE),
+                    ERROR_FILE_VARIABLE: str(error_file),
                 },
             )
         try:
@@ -114,7 +133,9 @@ def launch(
         finally:
             _end(launcher, wait_seconds)
             # A launcher that was itself killed leaves ranks that are still writing their checkpoint.
-            _lock_exclusively(work, wait_seconds).close()
+            _lock_exclusively(locked, wait_seconds).close()
+            if not joins:
+                (work / RENDEZVOUS_FILE).unlink(missing_ok=True)
         for line in lines.read(final=True):
             on_line(line)
     return launcher.returncode
@@ -168,7 +189,7 @@ def _lock_exclusively(work: Path, wait_seconds: float) -> BinaryIO:
 
 def _forget_earlier_end(work: Path) -> None:
     """Remove what an earlier launch left about its end, so that the verdict is on this launch alone."""
-    for name in (INTERRUPTED_FILE, ERROR_FILE):
+    for name in (INTERRUPTED_FILE, ERROR_FILE, RENDEZVOUS_FILE):
         (work / name).unlink(missing_ok=True)
     if (work / RANKS_DIRECTORY).exists():
         shutil.rmtree(work / RANKS_DIRECTORY)

@@ -1,6 +1,7 @@
 """The one small process between a flow and its ranks, there so that none of them is ever left behind.
 
-    python -m ups.pipeline.launcher --parent PID --work DIR [--processes N] [--grace SECONDS] -- MODULE ARGS...
+    python -m ups.pipeline.launcher --parent PID --work DIR [--processes N [--rendezvous JSON]] [--grace SECONDS]
+        -- MODULE ARGS...
 
     parent (flow, `ups run`)  ->  launcher  ->  torchrun's agent  ->  ranks          (--processes N)
                                             ->  stage                                (otherwise)
@@ -17,12 +18,16 @@ Why each mechanism is needed:
   also of the ranks' own workers, and can kill what is left one generation after the other.
 - *One signal, once.* Stages listen to SIGTERM only: SIGINT is passed on as SIGTERM. A second signal
   would interrupt torchrun while it waits for its ranks' checkpoints, and the ranks would die with it.
+- *A word between machines.* An agent does not see that another machine's is gone. The ranks see it when they
+  next communicate; before they have met, at their start, nothing would tell them for ten minutes. So a
+  failed agent leaves its word in the stage's directory, and the launcher of the first machine then ends its own.
 - *Files tell how it ended.* torchrun's exit code is 1 whatever happened to its ranks. The launcher
   returns 0 when its child did; 75 when it was signalled or when `interrupted.json` appeared; else 1.
   `ups.pipeline.outcome` reads the rest from the error files.
 """
 
 import argparse
+import json
 import math
 import os
 import signal
@@ -35,6 +40,7 @@ from pathlib import Path
 
 from ups.errors import EXIT_OK, Interrupted, StageError
 from ups.pipeline import process
+from ups.pipeline.rendezvous import Rendezvous
 from ups.prctl import adopt_orphans, die_with_parent
 
 INTERRUPTED_FILE = "interrupted.json"
@@ -86,6 +92,9 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--parent", type=int, required=True, help="the process that starts this one")
     parser.add_argument("--work", type=Path, required=True, help="the stage's work directory")
     parser.add_argument("--processes", type=int, help="ranks under torchrun; without it, one plain process")
+    parser.add_argument(
+        "--rendezvous", type=lambda text: Rendezvous(**json.loads(text)), help="with ranks of other machines"
+    )
     parser.add_argument("--grace", type=float, default=30.0, help="seconds from SIGTERM to SIGKILL")
     at = arguments.index("--") if "--" in arguments else len(arguments)
     options, module = parser.parse_args(arguments[:at]), list(arguments[at + 1 :])
@@ -97,6 +106,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]) -> int:
     """Start the child, pass on the first signal in `received`, and return how the child ended."""
     wait_seconds = options.grace
+    rendezvous, ranks = options.rendezvous, options.work / RANKS_DIRECTORY
     arguments = process.arguments(signal.SIGKILL, *module)
     environment = {**os.environ, process.PARENT_VARIABLE: str(os.getpid())}
     if options.processes is not None:
@@ -105,11 +115,11 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
         arguments = process.arguments(
             signal.SIGTERM,
             "torch.distributed.run",
-            "--standalone",
+            *(["--standalone"] if rendezvous is None else rendezvous.agent_options()),
             f"--nproc-per-node={options.processes}",
             "--max-restarts=0",
             # Where each rank's error file lies; the default is a new directory in /tmp for each launch.
-            f"--log-dir={options.work / RANKS_DIRECTORY}",
+            f"--log-dir={ranks}",
             *arguments,
         )
         # No option: torch 2.11's torchrun has none, and waits 30 s.
@@ -118,7 +128,8 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
     child = subprocess.Popen([sys.executable, *arguments], env=environment)
     killed_at = math.inf
     while (code := child.poll()) is None:
-        if received and killed_at == math.inf:
+        told = received or (rendezvous is not None and rendezvous.has_lost_another(ranks))
+        if told and killed_at == math.inf:
             child.send_signal(signal.SIGTERM)
             killed_at = time.monotonic() + wait_seconds
         if time.monotonic() > killed_at:

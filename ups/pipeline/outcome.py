@@ -13,11 +13,13 @@ from ups.errors import (
     DiskFullError,
     Interrupted,
     OutOfMemoryError,
+    PreflightError,
     ProcessKilled,
     StageError,
     StorageError,
     UpsError,
 )
+from ups.pipeline import rendezvous
 from ups.pipeline.launch import ERROR_FILE
 from ups.pipeline.launcher import INTERRUPTED_FILE, RANKS_DIRECTORY
 
@@ -42,6 +44,7 @@ _PEER_LOST = (
     "Broken pipe",
     "remote process exited",
 )
+_MEETING_OVER = {"RendezvousConnectionError", "RendezvousClosedError"}  # another machine's agent has ended it
 _CODES_OF_EXITS: Mapping[str, type[UpsError]] = {
     str(kind.exit_code): kind
     for kind in (errors.ConfigurationError, errors.PreflightError, StorageError, errors.IntegrityError)
@@ -78,6 +81,7 @@ def classify(returncode: int, work: Path) -> None:
         Interrupted: `interrupted.json` was written, or a signal came before there was a checkpoint.
         OutOfMemoryError: host or device memory was exhausted.
         StorageError: the disk is full or fails.
+        PreflightError: not all machines came.
         StageError: any other exception, with its rank and traceback; a crash in native code.
         ProcessKilled: a process ended without a word, so it was killed from outside.
     """
@@ -112,15 +116,22 @@ def _interruption_text(file: Path) -> str:
 
 def _read_failures(work: Path) -> tuple[list[_Failure], dict[str, int]]:
     """What the processes recorded, the earliest first, and the exit codes that are known."""
-    own = work / ERROR_FILE
-    record = _read_json(own) if own.exists() else {}
+    ranks = work / RANKS_DIRECTORY
+    # The first is this machine's, or that of the machine that is joined; the others come from those that join.
+    agents = {file: _read_json(file) for file in (work / ERROR_FILE, *ranks.glob("*.json")) if file.exists()}
     # The agent's file is a copy of one rank's. torchrun chooses by whole seconds, so it may have chosen
     # the rank that lost its peer; the ranks' own files are complete and tell which rank it was.
-    files = [(file, file.parent.name) for file in (work / RANKS_DIRECTORY).glob(f"*/*/*/{ERROR_FILE}")]
-    failures = [_failure(_read_json(file), file, rank) for file, rank in files]
-    if record and not failures:
-        failures = [_failure(record, own, None)]
-    return sorted(failures, key=lambda failure: failure.written), record.get("exit_codes", {})
+    files = {file: _read_json(file) for file in ranks.glob(f"*/*/*/{ERROR_FILE}")}
+    # The directory's name is the rank's number on its machine.
+    failures = [
+        _failure(record, file, record.get("rank") or file.parent.name) for file, record in files.items()
+    ]
+    if not failures:
+        failures = [_failure(record, file, None) for file, record in agents.items()]
+    exit_codes = {
+        who: code for record in agents.values() for who, code in record.get("exit_codes", {}).items()
+    }
+    return sorted(failures, key=lambda failure: failure.written), exit_codes
 
 
 def _failure(record: Mapping[str, Any], file: Path, rank: str | None) -> _Failure:
@@ -143,7 +154,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _is_consequence(failure: _Failure) -> bool:
     """Whether this is how a process saw the end of another one."""
-    if failure.kind in {"", "SignalException", "ChildFailedError", ProcessKilled.__name__}:
+    if failure.kind in {"", "SignalException", "ChildFailedError", ProcessKilled.__name__, *_MEETING_OVER}:
         return True
     return failure.kind in _PEER_ERRORS and any(phrase in failure.text for phrase in _PEER_LOST)
 
@@ -155,6 +166,13 @@ def _error_for(failure: _Failure) -> UpsError:
     # torch has an OutOfMemoryError too, which knows no fix.
     if isinstance(kind, type) and issubclass(kind, UpsError) and kind is not OutOfMemoryError:
         return kind(failure.text)  # it was written for the user; where and how to fix it are in the text
+    if failure.kind == "RendezvousTimeoutError":
+        return PreflightError(
+            f"not all machines came within {rendezvous.WAIT_SECONDS} s",
+            where="execution.nodes",
+            fix="run `ups join` with the same configuration, code and root on each of the other machines; they must reach "
+            f"{rendezvous.ENDPOINT_VARIABLE} of the first, and no clock may differ by more than a few seconds",
+        )
     if any(phrase in whole for phrase in _OUT_OF_MEMORY):
         return OutOfMemoryError(
             whole,

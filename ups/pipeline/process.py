@@ -50,7 +50,7 @@ def record_failure(message: str, *, callstack: str = "", exit_codes: Mapping[str
     file = Path(name)
     # torchelastic compares the times of its ranks' files, which are whole seconds in text.
     extra = {"py_callstack": callstack, "timestamp": str(int(time.time()))}
-    record = {"message": {"message": message, "extraInfo": extra}}
+    record = {"message": {"message": message, "extraInfo": extra}, "rank": os.environ.get("RANK")}
     if file.exists():
         if exit_codes is None:
             return

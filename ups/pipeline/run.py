@@ -30,6 +30,7 @@ from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.outcome import classify
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
+from ups.pipeline.rendezvous import Rendezvous
 from ups.problems.generated import Generated
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -95,6 +96,9 @@ class Run:
         require_machine(configuration)
         store = Store(find_root(root))
         plan = make_plan(configuration, store, until)
+        missing = [stage for stage in plan if stage.verdict == "MISS"]
+        if configuration.execution.nodes > 1 and any(STAGES[stage.name].parallel for stage in missing):
+            Rendezvous.here(configuration.execution.nodes)  # rather now than after the download
         _require_space(store, configuration, plan)
         values = configuration.model_dump(mode="json")
         directory = _make_directory(store.root / RUNS, configuration.name, digest_of(values))
@@ -117,7 +121,7 @@ class Run:
         except BaseException:
             run.close()
             raise
-        if any(stage.verdict == "MISS" for stage in plan):
+        if missing:
             run._mirror.start()  # what is all cached was mirrored by the runs that built it
         return run
 

@@ -4,7 +4,11 @@ SOAP (Vyas et al. 2024, arXiv:2409.11321, algorithm 3) is Adam in the eigenvecto
 G G^T and G^T G of a matrix's gradient G. They are renewed every few steps by a power iteration and a QR decomposition. A matrix's
 first step only makes them, as in the authors' own code. Biases, gains and the maps in and out of a network are AdamW's.
 
-Matrices of one shape are computed together: what is remembered of each is a slice of one tensor.
+Matrices of one shape are computed together: what is remembered of each is a slice of one tensor. How many steps each has taken is
+remembered on the host, which so knows without waiting for a GPU when eigenvectors are made and renewed.
+
+A step is no CUDA graph: the first one looks into the solver's verdict on the host, and one of `basis_every` does more than the others.
+Renewing at every step, and keeping the result of some, would be one graph for all; it would cost a QR decomposition per step.
 """
 
 from collections.abc import Mapping
@@ -62,10 +66,10 @@ class SoapAdamW(MatrixOptimizer):
                 self._step_stack(group, parameters, whole)
             elif present:  # the others are of a problem whose turn it is not
                 chosen = [parameters[number] for number in present]
-                part = {name: values[present] for name, values in whole.items()}
+                part = {name: _rows(values, present) for name, values in whole.items()}
                 self._step_stack(group, chosen, part)
                 for name, values in part.items():
-                    whole[name][present] = values
+                    _set_rows(whole[name], present, values)
 
     def _stack(self, group: Group) -> list[tuple[list[nn.Parameter], dict[str, Tensor]]]:
         """Per shape the parameters, and what is remembered of them [n, ...]; the state of each is its slice."""
@@ -80,7 +84,7 @@ class SoapAdamW(MatrixOptimizer):
                 return torch.zeros(count, *shape, dtype=like.dtype, device=like.device)
 
             whole = {
-                "step": zeros(),
+                "step": torch.zeros(count),
                 "exp_avg": zeros(*front, rows, columns),
                 "exp_avg_sq": zeros(*front, rows, columns),
                 **{f"{side}_{what}": zeros(*front, size, size)
@@ -97,16 +101,17 @@ class SoapAdamW(MatrixOptimizer):
         products = {"left": gradient @ gradient.mT, "right": gradient.mT @ gradient}
         for side, product in products.items():
             own[f"{side}_average"].lerp_(product, 1 - self._basis_decay)
-        counts = own["step"].clone()
+        taken = own["step"].tolist()
+        counts = own["step"].to(gradient.device, copy=True, non_blocking=True)
         own["step"].add_(1)
-        new = counts == 0
-        if new.any():
+        new = [number for number, steps in enumerate(taken) if not steps]
+        if new:
             for side in products:
-                basis = torch.linalg.eigh(own[f"{side}_average"][new])[1]
-                own[f"{side}_basis"][new] = basis.flip(-1)
-        if not new.all():
+                basis = torch.linalg.eigh(_rows(own[f"{side}_average"], new))[1]
+                _set_rows(own[f"{side}_basis"], new, basis.flip(-1))
+        if len(new) < len(taken):
             self._move(group, parameters, own, gradient, counts)
-        if int(counts.max()) and int(counts.max()) % self._basis_every == 0:
+        if max(taken) and max(taken) % self._basis_every == 0:
             self._renew(own)
 
     def _move(
@@ -145,3 +150,13 @@ class SoapAdamW(MatrixOptimizer):
             basis.copy_(torch.linalg.qr(average @ ordered)[0])
             along = order.unsqueeze(-1 if axis == -2 else -2)
             own["exp_avg_sq"].copy_(own["exp_avg_sq"].take_along_dim(along, dim=axis))
+
+
+def _rows(values: Tensor, numbers: list[int]) -> Tensor:
+    """Some of the first axis, by numbers that the host knows: an index would have to reach the GPU first, which is waited for."""
+    return torch.stack([values[number] for number in numbers])
+
+
+def _set_rows(values: Tensor, numbers: list[int], rows: Tensor) -> None:
+    for number, row in zip(numbers, rows.unbind(), strict=True):
+        values[number].copy_(row)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ups import errors
+from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.pipeline import launch as launch_module
 from ups.pipeline.launch import launch
 from ups.pipeline.outcome import classify
@@ -137,6 +138,7 @@ def test_a_launch_waits_for_the_processes_of_an_earlier_one(tmp_path, monkeypatc
 
 # --- the verdict alone ----------------------------------------------------------------------------
 
+CHECKPOINTING = "execution.activation_checkpointing"
 LOST_PEER = "RuntimeError: [pair.cc:553] Connection closed by peer [127.0.0.1]:14497"
 
 
@@ -172,6 +174,33 @@ def test_the_error_file_is_mapped_to_a_typed_error(tmp_path, message, kind):
     with pytest.raises(errors.UpsError) as caught:
         classify(1, tmp_path)
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("kind", [errors.OutOfMemoryError, errors.ProcessKilled])
+@pytest.mark.parametrize(
+    ("stage", "keys"),
+    [
+        *(
+            (name, [f"training.{name}.batch_size", f"training.{name}.accumulation", CHECKPOINTING])
+            for name in TRAINING_STAGES
+        ),
+        ("evaluate", ["evaluation.batch_size"]),
+        ("download", ["a machine with more memory"]),
+    ],
+)
+def test_exhausted_memory_names_the_settings_to_change(tmp_path, stage, keys, kind):
+    """The kernel kills without a word."""
+    if kind is errors.OutOfMemoryError:
+        write_error(rank_file(tmp_path, 0), "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+    with pytest.raises(kind) as caught:
+        classify(1, tmp_path, stage=stage)
+    _, _, fix = str(caught.value).partition("fix: ")
+    for key in keys:
+        assert key in fix
+        section, _, field = key.rpartition(".")
+        if section == f"training.{stage}":
+            assert field in STAGES[stage].section[1].model_fields
+    assert (CHECKPOINTING in fix) == (stage in TRAINING_STAGES)
 
 
 def test_no_file_at_all_means_killed(tmp_path):

@@ -1,5 +1,7 @@
 """Every trainable weight is optimised once, and only matrices decay."""
 
+import logging
+
 import pytest
 import torch
 from tiny import build, optimizer_of
@@ -24,3 +26,18 @@ def test_only_matrices_decay():
     optimizer_of(model, **SETTINGS).step()
     torch.testing.assert_close(model.weight.detach(), before["weight"] * (1 - 1e-2 * 0.5))
     assert torch.equal(model.bias, before["bias"])
+
+
+def test_the_log_says_once_which_weights_learn_at_which_rate(caplog):
+    model = nn.ModuleDict({"inlet": nn.Linear(3, 4), "blocks": nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])})
+    with caplog.at_level(logging.INFO):
+        muon = SETTINGS | {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.9}
+        optimizer = optimizer_of(model, **muon)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    assert caplog.messages == [
+        "muon, matrices: 1 tensors, 12 weights, learning rate 0.01, decay 0.5",
+        "muon, gains and biases: 3 tensors, 12 weights, learning rate 0.01, decay 0",
+        "muon, hidden matrices: 2 tensors, 32 weights, learning rate 0.02, decay 0.5",
+    ]

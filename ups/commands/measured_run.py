@@ -9,6 +9,7 @@ from ups.commands.tables import print_progress
 from ups.config import Configuration
 from ups.config.load import parse_overrides
 from ups.errors import ConfigurationError
+from ups.pipeline.compile_cache import compile_cache
 from ups.pipeline.execute import Built
 from ups.pipeline.run import Run, find_root, run_all
 from ups.pipeline.tool_process import run_tool
@@ -44,11 +45,13 @@ def measured(options: argparse.Namespace, configuration: Configuration, request:
 
     request: {"subject": ..., and what that needs}, see `ups.benchmarks`.
     """
-    place = find_root(options.root) / "artifacts" / ".work"
+    artifacts = find_root(options.root) / "artifacts"
+    place = artifacts / ".work"
     return run_tool(
         "ups.benchmarks",
         {"configuration": configuration.model_dump(mode="json"), "directory": str(place), **request},
         place=place,
         threads=configuration.execution.threads,
         on_line=print_progress,
+        environment=compile_cache(artifacts),  # a benchmark also compiles what the configuration does not
     )

@@ -39,7 +39,10 @@ class Training(Section):
     optimizer: Optimizer = AdamW()
     learning_rate: Positive = 1e-3
     schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")
-    final_learning_rate: NonNegative = Field(default=1e-5, description="end of the schedule")
+    final_learning_rate: NonNegative = Field(
+        default=1e-5,
+        description="end of the schedule; learning_rate itself: constant after the warm-up, whatever the schedule",
+    )
     warmup_steps: WarmUp = Field(
         default=50, ge=0, description="linear warm-up of the learning rate; '5 %': that part of the steps"
     )

@@ -28,6 +28,7 @@ from ups.errors import (
     StorageError,
 )
 from ups.pipeline.compile_cache import compile_cache
+from ups.pipeline.environment import threading_environment
 from ups.pipeline.graph import stage_settings
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
@@ -277,7 +278,7 @@ def _launch(
     returncode = launch_stage(work, name, configuration, store, on_line, log_file, rendezvous)
     follower.poll()
     try:
-        classify(returncode, work)
+        classify(returncode, work, stage=name)
     except (StageError, ProcessKilled) as error:
         # On a full disk a process cannot even write down why it failed.
         free = shutil.disk_usage(work).free
@@ -308,7 +309,7 @@ def launch_stage(
         processes=execution.processes if stage.parallel else None,
         log_file=log_file,
         on_line=on_line,
-        environment=_threading(execution.threads)
+        environment=threading_environment(execution.threads)
         | (compile_cache(store.artifacts) if execution.compile is not False else {}),
         rendezvous=rendezvous,
         grace_seconds=_GRACE_SECONDS if stage.parallel else _SHORT_GRACE_SECONDS,
@@ -326,21 +327,6 @@ def _spent(work: Path) -> float:
 def _spend(work: Path, seconds: float) -> None:
     with suppress(StorageError):  # on a full disk: why the launch failed is the news
         write_json(work / _SECONDS, {"seconds": _spent(work) + seconds})
-
-
-def _threading(threads: int) -> dict[str, str]:
-    """Environment of a stage's threads, and what CUDA's matrix products need to be repeatable.
-
-    GNU OpenMP lets a waiting thread spin for milliseconds before it sleeps. With one more busy process than
-    cores that makes every step wait for a thread that is not running: 20 to 40 times slower, measured. 10000
-    turns cost 2 % on an idle machine and lose a factor 7 on a busy one; sleeping at once
-    (OMP_WAIT_POLICY=passive) costs 80 %. Whoever sets a policy keeps it.
-    """
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }
 
 
 def _read_outcome(work: Path) -> dict[str, Any] | None:

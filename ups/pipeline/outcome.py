@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ups import errors
+from ups.config.schema import STAGES
 from ups.errors import (
     EXIT_OK,
     DiskFullError,
@@ -66,7 +67,7 @@ class _Failure:
     """The file's time in nanoseconds; torchelastic's own timestamp has whole seconds."""
 
 
-def classify(returncode: int, work: Path) -> None:
+def classify(returncode: int, work: Path, *, stage: str | None = None) -> None:
     """Return when the launch in `work` ended well, otherwise raise the error that says how it ended.
 
     `returncode` is the one of `ups.pipeline.launch.launch`. It alone tells little: torchrun returns 1
@@ -75,6 +76,8 @@ def classify(returncode: int, work: Path) -> None:
     - an exception that was recorded after `interrupted.json` is a consequence of the interruption;
     - a lost peer ("Connection closed by peer") is a consequence of the peer's end, whose own record,
       if it could still write one, is the cause.
+
+    stage: that was launched, whose keys are named where memory was exhausted; None: another process.
 
     Raises:
         UpsError: the class of that name in `ups.errors`, when a process raised one.
@@ -96,7 +99,7 @@ def classify(returncode: int, work: Path) -> None:
     failures, exit_codes = _read_failures(work)
     causes = [failure for failure in failures if not _is_consequence(failure)]
     if causes and not (interruption.exists() and interruption.stat().st_mtime_ns < causes[0].written):
-        raise _error_for(causes[0])
+        raise _error_for(causes[0], stage)
     if interruption.exists():
         raise Interrupted(_interruption_text(interruption))
     if returncode == Interrupted.exit_code:
@@ -106,7 +109,7 @@ def classify(returncode: int, work: Path) -> None:
         )
     if returncode < 0:
         exit_codes = {"launcher": returncode, **exit_codes}
-    raise _error_without_word(exit_codes, {failure.rank for failure in failures})
+    raise _error_without_word(exit_codes, {failure.rank for failure in failures}, stage)
 
 
 def _interruption_text(file: Path) -> str:
@@ -159,7 +162,7 @@ def _is_consequence(failure: _Failure) -> bool:
     return failure.kind in _PEER_ERRORS and any(phrase in failure.text for phrase in _PEER_LOST)
 
 
-def _error_for(failure: _Failure) -> UpsError:
+def _error_for(failure: _Failure, stage: str | None) -> UpsError:
     """The error of this library that an exception in a stage's process stands for."""
     whole = f"{failure.kind}: {failure.text}"
     kind = getattr(errors, failure.kind, None)
@@ -174,11 +177,7 @@ def _error_for(failure: _Failure) -> UpsError:
             f"{rendezvous.ENDPOINT_VARIABLE} of the first, and no clock may differ by more than a few seconds",
         )
     if any(phrase in whole for phrase in _OUT_OF_MEMORY):
-        return OutOfMemoryError(
-            whole,
-            where=_place(failure),
-            fix="lower the batch size and raise gradient accumulation by the same factor",
-        )
+        return OutOfMemoryError(whole, where=_place(failure), fix=_memory_fix(stage))
     if any(phrase in whole for phrase in _FULL):
         fix = "free space (`ups cache gc --dry-run` shows what may go); the same command resumes"
         return DiskFullError(whole, where=_place(failure), fix=fix)
@@ -195,7 +194,23 @@ def _place(failure: _Failure) -> str:
     return "stage" if failure.rank is None else f"rank {failure.rank}"
 
 
-def _error_without_word(exit_codes: Mapping[str, int], spoken: set[str | None]) -> UpsError:
+def _memory_fix(stage: str | None) -> str:
+    """What to change for less memory."""
+    known = None if stage is None else STAGES[stage]
+    if known is None or known.section is None or "batch_size" not in known.section[1].model_fields:
+        return "take a machine with more memory, or less of the data at once"
+    section = known.section[0]
+    if not known.trains:
+        return f"lower {section}.batch_size"
+    return (
+        f"raise {section}.accumulation, so that a batch is computed in more parts, or set execution.activation_checkpointing: 1; "
+        f"both learn the same. Or lower {section}.batch_size, which does not"
+    )
+
+
+def _error_without_word(
+    exit_codes: Mapping[str, int], spoken: set[str | None], stage: str | None
+) -> UpsError:
     """The error for processes that ended without an exception."""
     silent = {who: code for who, code in exit_codes.items() if who not in spoken}
     crashed = {who: code for who, code in silent.items() if code in _CRASHES or code > 0}
@@ -207,7 +222,7 @@ def _error_without_word(exit_codes: Mapping[str, int], spoken: set[str | None]) 
     reason = _endings(killed) if killed else "it left no word"
     return ProcessKilled(
         f"a process was killed from outside ({reason}); the same command resumes it",
-        fix="if it was the kernel for lack of memory (see its log), lower the batch size first",
+        fix=f"if it was the kernel for lack of memory (see its log), first {_memory_fix(stage)}",
     )
 
 

@@ -1,11 +1,12 @@
 """Work on data that is no stage of the chain: in a process of its own, so that commands stay light."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ups.artifacts.files import read_json, storage_error, write_json
+from ups.pipeline.environment import threading_environment
 from ups.pipeline.launch import launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
 
@@ -15,7 +16,13 @@ _GRACE_SECONDS = 5.0  # a fetch writes down how far it is; nothing else has anyt
 
 
 def run_tool(
-    module: str, request: dict[str, Any], *, place: Path, threads: int, on_line: Callable[[str], None]
+    module: str,
+    request: dict[str, Any],
+    *,
+    place: Path,
+    threads: int,
+    on_line: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
 ) -> Any:
     """Run `python -m module --work DIR` and return the summary of its outcome.
 
@@ -27,6 +34,7 @@ def run_tool(
         place: directory in which DIR is made for the time of the call.
         threads: OMP_NUM_THREADS of the process.
         on_line: gets what the process prints.
+        environment: of the process, beside that of its threads.
 
     Raises:
         UpsError: the process's own error; see `ups.pipeline.outcome.classify`.
@@ -44,10 +52,10 @@ def run_tool(
                 processes=None,
                 log_file=work / "log.txt",
                 on_line=on_line,
-                environment={"OMP_NUM_THREADS": str(threads)},
+                environment={**threading_environment(threads), **(environment or {})},
                 grace_seconds=_GRACE_SECONDS,
             )
-            classify(returncode, work)
+            classify(returncode, work, stage=request.get("stage"))
             return read_json(work / OUTCOME_FILE)["summary"]
     except BrokenPipeError:
         raise  # of whoever reads our output

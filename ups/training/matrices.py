@@ -41,7 +41,8 @@ def matrices_and_others(
     others = (parameter for parameter in parameters.values() if id(parameter) not in claimed)
     groups = decayed_and_others(others, weight_decay)
     if hidden:
-        groups.append({"params": hidden, "weight_decay": weight_decay, "rate": rate, "matrices": True})
+        own: Group = {"role": "hidden matrices", "params": hidden, "weight_decay": weight_decay, "rate": rate}
+        groups.append(own | {"matrices": True})
     return groups
 
 

@@ -34,15 +34,21 @@ def test_a_page_and_a_trace(tmp_path):
     arguments = ("profile", "operator", TINY, "--root", tmp_path, "--steps", "8")
     done = ups(*arguments, "--json")
     assert done.returncode == 0, done.stderr
-    step, *operators = json.loads(done.stdout)
-    assert step["operators"] > 100
+    records = json.loads(done.stdout)
+    step = records[0]
+    operators = [record for record in records if record["measure"] == "operator"]
+    assert 100 < step["kernels"] < step["operators"]
     assert 0 < step["of_best_product"] < 1
+    three = [step[f"floor_of_{name}"] for name in ("matrix_products", "memory", "launches")]
+    assert 0 < step["floor_milliseconds"] == max(three) < step["milliseconds_per_step"]
+    assert step["floor_is"] == "launches"  # of a network of a few thousand weights
     assert len(operators) == 10
     assert "mm" in {record["what"] for record in operators}
     trace = json.loads((tmp_path / "profile-operator.json").read_text())
     assert any(event.get("name") == PROFILED for event in trace["traceEvents"])
     done = ups(*arguments, "--trace", tmp_path / "mine.json")
     assert "operator on cpu, 1 thread(s): " in done.stdout
+    assert "launches bind it" in done.stdout
     assert (tmp_path / "mine.json").exists()
 
 

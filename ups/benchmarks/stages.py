@@ -1,6 +1,8 @@
 """Stages in this one process, one after the other, without the pipeline around them."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,14 @@ def run_stage(name: str, configuration: Configuration, work: Path, inputs: dict[
 
 
 def short_training(
-    configuration: Configuration, stage: str, steps: int, execution: Mapping[str, Any]
+    configuration: Configuration, stage: str, steps: int, changes: Mapping[str, Any]
 ) -> Configuration:
-    """A configuration with few steps of one training, as many in each window, and other settings of `execution`."""
+    """A configuration with few steps of one training, as many in each window, and other values of dotted keys."""
     window = max(1, steps // WINDOWS)
     values: dict[str, Any] = configuration.model_dump(mode="json")
-    values["execution"] |= execution
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        reduce(getitem, sections, values)[last] = value
     values["training"][stage] |= {
         "steps": WINDOWS * window,
         "warmup_steps": 0,

@@ -17,9 +17,9 @@ from ups.pipeline.run import find_root
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Time the training steps of a stage, and say what a step consists of: the ten dearest operators, FLOPs and their part of "
-        "what the device can do, the wait for data; and a trace for https://ui.perfetto.dev. The stages before it are built, "
-        "if they are not yet. Nothing else should be running."
+        "Time the training steps of a stage, beside how fast they could be at best here, and say what a step consists of: networks, "
+        "loss, optimiser, the ten dearest operators, FLOPs, the wait for data; and a trace for https://ui.perfetto.dev. The stages "
+        "before it are built, if they are not yet. Nothing else should be running."
     )
     parser.add_argument("stage", metavar="STAGE", choices=TRAINING_STAGES, help=", ".join(TRAINING_STAGES))
     add_configuration(parser)
@@ -57,23 +57,51 @@ def execute(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(records, indent=2))
         return
-    step, *operators = records
+    step = records[0]
     print(_text(step, run.configuration.execution.threads))
+    show(_floor(step))
+    print()
+    show(_parts([record for record in records if record["measure"] == "part"]))
+    print()
+    operators = [record for record in records if record["measure"] == "operator"]
     show(_table(operators, step["milliseconds_per_step"]))
     print(f"trace: {trace} (open it at https://ui.perfetto.dev)")
 
 
 def _text(step: dict[str, Any], threads: int) -> str:
     place = f"cpu, {threads} thread(s)" if step["device"] == "cpu" else step["device"]
-    kernels = "" if step["kernels"] is None else f" and {step['kernels']:.0f} kernels"
+    taken, shortest = step["milliseconds_per_step"], step["floor_milliseconds"]
     return (
-        f"{step['stage']} on {place}: {step['milliseconds_per_step']:.3g} ms a step as configured, "
-        f"{step['data_wait_fraction']:.1%} of it waiting for data\n"
-        f"a step, neither captured nor compiled, is {step['operators']:.0f} operators{kernels}; its matrix products are "
-        f"{step['gigaflop']:.3g} GFLOP\n"
-        f"{step['gigaflop_per_second']:.3g} GFLOP/s: {step['of_best_product']:.1%} of one large matrix product's "
-        f"{step['best_product_gigaflop_per_second']:.3g} here\n"
+        f"{step['stage']} on {place}: {taken:.3g} ms a step as configured, {step['data_wait_fraction']:.1%} of it waiting for data\n"
+        f"{step['gigaflop_per_second']:.3g} GFLOP/s, {step['of_best_product']:.1%} of one large matrix product's\n"
+        f"it cannot take less than {shortest:.3g} ms here, {shortest / taken:.1%} of that: {step['floor_is']} bind it\n"
     )
+
+
+def _floor(step: dict[str, Any]) -> Table:
+    """The three times of which a step takes at least the longest."""
+    table = Table("at least", "ms per step", "for", box=None, pad_edge=False)
+    operators = f"{step['kernels']:.0f} kernels of {step['operators']:.0f} operators"
+    if step["floor_of_launches"] is None:
+        operators += "; a compiled network has fewer, and nobody knows how many"
+    for what, milliseconds, reason in (
+        ("matrix products", step["floor_of_matrix_products"], f"{step['gigaflop']:.3g} GFLOP"),
+        (
+            "memory",
+            step["floor_of_memory"],
+            f"{step['megabytes_moved']:.3g} MB of weights, gradients, averages and the optimiser's memory",
+        ),
+        ("launches", step["floor_of_launches"], operators),
+    ):
+        table.add_row(what, "" if milliseconds is None else f"{milliseconds:.3g}", reason)
+    return table
+
+
+def _parts(parts: list[dict[str, Any]]) -> Table:
+    table = Table("a step is spent on", "ms per step", "of a step", box=None, pad_edge=False)
+    for record in parts:
+        table.add_row(record["what"], f"{record['milliseconds_per_step']:.3g}", f"{record['of_step']:.1%}")
+    return table
 
 
 def _table(operators: list[dict[str, Any]], milliseconds: float) -> Table:

@@ -72,7 +72,13 @@ def test_a_row_for_every_variant_and_for_every_part_of_a_step(tmp_path):
     rows = {record["what"]: record for record in records if record["measure"] == "train"}
     assert len(rows) == 8
     assert rows["as configured"]["speed"] == 1
-    same = {"as configured", "activation_checkpointing: 1", "accumulation: 2", "compile: true", "compile: blocks"}
+    same = {
+        "as configured",
+        "activation_checkpointing: 1",
+        "accumulation: 2",
+        "compile: true",
+        "compile: blocks",
+    }
     errors = [rows[name]["validation_relative_l2"] for name in same]
     assert errors == pytest.approx([errors[0]] * len(errors), rel=1e-3)
     parts = {record["what"]: record["of_step"] for record in records if record["measure"] == "part"}

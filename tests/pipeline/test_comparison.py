@@ -210,3 +210,16 @@ def test_the_pairs_of_the_two_task_baseline_exist(suffix):
     assert [arm.name for arm in compared(*names)] == [BASELINE, OPTIMISED]
     found = set(differences(left.model_dump(mode="json"), right.model_dump(mode="json")))
     assert {"execution.data_parallel", "execution.compile", "execution.activation_checkpointing"} <= found
+    for operator in (left.training.operator, right.training.operator):
+        # The settings of the earlier implementation that both of a pair had.
+        assert operator.learning_rate == operator.final_learning_rate == 1.4e-3
+        assert (operator.weight_decay, operator.betas, operator.ema_decay) == (0.03, (0.9, 0.999), 0.999)
+        assert operator.early_stop == 3
+
+
+def test_each_difference_of_the_demo_pair_can_be_left_out():
+    names = [str(CONFIGS / f"burgers_demo{end}.yaml") for end in ("_adamw", "")]
+    arms = compared(*names, leave_one_out=True)
+    assert [arm.name for arm in arms[2:]] == [
+        f"without training.operator.{key}" for key in ("learning_rate", "optimizer", "start_exponent")
+    ]

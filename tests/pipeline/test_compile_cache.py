@@ -1,6 +1,12 @@
 """Compiled code is kept below the root, up to a quota."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import clean_environment
 
 from ups.pipeline.compile_cache import compile_cache, trim
 
@@ -29,3 +35,34 @@ def test_what_was_written_longest_ago_goes_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"new", "old", "file"}
     trim(tmp_path, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+COMPILES = """
+import torch
+from torch._dynamo.utils import counters
+weight = torch.ones(8, 8, requires_grad=True)
+torch.compile(lambda x: (x @ weight).sin().exp(), fullgraph=True)(torch.ones(3, 8)).sum().backward()
+print(counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing_that_the_first_has_compiled(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+
+    def hits_and_programs() -> tuple[int, set[Path]]:
+        done = subprocess.run(
+            [sys.executable, "-c", COMPILES],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=clean_environment() | compile_cache(tmp_path),
+        )
+        return int(done.stdout), set((tmp_path / ".compiled").rglob("*.so"))
+
+    hits, programs = hits_and_programs()
+    assert hits == 0
+    assert programs
+    hits, after = hits_and_programs()
+    assert hits > 0
+    assert after == programs

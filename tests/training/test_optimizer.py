@@ -29,7 +29,9 @@ def test_only_matrices_decay():
 
 
 def test_the_log_says_once_which_weights_learn_at_which_rate(caplog):
-    model = nn.ModuleDict({"inlet": nn.Linear(3, 4), "blocks": nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])})
+    model = nn.ModuleDict(
+        {"inlet": nn.Linear(3, 4), "blocks": nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])}
+    )
     with caplog.at_level(logging.INFO):
         muon = SETTINGS | {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.9}
         optimizer = optimizer_of(model, **muon)

@@ -29,7 +29,11 @@ class Floor:
     @property
     def binding(self) -> tuple[str, float]:
         """The longest."""
-        all_three = {"matrix products": self.products, "memory": self.memory, "launches": self.launches or 0.0}
+        all_three = {
+            "matrix products": self.products,
+            "memory": self.memory,
+            "launches": self.launches or 0.0,
+        }
         return max(all_three.items(), key=lambda item: item[1])
 
 

@@ -13,8 +13,6 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.profiler import record_function
 
-from ups.training.step import PROFILED
-
 Record = dict[str, Any]
 LOSS, OPTIMISER, AVERAGES, REST = "loss, and decoding for it", "optimiser", "averages", "gradients"
 _NETWORKS = "ups.models."
@@ -85,7 +83,12 @@ def parts_of(
             taken[part] = taken.get(part, 0.0) + microseconds(event) / 1e3 / len(steps)
     whole = sum(taken.values())
     return [
-        {"measure": "part", "what": part, "milliseconds_per_step": milliseconds, "of_step": milliseconds / whole}
+        {
+            "measure": "part",
+            "what": part,
+            "milliseconds_per_step": milliseconds,
+            "of_step": milliseconds / whole,
+        }
         for part, milliseconds in sorted(taken.items(), key=lambda item: -item[1])
     ]
 

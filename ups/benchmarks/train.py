@@ -13,6 +13,7 @@ from ups.benchmarks.parts import microseconds_of, parts_of
 from ups.benchmarks.profile import profiled_steps
 from ups.benchmarks.stages import WINDOWS, run_stage, short_training
 from ups.config import Configuration
+from ups.config.optimizer import OptimizerSettings
 from ups.config.training import OPTIMIZERS
 from ups.kinds import kind_of
 
@@ -64,6 +65,7 @@ def _changed_on_cpu(configuration: Configuration) -> dict[str, Changes]:
         if value != execution.compile:
             named[f"compile: {str(value).lower()}"] = {"execution.compile": value}
     for kind, section in OPTIMIZERS.items():
+        assert issubclass(section, OptimizerSettings)
         if kind != kind_of(operator.optimizer) and not section.library:  # which may not be installed
             named[f"optimizer: {kind}"] = {"training.operator.optimizer": {"kind": kind}}
     return named

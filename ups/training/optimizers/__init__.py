@@ -6,6 +6,9 @@ Rejected: moments that lie in the host's memory, as torchao's CPUOffloadOptimize
 of the largest model here take 171 MB of a GPU's 80 GB; offloading pays from a billion weights on, and costs a transfer of every gradient
 and every weight in each step. torchao's needs a GPU, copies gradients in hooks of the backward pass, before they are averaged over ranks
 and clipped, and steps by optimisers of its own, which a checkpoint does not see. adamw_8bit has a quarter of the moments, where they are.
+
+Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682): the weights that it is for are an average of its own, which validations and
+publishing would have to ask it for instead of the loop's; and at equal steps it errs more than AdamW with a cosine (LOG.md).
 """
 
 import logging

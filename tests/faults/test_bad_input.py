@@ -1,5 +1,6 @@
 """Input files that are not what they should be: exit code 3, with file, field and what to do; and good ones."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,10 @@ from ups.config import load_configuration
 from ups.config.numbers import parse_yaml
 from ups.data.pdebench import PDEBenchFile
 from ups.data.pdebench_writer import write_trajectories
-from ups.errors import DataError, UpsError
+from ups.errors import DataError, PreflightError, UpsError
+from ups.pipeline import device as device_module
+from ups.pipeline.device import Device
+from ups.pipeline.score_run import score_on_file
 from ups.problems import PROBLEMS
 from ups.problems.problem import ORIGINAL_ROWS
 from ups.tools.score_file import find_strides
@@ -278,6 +282,34 @@ def test_a_finished_run_is_scored_on_a_finer_grid(run_copy, tmp_path):
     assert done.stdout.count("\noperator ") == 1
     assert "fine.hdf5 ends at t = 0.2, the trajectories of the training at t = 0.4" in done.stderr
     assert sorted((run_copy / "logs").iterdir()) == before, "nothing is left in the run"
+
+
+def test_a_run_of_a_gpu_is_scored_without_one(run_copy, tmp_path, monkeypatch):
+    """Its configuration holds what `auto` stood for there, or an optimiser whose library no scoring needs."""
+    root = tmp_path / "root"
+    shutil.copytree(run_copy.parents[1], root)
+    run, file = root / "runs" / run_copy.name, write(tmp_path / "rows.hdf5", rows=2)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "torchao" and find_spec(name))
+    monkeypatch.setattr(device_module, "_cuda_available", lambda: False)
+
+    def scored(device: Device | None = None) -> list[tuple[str, str, float]]:
+        records = score_on_file(run, file, rows=2, device=device, on_line=lambda line: None)
+        return [(r["model"], r["metric"], r["value"]) for r in records if r["unit"] != "s"]
+
+    as_trained = scored()
+    values = parse_yaml((run / "config.yaml").read_text())
+    values["execution"] |= {"device": "cuda", "cuda_graphs": True, "precision": "tf32", "compile": "blocks"}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert scored("cpu") == as_trained
+    with pytest.raises(
+        PreflightError, match=r"--device: no CUDA device.*\n  fix: set --device to cpu or auto"
+    ):
+        scored()
+    values["execution"]["cuda_graphs"] = False
+    values["training"]["autoencoder"]["optimizer"] = {"kind": "adamw_8bit"}
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert scored("auto") == as_trained
 
 
 def described(*, points: tuple[int, ...] = (32,), frames: int = 9, interval: float = 0.05) -> PDEBenchFile:

@@ -8,8 +8,9 @@ from typing import Any
 from ups.artifacts import Artifact, Manifest, Store
 from ups.artifacts.files import read_json
 from ups.config.load import load_configuration
+from ups.config.schema import Execution
 from ups.errors import ConfigurationError
-from ups.pipeline.device import Device, require_machine, resolve, resolve_device, usable_cores
+from ups.pipeline.device import Device, resolve_device, usable_cores
 from ups.pipeline.tool_process import run_tool
 
 SCORES = "scores"
@@ -79,16 +80,18 @@ def score_on_file(
         ConfigurationError, IntegrityError: see `run_artifacts`; or the run has no such problem, or the file may
             belong to several.
         DataError: the file is missing, malformed, or does not contain the model's grid and frames.
+        PreflightError: there is no such device here.
     """
     with ExitStack() as leases:
         artifacts = run_artifacts(run, leases)
         configuration = load_configuration(run / "config.yaml")
-        here: dict[str, Any] = {"threads": min(configuration.execution.threads, usable_cores())}
-        if device is not None:
-            here["device"] = resolve_device(device, where="--device")
-        execution = configuration.execution.model_copy(update=here)
-        configuration = resolve(configuration.model_copy(update={"execution": execution}))
-        require_machine(configuration)
+        asked = configuration.execution
+        # All other keys are of training steps, and of the machine that had them: a scoring has none.
+        execution = Execution(
+            device=resolve_device(device or asked.device, where="--device"),
+            threads=min(asked.threads, usable_cores()),
+        )
+        configuration = configuration.model_copy(update={"execution": execution})
         summary = run_tool(
             "ups.tools.score_file",
             {
@@ -100,7 +103,7 @@ def score_on_file(
                 "at_file_resolution": at_file_resolution,
             },
             place=run / "logs",
-            threads=configuration.execution.threads,
+            threads=execution.threads,
             on_line=on_line,
         )
     return summary["records"]

@@ -426,7 +426,7 @@ def _locked(race: Race) -> Iterator[None]:
     """
     race.directory.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(race.directory / LOCK, timeout=0):
+        with FileLock(race.directory / LOCK, timeout=0, fallback_to_soft=False):
             yield
     except Timeout:
         raise PreflightError(

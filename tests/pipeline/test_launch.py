@@ -12,8 +12,10 @@ import pytest
 from ups import errors
 from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.pipeline import launch as launch_module
+from ups.pipeline.environment import threading_environment
 from ups.pipeline.launch import launch
 from ups.pipeline.outcome import classify
+from ups.pipeline.tool_process import run_tool
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -66,6 +68,21 @@ def test_the_environment_is_added_to_the_parents(tmp_path, monkeypatch):
     lines: list[str] = []
     run(tmp_path, "environment", on_line=lines.append, environment={"OMP_NUM_THREADS": "3"})
     assert lines == ["3 inherited"]
+
+
+def test_a_tool_has_the_environment_of_a_stage(tmp_path, monkeypatch):
+    """A benchmark measures what a training does, and a score on a GPU repeats itself."""
+    (tmp_path / "tool.py").write_text(
+        "import json, os, pathlib, sys\n"
+        "outcome = pathlib.Path(sys.argv[2], 'outcome.json')\n"
+        "outcome.write_text(json.dumps({'summary': dict(os.environ)}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:{tmp_path}")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    found = run_tool("tool", {}, place=tmp_path, threads=3, on_line=print)
+    expected = {"OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "10000", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    assert expected.items() <= found.items()
+    assert threading_environment(3) == expected
 
 
 def test_the_deadline_ends_the_stage_in_order(tmp_path):

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import threading
 import time
@@ -16,7 +17,15 @@ from ups.artifacts import Artifact, Store
 from ups.artifacts import store as store_module
 from ups.artifacts.identity import digest_of
 from ups.config import load_configuration
-from ups.errors import DataError, IntegrityError, PreflightError, ProcessKilled, StageError, StorageError
+from ups.errors import (
+    DataError,
+    IntegrityError,
+    Interrupted,
+    PreflightError,
+    ProcessKilled,
+    StageError,
+    StorageError,
+)
 from ups.pipeline import execute as execute_module
 from ups.pipeline.execute import Built, Listener, execute
 from ups.pipeline.plan import derive
@@ -157,6 +166,30 @@ def test_work_for_the_same_inputs_is_kept(stage):
     stage.returncode = 0
     stage.execute()
     assert stage.found_checkpoints == [False, True]
+
+
+def test_the_time_of_a_launch_whose_parent_was_killed_counts(stage):
+    """Nobody wrote its end down: it lasted until its last file."""
+    seconds = stage.work / "seconds.json"
+    noted, launch = [], stage.launch
+
+    def note_and_launch(*arguments, **options) -> int:
+        noted.append(seconds.read_text())
+        return launch(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(execute_module, "launch", note_and_launch)
+        for _ in range(2):  # killed twice, after 1000 s each
+            stage.returncode = 75
+            with pytest.raises(Interrupted):
+                stage.execute()
+            seconds.write_text(noted[-1])
+            (stage.work / "checkpoint").touch()
+            later = json.loads(noted[-1])["started"] + 1000
+            os.utime(stage.work / "checkpoint", (later, later))
+        stage.returncode = 0
+        built = stage.execute()
+    assert 2000 <= built.artifact.manifest.seconds < 2100
 
 
 def test_killed_between_the_end_and_sealing(stage, monkeypatch):

@@ -100,18 +100,15 @@ def execute(
             if store.path(name, digest).exists():
                 listener.on_line(f"{name}: {reason}; moved to quarantine, building anew")
                 store.quarantine(name, digest, reason=reason)
-            started = time.monotonic()
             if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():
                 shutil.rmtree(work)  # what a finished sealing left behind
             _require_contents(inputs, derivation, configuration, store)
             if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
                 needed = remaining_bytes(store, name, digest, configuration, inputs.get("download"))
                 require_space(work, needed, f"stage {name}")
-                _request(work, name, derivation, configuration, inputs, store)
-                try:
+                with _spending(work):
+                    _request(work, name, derivation, configuration, inputs, store)
                     _launch(work, name, configuration, store, listener, log_file)
-                finally:
-                    _spend(work, time.monotonic() - started)
             outcome = _read_outcome(work)
             if outcome is None:
                 raise StageError("the stage's word of its end is damaged", where=str(work / OUTCOME_FILE))
@@ -316,17 +313,33 @@ def launch_stage(
     )
 
 
-def _spent(work: Path) -> float:
-    """Seconds that the launches in a work directory took together, but for those whose parent was killed."""
+@contextmanager
+def _spending(work: Path) -> Iterator[None]:
+    """Count the seconds of a launch. Of one whose parent is killed its start is there, for `_spent`."""
+    spent, started, begun = _spent(work), time.time(), time.monotonic()
+    _note(work, {"seconds": spent, "started": started})
     try:
-        return float(read_json(work / _SECONDS)["seconds"])
+        yield
+    finally:
+        _note(work, {"seconds": spent + time.monotonic() - begun})
+
+
+def _note(work: Path, seconds: dict[str, float]) -> None:
+    with suppress(StorageError):  # on a full disk: why the launch fails is the news
+        write_json(work / _SECONDS, seconds)
+
+
+def _spent(work: Path) -> float:
+    """Seconds that the launches in a work directory took together; one whose parent was killed, until its last file."""
+    try:
+        noted = read_json(work / _SECONDS)
+        spent = float(noted["seconds"])
+        if "started" in noted:
+            last = max(path.stat().st_mtime for path in work.rglob("*") if path.is_file())
+            spent += max(0.0, last - float(noted["started"]))
     except (FileNotFoundError, IntegrityError, KeyError, TypeError, ValueError):
         return 0.0
-
-
-def _spend(work: Path, seconds: float) -> None:
-    with suppress(StorageError):  # on a full disk: why the launch failed is the news
-        write_json(work / _SECONDS, {"seconds": _spent(work) + seconds})
+    return spent
 
 
 def _read_outcome(work: Path) -> dict[str, Any] | None:

@@ -28,11 +28,15 @@ def removable(root: Path) -> int:
     return sum(removal.kept is None for removal in collect(Store(root), dry_run=True))
 
 
-def test_a_started_run_keeps_what_it_plans_to_use(finished_root, tmp_path):
-    """Long before it points to anything."""
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_started_run_keeps_what_it_plans_to_use(linked, finished_root, tmp_path):
+    """Long before it points to anything; and then what it points to, also from a runs/ that lies elsewhere."""
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
     shutil.rmtree(root / "runs")
+    if linked:
+        (tmp_path / "another" / "disk" / "runs").mkdir(parents=True)
+        (root / "runs").symlink_to(tmp_path / "another" / "disk" / "runs")
     assert removable(root) == STAGES + SPLITS + FIGURES
     run = Run.start(TINY, OFF, root=root)
     assert removable(root) == FIGURES

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -222,10 +223,11 @@ def test_what_lies_on_both_sides_of_the_operator_is_no_difference(make_run: Make
 
 def test_everything_is_escaped(make_run: MakeRun) -> None:
     evil = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    command = shlex.join(["ups", "run", "small.yaml", "--set", f"note={evil}"])
 
     def edit(contents: Contents) -> None:
         contents["configuration"] |= {"name": evil, "note": evil}
-        contents["environment"] |= {"command": evil, "processor": evil, "libraries": {evil: evil}}
+        contents["environment"] |= {"command": command, "processor": evil, "libraries": {evil: evil}}
         contents["artifacts"]["operator"] |= {"reason": evil}
         for record in contents["records"]:
             record |= {"dataset": evil, "data_version": evil, "device": evil}
@@ -242,6 +244,17 @@ def test_everything_is_escaped(make_run: MakeRun) -> None:
     assert [a.get("class") for tag, a in parsed.elements if tag == "pre"] == [None]
     assert "<script" not in page.markdown(run)
     assert "<img" not in page.markdown(run)
+
+
+def test_titles_tell_what_was_overridden(make_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        contents["environment"]["command"] = "ups run small.yaml --set seed=3 --set 'data.rows=[1, 2]'"
+
+    run = make_run(edit)
+    content = page.html(run)
+    assert "<title>small, seed=3, data.rows=[1, 2] – " in content
+    assert "<h1>small <small>seed=3, data.rows=[1, 2]</small></h1>" in content
+    assert page.markdown(run).startswith("# small, seed=3, data.rows=\\[1, 2\\]\n")
 
 
 def test_hits_and_misses_come_with_reasons_and_times(make_run: MakeRun) -> None:

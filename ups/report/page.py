@@ -139,7 +139,7 @@ def markdown(run_directory: Path) -> str:
     run = RunDirectory.read(run_directory)
     titles = ", ".join(results.convention("dataset") for results in run.problems)
     lines = [
-        f"# {_escaped(run.name)}",
+        f"# {_escaped(f'{run.name}, {run.overrides}' if run.overrides else run.name)}",
         "",
         f"{_escaped(titles)} · {run.started:%Y-%m-%d %H:%M} UTC",
         "",

@@ -2,10 +2,12 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,19 @@ class RunDirectory:
     def name(self) -> str:
         """The configuration's name."""
         return str(entry(self.configuration, "name", where=str(self.path / "config.yaml")))
+
+    @property
+    def overrides(self) -> str:
+        """What its command set beside the configuration, as `a.b=c, d=e`.
+
+        Raises:
+            IntegrityError: the command is none.
+        """
+        try:
+            words = shlex.split(str(self.setup("command")))
+        except ValueError as error:
+            raise IntegrityError(f"holds no command: {error}", where=str(self.path / "env.json")) from None
+        return ", ".join(value for option, value in pairwise(words) if option == "--set")
 
     @property
     def started(self) -> datetime:

@@ -130,8 +130,13 @@ class Orchestra:
         return start_flow({name: value for name, value in changed.items() if value is not None}, *assignments)
 
     def api(self, method: str, path: str, **json: Any) -> Any:
-        answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=60)
-        answer.raise_for_status()
+        """What the server answers; a busy SQLite says 503, and its own clients ask again too."""
+
+        def ask() -> httpx.Response | None:
+            answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=60)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        answer = wait_for(f"{method} {path}", ask).raise_for_status()
         return answer.json() if answer.content else None
 
     def latest_flow_run(self) -> dict[str, Any]:

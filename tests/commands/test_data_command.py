@@ -130,6 +130,16 @@ def test_wrong_settings_name_the_key(tmp_path):
     assert "\n  viscosity: unknown key; known keys here: amplitude, equation," in done.stderr
     done = ups("data", "generate", "burgers1d", tmp_path / "x.hdf5", "--set", "nu=1", "--set", "source=mix")
     assert "\n  source: must be 'generated' (got 'mix')" in done.stderr
+    done = ups("data", "generate", "burgers1d", tmp_path / "x.hdf5", "--set", "nu=[1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("configuration error: --set nu: is not valid YAML: ")
+    # Numbers are those of configurations: YAML 1.1 would read 90 here.
+    done = ups(
+        "data", "generate", "burgers1d", tmp_path / "x.hdf5", "--set", "nu=1e-2", "--set", "frames=1:30"
+    )
+    assert done.returncode == 2
+    assert "\n  frames: must be a valid integer" in done.stderr
+    assert "\n  nu: " not in done.stderr
 
 
 def test_a_malformed_file_is_told_apart_from_good_ones(tmp_path):

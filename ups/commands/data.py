@@ -16,7 +16,7 @@ from ups.artifacts.input_files import recorded_content
 from ups.commands.arguments import add_root, count
 from ups.commands.tables import print_progress, show
 from ups.config.data import TAGGED, PublishedData
-from ups.config.load import describe_problems
+from ups.config.load import describe_problems, parse_overrides, parse_value
 from ups.errors import ConfigurationError, DataError, IntegrityError
 from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
@@ -180,13 +180,8 @@ def _generate(options: argparse.Namespace) -> None:
     }
     # As PDEBench's files, so that only the parameter is asked for.
     settings |= PROBLEMS[options.equation].file_sizes
-    for assignment in options.assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise ConfigurationError(
-                f"{assignment!r} is not an assignment", where="--set", fix="write key=value"
-            )
-        settings[key.strip()] = yaml.safe_load(value)
+    for key, value in parse_overrides(options.assignments).items():
+        settings[key] = parse_value(key, value)
     settings.setdefault("solver_resolution", settings.get("resolution"))
     try:
         data = TAGGED[section].model_validate(settings)

@@ -41,7 +41,7 @@ def load_configuration(path: Path | str, overrides: Mapping[str, Any] | None = N
     path = Path(path)
     values = read_yaml(path)
     for key, value in (overrides or {}).items():
-        _set(values, key, _parse_value(key, value))
+        _set(values, key, parse_value(key, value))
     where = f"{path} with --set {', '.join(overrides)}" if overrides else str(path)
     configuration = validate(values, where=where)
     return configuration.model_copy(update={"data": _absolute(configuration.data, path.parent)})
@@ -89,6 +89,20 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
+def parse_value(key: str, value: Any) -> Any:
+    """The value of an override: text is YAML.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_yaml(value)
+    except yaml.YAMLError as error:
+        raise _yaml_error(error, value, where=f"--set {key}") from None
+
+
 def validate(values: Mapping[str, Any], *, where: str) -> Configuration:
     """Validate plain data against the schema.
 
@@ -120,15 +134,6 @@ def describe_problems(error: ValidationError, *, inside: tuple[str, ...] = ()) -
     inside: location of the section whose values were validated alone; keys are called as they stand in it.
     """
     return [_describe(problem, inside) for problem in error.errors(include_url=False)]
-
-
-def _parse_value(key: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_yaml(value)
-    except yaml.YAMLError as error:
-        raise _yaml_error(error, value, where=f"--set {key}") from None
 
 
 def _yaml_error(error: yaml.YAMLError, text: str, *, where: str) -> ConfigurationError:

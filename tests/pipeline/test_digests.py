@@ -106,7 +106,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "execution.compile": (True, AUTOENCODER),
     "execution.cuda_graphs": (False, NONE),
     "execution.activation_checkpointing": (1, AUTOENCODER),
-    "execution.allow_layout_change": (True, AUTOENCODER),
+    "execution.allow_layout_change": (True, NONE),
     **of_training("autoencoder", AUTOENCODER),
     **of_training("operator", OPERATOR),
     "training.operator.rollout_steps": (3, OPERATOR),
@@ -414,18 +414,6 @@ def test_validations_count_where_the_weights_of_the_problems_follow_them(folder)
         key = f"training.{stage}.validate_every"
         assert changes(folder, MIX, key, 7) == NONE
         assert settings_changed(folder, following, following | {key: 7}) == {stage}
-
-
-def test_a_layout_that_may_change_counts_nowhere(folder):
-    free = {"execution.allow_layout_change": True}
-    for key, value in {
-        "execution.processes": 2,
-        "execution.nodes": 2,
-        "execution.threads": 2,
-        "execution.data_parallel": "fsdp",
-    }.items():
-        assert changes(folder, free, key, value) == NONE
-        assert changes(folder, {}, key, value) == AUTOENCODER
 
 
 def test_ranks_count_wherever_they_are(folder):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import TINY, start_ups
@@ -39,6 +40,7 @@ class Stage:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = Store(root)
+        self.configuration = CONFIGURATION
         self.use(self.seal_input(b"data"))
         self.lines: list[str] = []
         self.records: list[dict] = []
@@ -58,7 +60,7 @@ class Stage:
 
     def use(self, artifact: Artifact) -> None:
         self.input = artifact
-        self.derive(derive("autoencoder", CONFIGURATION, {"download": artifact}, self.store))
+        self.derive(derive("autoencoder", self.configuration, {"download": artifact}, self.store))
 
     def derive(self, derivation: dict) -> None:
         self.derivation, self.digest = derivation, digest_of(derivation)
@@ -79,7 +81,7 @@ class Stage:
         return execute(
             "autoencoder",
             self.derivation,
-            CONFIGURATION,
+            self.configuration,
             {"download": self.input},
             self.store,
             Listener(self.lines.append, self.records.append),
@@ -190,6 +192,37 @@ def test_the_time_of_a_launch_whose_parent_was_killed_counts(stage):
         stage.returncode = 0
         built = stage.execute()
     assert 2000 <= built.artifact.manifest.seconds < 2100
+
+
+def test_a_training_moves_to_another_layout_under_the_key_it_was_begun_under(stage):
+    """The need comes after it was begun, and so does the switch."""
+
+    def at(**execution: Any) -> str:
+        changed = CONFIGURATION.execution.model_copy(update=execution)
+        stage.configuration = CONFIGURATION.model_copy(update={"execution": changed})
+        stage.use(stage.input)
+        return stage.digest
+
+    begun = at(threads=4)
+    stage.returncode = 75
+    with pytest.raises(Interrupted):
+        stage.execute()
+    elsewhere = at(threads=3)
+    moved = {"threads": 3, "data_parallel": "ddp", "allow_layout_change": True}
+    assert elsewhere != begun == at(**moved)
+    with pytest.raises(Interrupted):
+        stage.execute()
+    assert at(threads=2, allow_layout_change=True) == begun, "it may move again"
+    assert at(threads=2, allow_layout_change=True, precision="bf16") not in {begun, elsewhere}
+    stage.returncode = 0
+    at(**moved)
+    assert not stage.execute().hit
+    assert at(**moved) == begun
+    assert stage.execute().hit
+    assert at(threads=3) == elsewhere
+    assert not stage.execute().hit
+    assert at(threads=3, allow_layout_change=True) == elsewhere, "its own, where there is one"
+    assert stage.launches == 4
 
 
 def test_killed_between_the_end_and_sealing(stage, monkeypatch):

@@ -20,7 +20,7 @@ def test_what_is_written_is_read_back(tmp_path, path):
         "digest": "a" * 64,
         "configuration": configuration.model_dump(mode="json"),
         "inputs": {"download": str(tmp_path / "download")},
-        "contents": {"download": "c" * 64},
+        "derivation": {"inputs": {"download": "c" * 64}},
         "parts": {},
     }
     (tmp_path / "request.json").write_text(json.dumps(written))

@@ -33,7 +33,7 @@ DATA = "data"
 
 
 class Execution(Section):
-    """How training stages run. These count for the digest: they change the numbers."""
+    """How training stages run. What changes the numbers counts for the digest."""
 
     processes: Parallel = Field(default=1, description="ranks started by torchrun, on every machine")
     nodes: Parallel = Field(
@@ -71,8 +71,8 @@ class Execution(Section):
     )
     allow_layout_change: bool = Field(
         default=False,
-        description="processes, nodes, threads and data_parallel do not count: a training that was begun with others goes on, and not "
-        "bit for bit",
+        description="a training that was begun or finished with other processes, nodes, threads or data_parallel, and differs in nothing "
+        "else, is gone on with or used; not bit for bit, and its manifest tells. May be set when the need comes: it does not count",
     )
 
     @property

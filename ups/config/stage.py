@@ -97,13 +97,10 @@ def in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:
 
 
 def execution_settings(configuration: "Configuration") -> dict[str, Any]:
-    """What counts of how stages run; not the layout, where it may change under way."""
+    """What counts of how stages run: neither what gives the same numbers, nor what is asked for in the middle of a training."""
     execution = configuration.execution
-    uncounted = {"cuda_graphs", "nodes"}  # the same numbers, for ranks count wherever they are
-    if execution.allow_layout_change:
-        uncounted |= {"processes", "threads", "data_parallel"}
-    every = execution.model_dump() | {"processes": execution.ranks}
-    return {key: value for key, value in every.items() if key not in uncounted}
+    counted = execution.model_dump(exclude={"cuda_graphs", "allow_layout_change", "nodes"})
+    return counted | {"processes": execution.ranks}  # in all, wherever they are
 
 
 def training_settings(configuration: "Configuration", stage: str, *networks: str) -> dict[str, Any]:

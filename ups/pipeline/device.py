@@ -55,7 +55,8 @@ def require_machine(configuration: Configuration) -> None:
         raise PreflightError(
             f"{execution.threads} threads for each process, and this process may use {cores} cores",
             where="execution.threads",
-            fix=f"set execution.threads to at most {cores}",
+            fix=f"set execution.threads to at most {cores}; what was begun with more goes on with "
+            "execution.allow_layout_change: true",
         )
     for where, optimizer in configuration.optimizers.items():
         if optimizer.library and importlib.util.find_spec(optimizer.library) is None:

@@ -29,10 +29,18 @@ from ups.errors import (
 )
 from ups.pipeline.compile_cache import compile_cache
 from ups.pipeline.environment import threading_environment
-from ups.pipeline.graph import stage_settings
 from ups.pipeline.launch import LOCK_FILE, launch
 from ups.pipeline.outcome import OUTCOME_FILE, classify
-from ups.pipeline.plan import check, content_read, derive_parts, kept_shapes, missing_trajectories, part_keys
+from ups.pipeline.plan import (
+    REQUEST_FILE,
+    check,
+    content_read,
+    derive,
+    derive_parts,
+    kept_shapes,
+    missing_trajectories,
+    part_keys,
+)
 from ups.pipeline.rendezvous import Rendezvous
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
@@ -112,7 +120,7 @@ def execute(
             outcome = _read_outcome(work)
             if outcome is None:
                 raise StageError("the stage's word of its end is damaged", where=str(work / OUTCOME_FILE))
-            if stage_settings(name, configuration, store.root) != derivation["settings"]:
+            if derive(name, configuration, inputs, store)["settings"] != derivation["settings"]:
                 shutil.rmtree(work)
                 raise DataError(
                     "the input file changed while it was read", where=name, fix="run the same command again"
@@ -242,16 +250,15 @@ def _request(
     store: Store,
 ) -> None:
     write_json(
-        work / "request.json",
+        work / REQUEST_FILE,
         {
             "stage": name,
             "root": str(store.root),
             "digest": digest_of(derivation),
             "modules": STAGES[name].modules(configuration),
-            "code": derivation["code"],
             "configuration": configuration.model_dump(mode="json"),
             "inputs": {stage: str(artifact.path) for stage, artifact in inputs.items()},
-            "contents": derivation["inputs"],
+            "derivation": derivation,
             "parts": derive_parts(configuration, store) if name == "download" else {},
         },
     )

@@ -5,11 +5,14 @@ turn out that nothing behind has to be built again.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ups.artifacts import Artifact, Store
+from ups.artifacts.files import read_json
 from ups.artifacts.identity import code_identity, digest_of
+from ups.artifacts.manifest import MANIFEST
 from ups.config import Configuration
 from ups.config.data import how_read
 from ups.config.schema import DATA, STAGES
@@ -17,6 +20,10 @@ from ups.config.sizes import KeptShape
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import chain_to, stage_settings
 from ups.problems.generated import SPLITS, ProblemData
+
+REQUEST_FILE = "request.json"
+"""In a stage's work directory: what its processes are asked to do, and what its key is taken of."""
+_LAYOUT = ("processes", "threads", "data_parallel")
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,41 @@ def derive(
     Peyton Jones 2018, "Build systems a la carte", section 2.3).
     """
     stage = STAGES[name]
-    return {
+    derivation = {
         "stage": name,
         "settings": stage_settings(name, configuration, store.root),
         "code": code_identity(*stage.modules(configuration)),
         "inputs": {i: content_read(name, configuration, inputs[i]) for i in stage.inputs},
     }
+    if stage.trains and configuration.execution.allow_layout_change:
+        return _of_a_known_layout(derivation, store)
+    return derivation
+
+
+def _of_a_known_layout(derivation: dict[str, Any], store: Store) -> dict[str, Any]:
+    """That of a training which is sealed or begun and differs in its layout at most; its own if there is none.
+
+    A training that is moved keeps the key that it was begun under: whoever meets the need has begun it long ago. Rejected:
+    keys without the layout, under which trainings that never moved would share what has other bits.
+    """
+    name = derivation["stage"]
+    sealed = store.path(name, "any").parent.glob(f"*/{MANIFEST}")
+    begun = store.work(name, "any").parent.glob(f"*/{REQUEST_FILE}")
+    found: dict[str, dict[str, Any]] = {}
+    for path in (*sorted(sealed), *sorted(begun)):
+        with suppress(FileNotFoundError):  # it was sealed or removed meanwhile
+            other = read_json(path).get("derivation")
+            if other and _without_layout(other) == _without_layout(derivation):
+                found[digest_of(other)] = other
+    if digest_of(derivation) in found:
+        return derivation
+    return next(iter(found.values()), derivation)
+
+
+def _without_layout(derivation: dict[str, Any]) -> str:
+    settings = derivation["settings"]
+    rest = {key: value for key, value in settings["execution"].items() if key not in _LAYOUT}
+    return digest_of(derivation | {"settings": settings | {"execution": rest}})
 
 
 def content_read(name: str, configuration: Configuration, artifact: Artifact) -> Any:

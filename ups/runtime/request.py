@@ -47,7 +47,7 @@ class Request:
             digest=values["digest"],
             configuration=Configuration.model_validate(values["configuration"]),
             inputs={stage: Path(path) for stage, path in values["inputs"].items()},
-            contents=values["contents"],
+            contents=values["derivation"]["inputs"],
             parts=values["parts"],
         )
 

@@ -23,7 +23,7 @@ def main() -> int:
     if request.stage != arguments.stage:
         raise ConfigurationError(f"the request in {arguments.work} is for stage {request.stage}")
     planned = read_json(arguments.work / "request.json")
-    if code_identity(*planned["modules"]) != planned["code"]:
+    if code_identity(*planned["modules"]) != planned["derivation"]["code"]:
         raise StageError(
             "the code of this stage has changed since the run was planned; its result would be filed under "
             "another code's digest",

@@ -51,7 +51,7 @@ class Evaluation(Section):
 
 def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
     execution = execution_settings(configuration)
-    machine = {key: execution[key] for key in ("device", "threads") if key in execution}  # it has no ranks
+    machine = {key: execution[key] for key in ("device", "threads")}  # it has no ranks
     return {"evaluation": configuration.evaluation.model_dump()} | machine
 
 

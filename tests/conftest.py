@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _BUILD_A_RUN & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where what a test needs is to be had, a skip is a failure: of reasons with words of UPS_NO_SKIP ("strace, openssl")."""
+    report = yield
+    words = [word.strip() for word in os.environ.get("UPS_NO_SKIP", "").split(",") if word.strip()]
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr)
+        if any(word in reason for word in words):
+            report.outcome, report.longrepr = "failed", f"must not be skipped here: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from flows.experiment import Experiment
 from tasks.comparison import judge, train_arm
 from ups.errors import ConfigurationError
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, turns
+from ups.pipeline.gates import Gates
 from ups.pipeline.run import find_root
-from ups.pipeline.verdict import Gates
 
 
 class Comparison(BaseModel):

@@ -1,4 +1,4 @@
-"""The trainings of a comparison, and its verdict, as tasks."""
+"""The trainings of a comparison, and its gates, as tasks."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tasks.stage import RETRIES
 from ups.commands.tables import comparison_table, rows_of
 from ups.pipeline.comparison import Arm, Trained, train
 from ups.pipeline.device import resolve
-from ups.pipeline.verdict import Gates, judged, require_passed
+from ups.pipeline.gates import Gates, judged, require_passed
 
 Json = dict[str, Any]
 

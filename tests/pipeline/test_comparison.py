@@ -21,7 +21,7 @@ from ups.pipeline.comparison import (
     read_training,
     turns,
 )
-from ups.pipeline.verdict import _STUDENT, Gates, Ratio, judged, require_passed
+from ups.pipeline.gates import _STUDENT, Gates, Ratio, judged, require_passed
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = str(CONFIGS / "burgers_tiny.yaml")

@@ -10,7 +10,7 @@ from ups.commands.tables import comparison_table, print_progress, show
 from ups.config.load import parse_overrides
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, train, turns
 from ups.pipeline.device import resolve
-from ups.pipeline.verdict import Gates, judged, require_passed
+from ups.pipeline.gates import Gates, judged, require_passed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,9 +33,9 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
             from ups.benchmarks.profile import measure_profile
 
             return measure_profile(request, Path(directory))
-        from ups.benchmarks.cache import measure_cache
+        from ups.benchmarks.latents import measure_latents
 
-        return measure_cache(
+        return measure_latents(
             Path(directory), threads=request["threads"], trajectories=request["trajectories"]
         )
 

@@ -1,4 +1,4 @@
-"""`ups bench data|cache|train|peers|ablation`."""
+"""`ups bench data|latents|train|peers|ablation`."""
 
 import argparse
 import json
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = subjects.add_parser("data", help="trajectories per second of the generators, and of a reference")
     data.add_argument("--seconds", type=float, default=20.0, help="per case, about (default 20)")
     data.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    cache = subjects.add_parser("cache", help="building and reading the cache, and the loaders")
-    cache.add_argument(
+    latents = subjects.add_parser("latents", help="building and reading the latent cache, and the loaders")
+    latents.add_argument(
         "--trajectories", type=count, default=512, help="in the cache that is measured (default 512)"
     )
     train = subjects.add_parser(
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     race.add_ablation_arguments(
         subjects.add_parser("ablation", help="the operator of a configuration against itself with changes")
     )
-    for subject in (data, cache):
+    for subject in (data, latents):
         subject.add_argument("--threads", type=count, default=2, help="default 2")
         subject.add_argument("--json", action="store_true", help="print JSON")
         add_root(subject)

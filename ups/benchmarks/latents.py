@@ -1,4 +1,4 @@
-"""What the cache costs: building it, loading it, reading batches from it; each against a named baseline.
+"""What the cache of latents costs: building it, loading it, reading batches from it; each against a named baseline.
 
 Weights are random everywhere: neither a rate of encoding nor one of reading depends on them. Ratios are of
 things that were measured in turn in one process, so that whatever else the machine does meets both; rates in
@@ -60,7 +60,7 @@ _STEPS = 20
 _CPU = torch.device("cpu")
 
 
-def measure_cache(directory: Path, *, threads: int, trajectories: int) -> list[Record]:
+def measure_latents(directory: Path, *, threads: int, trajectories: int) -> list[Record]:
     """All measurements, as JSON records; each says what it is in `measure` and `what`.
 
     Args:

@@ -44,7 +44,7 @@ METRICS = (
         heading="trajectory rel. L2",
     ),
     Metric(
-        "trajectory_relative_l2_median",
+        f"{HEADLINE}_median",
         "Accuracy",
         "Trajectory relative L2, median",
         "The same, median over trajectories.",

@@ -192,6 +192,7 @@ def departures(records: list[dict[str, Any]]) -> list[str]:
 def _race_table(records: list[dict[str, Any]], configuration: Configuration, trained: str) -> Table:
     """A row per entrant: means over seeds, with their deviation where there are several."""
     first, seeds = records[0], len({record.get("seed") for record in records} - {None})
+    metrics = [name for name in HEADINGS if name in first]
     title = (
         f"{first['dataset']} ({first['problem']}, data {first['data_version']}): {first['n_trajectories']} "
         f"{first['split']} trajectories, {first['frames'] - 1} steps rolled out from the given first frame, which is not "
@@ -203,7 +204,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
     )
     table = Table(
         Column("model", no_wrap=True),
-        *(Column(HEADINGS[name], no_wrap=True, justify="right") for name in _METRICS),
+        *(Column(HEADINGS[name], no_wrap=True, justify="right") for name in metrics),
         Column("error / operator's", no_wrap=True, justify="right"),
         *(Column(name, no_wrap=True) for name in _STEPS_AND_SECONDS),
         title=Text(title),
@@ -215,7 +216,7 @@ def _race_table(records: list[dict[str, Any]], configuration: Configuration, tra
         rows = [record for record in records if record["model"] == model]
         table.add_row(
             model,
-            *(_mean([row[metric] for row in rows]) for metric in _METRICS),
+            *(_mean([row[metric] for row in rows]) for metric in metrics),
             _interval([row["over_operator"] for row in rows]),
             *(_joined([row.get(name) for row in rows]) for name in _SHOWN),
         )
@@ -246,12 +247,6 @@ def _tuning_table(records: list[dict[str, Any]]) -> Table:
     return table
 
 
-_METRICS = (
-    "trajectory_relative_l2",
-    "trajectory_relative_l2_median",
-    "pdebench_nrmse",
-    "seconds_per_trajectory",
-)
 _SHOWN = ("parameters", "training", "steps", "planned_seconds", "seconds")
 
 

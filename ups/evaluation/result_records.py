@@ -16,6 +16,7 @@ from torch import Tensor
 from ups.evaluation import metrics
 from ups.evaluation.scores import Scores, Setting
 
+HEADLINE = "trajectory_relative_l2"
 OPERATOR, DRESSED = "operator", "operator_dressed"
 """What others are compared with."""
 
@@ -110,8 +111,8 @@ def _records(scores: Scores, setting: Setting, numbers: Sequence[_Number]) -> li
 def _over_fields(scores: Scores, setting: Setting) -> list[_Number]:
     trajectory, frame = scores.get("trajectory"), scores.get("frame")
     numbers = [
-        _mean("trajectory_relative_l2", trajectory),
-        _Number("trajectory_relative_l2_median", trajectory.quantile(0.5).item()),
+        _mean(HEADLINE, trajectory),
+        _Number(f"{HEADLINE}_median", trajectory.quantile(0.5).item()),
         _mean("pdebench_nrmse", frame.mean(dim=1)),
     ]
     if not setting.is_map:
@@ -139,7 +140,7 @@ def _by_field(scores: Scores, setting: Setting) -> list[_Number]:
         name = declared.name if len(setting.scored) > 1 else None
         if name is not None:
             errors = scores.get("per_field")[:, place]
-            numbers.append(_mean("trajectory_relative_l2", errors, field=name))
+            numbers.append(_mean(HEADLINE, errors, field=name))
         bands = metrics.spectral_rmse(scores.get("spectral")[..., place : place + 1], points)
         numbers += [
             _Number(f"spectral_rmse_{band}", value, declared.unit, field=name)

@@ -13,7 +13,7 @@ from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
 from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
 from ups.evaluation.outside import SPLIT, outside_dataset
-from ups.evaluation.result_records import result_records
+from ups.evaluation.result_records import HEADLINE, result_records
 from ups.evaluation.result_table import network_predictor, score_all
 from ups.evaluation.scores import Scores
 from ups.evaluation.surrogate import Surrogate, load_surrogate
@@ -21,7 +21,6 @@ from ups.problems.generated import FromSinusoids
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 
-HEADLINE = "trajectory_relative_l2"
 OUTSIDE = "outside.json"
 
 

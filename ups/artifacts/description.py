@@ -2,7 +2,7 @@
 
 The arrays of a cache are described from their metadata (zarr v3: one `zarr.json` per group and array), which
 is JSON, so that neither zarr nor numpy is loaded. Groups may be nested in any way: every `zarr.json` that the
-manifest names is described by its path.
+manifest names is described by its path. Rejected: zarr's own tree, which takes both.
 """
 
 import math

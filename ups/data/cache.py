@@ -7,7 +7,7 @@ by, and the crc32c of every chunk.
 
 Layout. A chunk holds whole trajectories, uncompressed, followed by its crc32c: a file to be mapped.
 Random batches of 32 trajectories (201 frames x 32 tokens x 16 channels, 6.6 MB) of 512, two busy cores, files in
-the page cache (`ups.benchmarks.cache`, which also gives the ratios elsewhere):
+the page cache (`ups.benchmarks.latents`, which also gives the ratios elsewhere):
 
     chunks of 128, mapped                    0.7 ms
     the same chunks through zarr             134 ms   190 times as long
@@ -22,7 +22,8 @@ of files low (some ten per gigabyte), and a batch costs the same whatever their 
 What belongs together is found together or refused. The attributes carry a sum over themselves and the sha256 of
 `codec.safetensors`, the frozen encoder with the statistics that give the latents their meaning; they are written
 last, so that a cache without them is unfinished. Chunks must exist with their exact size when a cache is opened;
-their crc32c is compared with the attributes' when each is first read.
+their crc32c is compared with the attributes' when each is first read: the sum at a chunk's own end does not tell that
+two chunks were swapped.
 
 float16 holds 11 bits: a relative error of 4.9e-4 (2^-11) at most per value, and below 6.1e-5 an absolute one
 of 3.0e-8 (2^-25). The writer measures and reports it.

@@ -1,7 +1,8 @@
 """How a training reads: the values on its device, in the host's memory, or from the cache's files.
 
 `auto` takes the first that fits into half of what is free: the other half is for the model, its activations and
-whoever else uses the machine. On a CPU the device is the host.
+whoever else uses the machine. On a CPU the device is the host. `memory` stands beside `stream` for what fits the host and
+not its GPU: a file's pages go when others want the memory, and are then read from the disk again at every batch.
 """
 
 import os

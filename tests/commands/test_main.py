@@ -142,6 +142,15 @@ def test_the_schema_has_every_key_with_its_meaning_limits_and_default(answer):
     assert rollout == rollout | {"default": 2, "minimum": 1, "type": "integer"}
     assert "gradients through" in rollout["description"]
     assert schema["additionalProperties"] is False
+    # A key whose value is one section is described by that; a fixed word (`kind`) by the section that it is in.
+    silent = [
+        f"{section['title']}.{key}"
+        for section in (schema, *schema["$defs"].values())
+        for key, value in section.get("properties", {}).items()
+        if not value.keys() & {"description", "$ref", "const"}
+    ]
+    assert silent == []
+    assert [name for name, section in schema["$defs"].items() if not section.get("description")] == []
     code, _, text = answer("validate")
     assert code == 2
     assert "CONFIG: is missing" in text

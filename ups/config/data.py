@@ -73,7 +73,7 @@ class DataFile(EquationData):
 class EvolutionFile(DataFile):
     """A file of trajectories."""
 
-    equation: EvolutionName = "burgers1d"
+    equation: EvolutionName = Field(default="burgers1d", description="that the file's fields obey")
     time_stride: Count = Field(default=5, description="keep every n-th frame")
     frames: Count | None = Field(default=None, ge=2, description="frames kept after striding; null: all")
     boundary: Boundary | None = Field(
@@ -95,14 +95,14 @@ class EvolutionFile(DataFile):
 class MapFile(DataFile):
     """A file of a map's inputs and outputs."""
 
-    equation: MapName
+    equation: MapName = Field(description="that the file's fields obey")
 
 
 class Rows(Section):
     """Row ranges [start, stop) of a published file. Rows before 1000 are PDEBench's test set."""
 
-    test: tuple[Integer, Integer]
-    train: tuple[Integer, Integer]
+    test: tuple[Integer, Integer] = Field(description="[start, stop), at most 1000: PDEBench's test set")
+    train: tuple[Integer, Integer] = Field(description="[start, stop), 1000 or more")
     validation: tuple[Integer, Integer] | None = Field(
         default=None, description="null: the last tenth of the train range"
     )

@@ -20,7 +20,7 @@ else:
 class Denoiser(Section):
     """The network of the generative models: convolutions along tokens and along leads in turn."""
 
-    width: Count = 64
+    width: Count = Field(default=64, description="channels of the convolutions")
     blocks: Count = Field(default=2, description="residual blocks")
     dilations: tuple[Count, ...] = Field(
         default=(1, 2, 4), min_length=1, description="of the convolutions of a block along tokens"
@@ -43,12 +43,16 @@ class SymmetryUses(Section):
     back. With the last two the model obeys them whatever its weights.
     """
 
-    shift: _Use = "off"
-    reflection: _Use = "off"
-    galilean: _Use = "off"
-    offset: _Use = "off"
-    scaling: _Use = "off"
-    square: _Use = "off"
+    shift: _Use = Field(default="off", description="a shift along the periodic axis")
+    reflection: _Use = Field(default="off", description="of the axis, with the sign of odd fields")
+    galilean: _Use = Field(
+        default="off", description="a constant added to the velocity, in a frame that moves with it"
+    )
+    offset: _Use = Field(
+        default="off", description="a constant added to a field whose derivatives alone the equation has"
+    )
+    scaling: _Use = Field(default="off", description="fields that scale, times one positive number")
+    square: _Use = Field(default="off", description="the square's eight rotations and reflections")
 
     def used(self, *how: SymmetryUse) -> tuple[Symmetry, ...]:
         """The symmetries that are used in one of some ways."""
@@ -95,7 +99,9 @@ class Model(Section):
     latent: Latent
     encoder: Correction = Correction()
     decoder: Correction = Correction()
-    operator: Operator = ConvolutionOperator()
+    operator: Operator = Field(
+        default=ConvolutionOperator(), description="what advances the latent state by a step"
+    )
     denoiser: Denoiser = Denoiser()
     symmetries: Annotated[
         Annotated[SymmetryUses, Tag(ONE_FOR_ALL)] | Annotated[dict[Name, SymmetryUses], Tag(PER_PROBLEM)],

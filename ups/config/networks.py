@@ -12,9 +12,9 @@ from ups.section import Count, Integer, Name, Section
 class Transformer(Section):
     """Size of one transformer."""
 
-    width: Count = 64
-    depth: Count = 2
-    heads: Count = 4
+    width: Count = Field(default=64, description="channels of a token inside the network")
+    depth: Count = Field(default=2, description="blocks")
+    heads: Count = Field(default=4, description="of the attention; width / heads must be an even number")
     ratio: Count = Field(default=2, description="hidden width of the MLP over `width`")
 
     @model_validator(mode="after")

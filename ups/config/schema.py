@@ -42,7 +42,9 @@ class Execution(Section):
         "ranks there are in all",
     )
     threads: Parallel = Field(default=2, description="threads per process")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where stages compute. auto: a GPU if there is one"
+    )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         default="fp32",
         description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16: autocast of the forward pass. "
@@ -112,7 +114,9 @@ class Loading(Section):
 class Tracking(Section):
     """Mirror of metrics.jsonl. Never part of a digest."""
 
-    wandb: Literal["disabled", "offline", "online"] = "offline"
+    wandb: Literal["disabled", "offline", "online"] = Field(
+        default="offline", description="offline: kept in the run's directory, for `wandb sync`"
+    )
     project: str = Field(default="ups", min_length=1, description="W&B's project")
     entity: str | None = Field(default=None, min_length=1, description="W&B's user or team; null: your own")
 
@@ -125,7 +129,9 @@ class _Run(Section):
         le=100,
         description="runs of the chain, with seed, seed + 1, ...; results are shown with their range over seeds",
     )
-    data: Data
+    data: Data = Field(
+        description="where trajectories come from: generated, a file, PDEBench, or a mix of several problems"
+    )
     model: Model
     execution: Execution = Execution()
     loading: Loading = Loading()

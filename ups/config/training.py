@@ -31,13 +31,13 @@ WarmUp = Annotated[
 class Training(Section):
     """Optimisation of one stage. One loop and one step serve all stages."""
 
-    steps: Count
+    steps: Count = Field(description="of the optimiser")
     batch_size: Count = Field(description="samples per step over all ranks: fields, pairs or windows")
     accumulation: Count = Field(
         default=1, description="equal parts of a batch that are computed one after the other, for less memory"
     )
-    optimizer: Optimizer = AdamW()
-    learning_rate: Positive = 1e-3
+    optimizer: Optimizer = Field(default=AdamW(), description="what turns gradients into changes of weights")
+    learning_rate: Positive = Field(default=1e-3, description="after the warm-up, where it is largest")
     schedule: Schedule = Field(default=Cosine(), description="how the learning rate falls after the warm-up")
     final_learning_rate: NonNegative = Field(
         default=1e-5,
@@ -46,8 +46,13 @@ class Training(Section):
     warmup_steps: WarmUp = Field(
         default=50, ge=0, description="linear warm-up of the learning rate; '5 %': that part of the steps"
     )
-    weight_decay: NonNegative = 1e-4
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: NonNegative = Field(
+        default=1e-4, description="of matrices; times the learning rate, per step"
+    )
+    betas: tuple[Decay, Decay] = Field(
+        default=(0.9, 0.95),
+        description="decays per step of Adam's averages of gradients and of their squares",
+    )
     gradient_clip: Positive = Field(default=1.0, description="global norm")
     ema_decay: Decay = Field(default=0.999, description="EMA of weights, with warm-up")
     checkpoint_every: Count = Field(default=100, description="steps between checkpoints")

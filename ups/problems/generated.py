@@ -14,9 +14,9 @@ MAP_FRAMES = 2  # a map goes through the chain as two frames: the given fields, 
 class Splits(Section):
     """Number of trajectories per split. Splits are by trajectory and disjoint."""
 
-    train: Count
-    validation: Count
-    test: Count
+    train: Count = Field(description="to learn from; all statistics are theirs")
+    validation: Count = Field(description="to follow the trainings, and to fit the gates of the corrections")
+    test: Count = Field(description="to score; no training reads them")
 
     @property
     def total(self) -> int:

@@ -13,7 +13,7 @@ class ConvolutionOperator(OperatorSettings):
     """Dilated residual convolution."""
 
     kind: Literal["convolution"] = "convolution"
-    width: Count = 96
+    width: Count = Field(default=96, description="channels of a token inside the network")
     dilations: tuple[Count, ...] = Field(
         default=(1, 2, 4, 2, 1, 1, 2, 4, 2, 1),
         min_length=1,

@@ -13,7 +13,7 @@ class FourierOperator(OperatorSettings):
     """Fourier neural operator."""
 
     kind: Literal["fno"]
-    width: Count = 64
+    width: Count = Field(default=64, description="channels of a token inside the network")
     depth: Count = Field(default=4, description="layers")
     modes: Count = Field(
         default=32,

@@ -13,11 +13,11 @@ class HybridOperator(OperatorSettings):
     """A convolution and a transformer block in turn."""
 
     kind: Literal["hybrid"]
-    width: Count = 64
+    width: Count = Field(default=64, description="channels of a token inside the network")
     dilations: tuple[Count, ...] = Field(
         default=(1, 2, 4, 1), min_length=1, description="of the convolution of each block, in tokens"
     )
-    heads: Count = 4
+    heads: Count = Field(default=4, description="of the attention; width / heads must be an even number")
     ratio: Count = Field(default=2, description="hidden width of the MLP over `width`")
 
     @model_validator(mode="after")

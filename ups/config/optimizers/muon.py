@@ -13,4 +13,6 @@ class Muon(OptimizerSettings):
 
     kind: Literal["muon"]
     matrix_learning_rate: Positive = Field(default=0.02, description="peak rate of hidden matrices")
-    momentum: Decay = 0.95
+    momentum: Decay = Field(
+        default=0.95, description="decay per step of the average of gradients, Nesterov's"
+    )

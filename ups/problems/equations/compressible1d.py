@@ -61,5 +61,7 @@ class GeneratedCompressible(GeneratedEvolution):
 
     equation: Literal["compressible1d"]
     eta: Positive = Setting(description="shear and bulk viscosity over density (zeta = eta, as in PDEBench)")
-    boundary: Literal["periodic", "outflow"] = "periodic"
+    boundary: Literal["periodic", "outflow"] = Setting(
+        default="periodic", description="of both ends; outflow: nothing changes across them"
+    )
     variables: Variables = Setting(default="primitive", description="what the models see")

@@ -122,7 +122,9 @@ class Run:
     summary = {}
     def define_metric(self, *a, **k): pass
     def log(self, values): out.write(json.dumps(values) + "\\n")
-    def finish(self, exit_code): out.write("failed\\n" if exit_code else "finished\\n")
+    def finish(self, exit_code):
+        if self.summary: out.write(json.dumps(self.summary) + "\\n")
+        out.write("failed\\n" if exit_code else "finished\\n")
 def Settings(**k): return k
 def init(**k):
     %s
@@ -238,6 +240,30 @@ def test_a_hanging_mirror_does_not_outlive_a_run_that_is_killed(tmp_path, stub):
     follower.wait()
     for pid in out.read_text().split():
         wait_for(lambda pid=pid: has_ended(int(pid)), "the mirror's processes to end")
+
+
+@pytest.mark.slow
+def test_a_run_that_only_evaluates_is_mirrored_and_one_that_finds_all_is_not(finished_root, tmp_path, stub):
+    out, root = stub(), tmp_path / "root"
+    shutil.copytree(finished_root[0], root)
+
+    def run() -> Run:
+        started = Run.start(TINY, {"tracking.wandb": "offline", "evaluation.members": 3}, root=root)
+        run_all(started, on_line=lambda line: None, on_stage=lambda name, built: None)
+        return started
+
+    evaluated = run()
+    assert [name for name, built in evaluated.built.items() if not built.hit] == ["evaluate"]
+    *history, summary, end = out.read_text().splitlines()
+    assert end == "finished"
+    assert json.loads(summary) == {
+        f"evaluation/{r['problem']}/{r['model']}/{r['metric']}": r["value"]
+        for r in json.loads((evaluated.directory / "metrics.json").read_text())
+    }
+    assert any("training/operator/loss" in line for line in history), "of the trainings that it found"
+    out.unlink()
+    run()
+    assert not out.exists()
 
 
 def has_ended(pid: int) -> bool:

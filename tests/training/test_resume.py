@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ from ups.models.codec import Codec
 from ups.pipeline import execute as execute_module
 from ups.pipeline.run import Run
 from ups.runtime.ranks import Ranks
+from ups.training.checkpoint import Checkpoints
 from ups.training.loop import Validation, train
 from ups.training.matrices import hidden_matrices
 from ups.training.objectives import Objective
@@ -317,6 +319,25 @@ def test_stopped_at_any_step_it_loses_none(tmp_path, uninterrupted, step):
     reference = uninterrupted()
     expect_same(resumed, reference.state)
     assert records_without_timings(tmp_path) == records_without_timings(reference.work)
+
+
+def found_when_it_leaves(ranks: Ranks, work: str) -> list[str]:
+    """Files of a training that was stopped, as a rank finds them that leaves it; the disk is slow."""
+    write = Checkpoints._write
+
+    def write_slowly(*arguments: Any) -> None:
+        time.sleep(1)
+        write(*arguments)
+
+    Checkpoints._write = write_slowly  # in this rank's process alone
+    with pytest.raises(Interrupted):
+        run_training(Path(work), ranks, stop_at=2)
+    return [path.name[:13] for path in (*checkpoints(Path(work)), *Path(work).glob("interrupted.json"))]
+
+
+def test_no_rank_leaves_before_the_first_has_its_checkpoint_on_disk(tmp_path):
+    """The launcher ends all others with the first that leaves."""
+    assert run_ranks(found_when_it_leaves, 2, str(tmp_path)) == [["step-00000003", "interrupted.j"]] * 2
 
 
 def test_asked_to_stop_in_the_last_step_it_ends_well(tmp_path):

@@ -12,7 +12,6 @@ from ups.config.schema import STAGES
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_every_argument_and_every_result_of_every_task_survives_json(built: Orchestra):
     """Of two seeds, of which one is sealed and one is not."""
     done = subprocess.run(

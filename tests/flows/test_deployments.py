@@ -186,8 +186,7 @@ def test_a_damaged_and_a_deleted_artifact_are_rebuilt_though_prefect_has_their_r
 
 def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra):
     flow_run = _start_until_checkpoint(built)
-    built.prefect("flow-run", "cancel", flow_run["id"])
-    assert _final_state(built, flow_run) == "Cancelled"
+    _cancel(built, flow_run)
     assert built.stage_processes() == []
     _expect_last_step_in_a_checkpoint(built)
 
@@ -217,11 +216,18 @@ def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orche
 
 
 def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(built: Orchestra):
-    """Only what had not ended runs again, and it resumes inside."""
+    """Only what had not ended runs again, and it resumes inside: of a run that failed, and of one that was cancelled."""
     flow_run = _start_until_checkpoint(built, "training.consistency.steps=1500")
+    _cancel(built, flow_run)
+    held = {path: path.read_bytes() for path in Path(_newest_checkpoint(built)).parent.iterdir()}
+    for path in held:
+        path.write_bytes(b"spoilt")
+    _retry_in_the_ui(built, flow_run)
+    assert _final_state(built, flow_run) == "Failed"
+    assert "every checkpoint is damaged" in built.worker_said()
+    for path in sorted(held):
+        path.write_bytes(held[path])
     for retry in (_retry_in_the_ui, _retry_by_the_command):
-        built.prefect("flow-run", "cancel", flow_run["id"])
-        assert _final_state(built, flow_run) == "Cancelled"
         held = _newest_checkpoint(built)
         retry(built, flow_run)
         wait_for(
@@ -229,14 +235,21 @@ def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(
             lambda held=held: built.stage_processes() and _newest_checkpoint(built) > held,
             built.worker_said,
         )
+        if retry is _retry_in_the_ui:
+            _cancel(built, flow_run)
     assert _final_state(built, flow_run) == "Completed"
     run = built.api("GET", f"/flow_runs/{flow_run['id']}")
-    assert run["run_count"] == 3
+    assert run["run_count"] == 4
     states = {name: task["state_name"] for name, task in built.task_runs(flow_run).items()}
     assert states == dict.fromkeys(STAGES, "Cached") | dict.fromkeys(
         ("consistency", "evaluate", "publish"), "Completed"
     )
     assert built.worker_said().count("resumes at step") >= 2
+
+
+def _cancel(orchestra: Orchestra, flow_run: dict) -> None:
+    orchestra.prefect("flow-run", "cancel", flow_run["id"])
+    assert _final_state(orchestra, flow_run) == "Cancelled"
 
 
 def _retry_in_the_ui(orchestra: Orchestra, flow_run: dict) -> None:

@@ -16,7 +16,17 @@ from ups.training.objectives.diffusion import ResidualDenoising
 from ups.training.objectives.joint import JointLoss, JointModel, JointSettings
 from ups.training.objectives.operator import RolloutLoss
 
-TRAININGS = ("autoencoder", "operator", "augmented", "square", "mix", "joint", "diffusion", "consistency")
+TRAININGS = (
+    "autoencoder",
+    "operator",
+    "augmented",
+    "square",
+    "windows",
+    "mix",
+    "joint",
+    "diffusion",
+    "consistency",
+)
 CPU = torch.device("cpu")
 
 
@@ -63,6 +73,13 @@ def _training(name: str, device: torch.device) -> tuple[nn.Module, Objective]:
             return build("operator", scale=0.05, shapes=square), RolloutLoss(
                 linear_codec(square, device), evolutions(square, ("square",)), rollout_steps=1
             )
+        case "windows":  # between walls, so that some tokens of a shifted one do not see each other
+            square = {"square": SQUARE}
+            network = {"kind": "transformer", "width": 16, "depth": 2, "heads": 2, "ratio": 2}
+            windows = network | {"window": 2, "channel_separated": True}
+            return build("operator", scale=0.05, shapes=square, network=windows), RolloutLoss(
+                linear_codec(square, device), evolutions(square), rollout_steps=1
+            )
         case "mix":
             both = {PROBLEM: LINE, "square": SQUARE}
             return build("operator", scale=0.05, shapes=both), RolloutLoss(
@@ -85,6 +102,6 @@ def _training(name: str, device: torch.device) -> tuple[nn.Module, Objective]:
 
 def batch_for(name: str, *, seed: int = 0) -> Batch:
     """A batch of a training, on the CPU; a mix has its problems in turns."""
-    if name == "square" or (name == "mix" and seed % 2):
+    if name in {"square", "windows"} or (name == "mix" and seed % 2):
         return square_batch(8, seed)
     return random_batch(8, seed=seed)

@@ -250,6 +250,31 @@ SMALL: dict[str, dict[str, Any]] = {
             "model.operator.levels: 8 tokens of burgers1d cannot be halved 4 times: lower levels, or choose",
         ),
         (
+            {"kind": "transformer", "window": 3},
+            "model.operator.window: must be a multiple of 2 (got 3)",
+        ),
+        (
+            {"kind": "hybrid", "dilations": [1], "window": 6},
+            "model.operator.window: 6 does not divide the 8 tokens of burgers1d per axis: choose one of 2, 4, 8, null",
+        ),
+        (
+            {"kind": "pdet_unet", "levels": 2, "window": 4},
+            "model.operator.window: 4 does not divide the 2 tokens of burgers1d per axis, halved 2 times: choose one of "
+            "2, null",
+        ),
+        (
+            {"kind": "transformer", "depth": 1, "window": 4},
+            "model.operator: window 4 with depth 1 is never shifted, and its tokens learn of no others: raise depth, or",
+        ),
+        (
+            {"kind": "convolution", "dilations": [1], "window": 4},
+            "model.operator.window: unknown key;",
+        ),
+        (
+            {"kind": "transformer", "channel_separated": 2},
+            "model.operator.channel_separated: must be ",
+        ),
+        (
             {"kind": "transformer", "linear_path": "fixed"},
             "model.operator.linear_path: must be 'none', 'trained', 'frozen'",
         ),
@@ -368,11 +393,20 @@ def test_the_command_line_says_it_with_exit_code_2():
     assert "model.symmetries.square: 1D Burgers with periodic boundary in primitive variables" in done.stderr
 
 
-def test_shifts_within_a_token_are_no_group_for_what_halves_tokens():
-    chosen = {"model.operator": {"kind": "pdet_unet", "levels": 1}, "model.symmetries.shift": "average"}
+@pytest.mark.parametrize(
+    ("operator", "tokens"),
+    [
+        ({"kind": "pdet_unet", "levels": 1}, 2),
+        ({"kind": "transformer", "window": 4}, 4),
+        ({"kind": "pdet_unet", "levels": 1, "window": 2}, 4),
+    ],
+    ids=str,
+)
+def test_shifts_within_a_token_are_no_group_for_what_puts_tokens_together(operator, tokens):
+    chosen = {"model.operator": operator, "model.symmetries.shift": "average"}
     assert problem("burgers", chosen) == (
-        "model.symmetries.shift: average is over shifts within a token, and pdet_unet commutes with those by 2 tokens: "
-        "write augment or off"
+        f"model.symmetries.shift: average is over shifts within a token, and {operator['kind']} commutes with those by "
+        f"{tokens} tokens: write augment or off"
     )
     configured("burgers", chosen | {"model.symmetries.shift": "augment"})
 

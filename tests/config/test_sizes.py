@@ -144,6 +144,7 @@ def test_numbers_of_a_network_are_predicted(path):
 
 OPERATOR_SIZES: dict[str, dict[str, Any]] = {
     "transformer": {"width": 64, "depth": 2},
+    "channels": {"kind": "transformer", "width": 64, "depth": 2, "channel_separated": True},
     "convolution": {"width": 64, "dilations": [1, 2, 1]},
     "pdet_unet": {"width": 64, "levels": 2},
     "hybrid": {"width": 64, "dilations": [1, 2]},
@@ -158,10 +159,10 @@ OPERATOR_SIZES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "path", [TINY, CONFIGS / "mix_tiny.yaml", CONFIGS / "pdebench_4task.yaml"], ids=lambda path: path.stem
 )
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", [*OPERATORS, "channels"])
 def test_numbers_of_every_kind_of_operator_are_predicted(kind, path, linear_path):
     """With walls a linear path is a matrix, where it is not too large."""
-    chosen = OPERATOR_SIZES[kind] | {"kind": kind, "conserve": False, "linear_path": linear_path}
+    chosen = {"kind": kind, "conserve": False, "linear_path": linear_path} | OPERATOR_SIZES[kind]
     configuration = load_configuration(path, {"model.operator": chosen})
     shapes, operator = kept_shapes(configuration, None), configuration.model.operator
     described = describe(configuration) | {

@@ -20,7 +20,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "hybrid": {"width": 16, "dilations": [1, 2], "heads": 2, "ratio": 2},
     "ffno": {"width": 16, "depth": 2, "modes": 4},
 }
-NETWORKS = {kind: {"kind": kind} | sizes for kind, sizes in KINDS.items()}
+NETWORKS = {kind: {"kind": kind} | sizes for kind, sizes in KINDS.items()} | {
+    "windows": {"kind": "transformer", "window": 2} | KINDS["transformer"] | {"depth": 2},
+    "hybrid windows": {"kind": "hybrid", "window": 4} | KINDS["hybrid"],
+    "unet windows": {"kind": "pdet_unet", "window": 2} | KINDS["pdet_unet"],
+    "channels": {"kind": "transformer", "channel_separated": True} | KINDS["transformer"],
+}
+TOGETHER = {"pdet_unet": 2, "windows": 2, "hybrid windows": 4, "unet windows": 4}
+"""Tokens by which a state must be shifted for its step to be shifted too, where it is not one."""
 SHEET = replace(SQUARE, boundary="periodic")
 SHAPES = {"line": LINE, "square": SQUARE, "sheet": SHEET}
 
@@ -48,7 +55,7 @@ def test_all_kinds_are_here():
 
 @pytest.mark.parametrize("linear_path", ["none", "trained", "frozen"])
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_a_fresh_operator_is_persistence_or_the_best_linear_map(kind, name, linear_path):
     shape = SHAPES[name]
     model = fresh("operator", shapes={name: shape}, network=NETWORKS[kind], linear_path=linear_path)
@@ -75,12 +82,11 @@ def test_a_linear_path_alone_has_no_network_beside_it():
 @pytest.mark.parametrize(
     ("name", "shift"), [("line", (3,)), ("sheet", (1, 0)), ("sheet", (0, 3)), ("sheet", (2, 1))]
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_on_a_circle_a_step_commutes_with_shifts_of_tokens(kind, name, shift, conserve):
-    """Of a network of halved tokens with shifts of what its coarsest token holds."""
-    shape = SHAPES[name]
-    if kind == "pdet_unet":
-        shift = tuple(2 * n for n in shift)
+    """Of a network of halved tokens with shifts of what its coarsest token holds, of windows with those of windows."""
+    shape, together = SHAPES[name], TOGETHER.get(kind, 1)
+    shift = tuple(together * n for n in shift)
     model = made(kind, name, linear_path="trained", conserve=conserve).requires_grad_(False)
     z, axes = states(shape), tuple(range(1, 1 + len(shape.tokens)))
 
@@ -93,7 +99,7 @@ def test_on_a_circle_a_step_commutes_with_shifts_of_tokens(kind, name, shift, co
     torch.testing.assert_close(found, rolled(step), rtol=1e-4, atol=1e-4 * step.abs().max().item())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_between_walls_a_step_does_not(kind):
     model = made(kind, "square").requires_grad_(False)
     z = states(SQUARE)
@@ -106,7 +112,7 @@ def test_between_walls_a_step_does_not(kind):
 
 
 @pytest.mark.parametrize("name", ["line", "square"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_a_step_depends_on_each_of_its_scalars_and_each_sample_on_its_own(kind, name):
     shape = SHAPES[name]
     model = made(kind, name).requires_grad_(False)
@@ -119,7 +125,7 @@ def test_a_step_depends_on_each_of_its_scalars_and_each_sample_on_its_own(kind, 
         assert (first - second).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_one_network_serves_both_numbers_of_axes(kind):
     both = {"line": LINE, "square": SQUARE}
     model = build("operator", shapes=both, network=NETWORKS[kind]).requires_grad_(True)
@@ -139,7 +145,7 @@ def test_one_network_serves_both_numbers_of_axes(kind):
 
 
 @pytest.mark.parametrize("name", ["line", pytest.param("square", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_it_learns_eight_steps_by_heart(kind, name):
     shape = SHAPES[name]
     torch.manual_seed(0)

@@ -52,6 +52,8 @@ OF_OPERATORS: dict[str, Any] = {
     "modulated": True,
     "modes": 2,
     "padding": 4,
+    "window": 4,
+    "channel_separated": True,
 }
 """Another value of every key that some kind of operator has."""
 OF_OPTIMIZERS: dict[str, Any] = {

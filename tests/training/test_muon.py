@@ -179,8 +179,9 @@ def test_muon_steps_what_maps_hidden_channels_to_hidden_channels(kind):
     hidden = {names[id(parameter)] for parameter in hidden_matrices(dict(model.named_parameters()))}
     assert hidden
     for name in hidden:
-        assert model.get_parameter(name).ndim == 2
-        assert min(model.get_parameter(name).shape) >= 16
+        *stack, rows, columns = model.get_parameter(name).shape
+        assert min(rows, columns) >= 16
+        assert stack == ([3] if name.endswith("projections") else []), "queries, keys and values"
     others = {name for name in names.values() if model.get_parameter(name).ndim >= 2} - hidden
     expected = (
         "embedding",

@@ -260,7 +260,7 @@ for other in weights[1:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diffusion", "operator"])
+@pytest.mark.parametrize("name", ["diffusion", "operator", "windows"])
 def test_a_compiled_network_takes_the_same_steps(name, tmp_path):
     here = Path(__file__).parent
     environment = {

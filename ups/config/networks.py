@@ -34,6 +34,21 @@ def require_heads(width: int, heads: int) -> None:
         )
 
 
+class AttentionSettings(Section):
+    """Which tokens and channels an operator's attention sees at once."""
+
+    window: Integer | None = Field(
+        default=None,
+        ge=2,
+        le=10**9,
+        multiple_of=2,
+        description="tokens per axis that attend to each other, in every other block shifted by half a window; null: all",
+    )
+    channel_separated: bool = Field(
+        default=False, description="every head sees its own width / heads channels alone, and not all"
+    )
+
+
 class Correction(Transformer):
     """The transformer's part of the encoder or decoder, added to its linear map; zero at first."""
 
@@ -89,9 +104,10 @@ class OperatorSettings(Section):
         """
 
 
-def block_weights(size: Transformer) -> int:
+def block_weights(size: Transformer, *, channel_separated: bool = False) -> int:
     """Weights of blocks: four projections of attention, two of the MLP, norms and biases."""
-    return size.depth * (size.width**2 * (4 + 2 * size.ratio) + size.width * (12 + size.ratio))
+    seen = size.width // (size.heads if channel_separated else 1)
+    return size.depth * size.width * (3 * seen + size.width * (1 + 2 * size.ratio) + 12 + size.ratio)
 
 
 def axes_of(bodies: Collection[Body]) -> set[int]:

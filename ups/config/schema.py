@@ -365,11 +365,12 @@ class Configuration(_RunOfStages):
                     f"model.symmetries.{symmetry}: {equation.title} with {boundary} boundary in {variables} variables "
                     f"does not have it (it has {having}): write off"
                 )
-        halvings = getattr(self.model.operator, "levels", 0)
-        if uses.shift == "average" and halvings:
+        operator = self.model.operator
+        together = 2 ** getattr(operator, "levels", 0) * (getattr(operator, "window", None) or 1)
+        if uses.shift == "average" and together > 1:
             return (
-                f"model.symmetries.shift: average is over shifts within a token, and {kind_of(self.model.operator)} commutes with "
-                f"those by {2**halvings} tokens: write augment or off"
+                f"model.symmetries.shift: average is over shifts within a token, and {kind_of(operator)} commutes with "
+                f"those by {together} tokens: write augment or off"
             )
         scaled, by = equation.symmetries.scaling, equation.symmetries.scaled_by
         if uses.scaling == "exact" and by is None and len(scaled) < len(equation.fields):
@@ -475,6 +476,14 @@ class Configuration(_RunOfStages):
                 return (
                     f"model.operator.levels: {tokens} tokens of {name} cannot be halved {halvings} times: lower "
                     "levels, or choose a number of tokens with more factors of 2"
+                )
+            coarsest, window = tokens // 2**halvings, getattr(operator, "window", None)
+            if window and coarsest % window:
+                where = f" per axis, halved {halvings} times" if halvings else " per axis"
+                even = [str(n) for n in _divisors(coarsest) if n % 2 == 0]
+                return (
+                    f"model.operator.window: {window} does not divide the {coarsest} tokens of {name}{where}: choose one of "
+                    f"{', '.join([*even, 'null'])}"
                 )
         if frames is not None and not self.problems[name].problem.is_map:
             # The operator's window holds the state it starts from. A map takes its one step, whatever the

@@ -92,7 +92,7 @@ class _Correction(nn.Module):
         position = self.positions[module_key(problem)]
         x = position(self.embedding(latents))
         for block in self.blocks:
-            x = block(x, position.table)
+            x = block(x, position)
         return self.outputs[module_key(problem)](x)
 
 

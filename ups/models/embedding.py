@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.models.token_grid import TokenGrid
+from ups.models.windows import Windows, partition_of, visible_within
 
 
 def module_key(problem: str) -> str:
@@ -39,13 +40,23 @@ class WallEmbedding(nn.Module):
 
 
 class PositionEmbedding(WallEmbedding):
-    """The embedding between walls, and the rotation table of a problem's tokens."""
+    """The embedding between walls, and what attention must know of the places of a problem's tokens."""
 
     table: Tensor
+    visible: Tensor | None
 
-    def __init__(self, token_grid: TokenGrid, width: int, heads: int) -> None:
+    def __init__(self, token_grid: TokenGrid, width: int, heads: int, window: int | None = None) -> None:
+        """window: tokens per axis that attend to each other; None: all."""
         super().__init__(token_grid, width)
+        self.partition, self.shift = partition_of(token_grid, window), (window or 0) // 2
         self.register_buffer("table", token_grid.token_rotation(width // heads), persistent=False)
+        self.register_buffer("visible", visible_within(self.partition, self.shift), persistent=False)
+
+    def windows(self, *, shifted: bool) -> Windows:
+        """Windows of the tokens, or those that lie half a window further along every axis."""
+        if shifted:
+            return Windows(self.partition, self.shift, self.table, self.visible)
+        return Windows(self.partition, 0, self.table)
 
 
 class PatchEmbedding(nn.Module):

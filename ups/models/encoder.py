@@ -89,7 +89,7 @@ class _Correction(nn.Module):
         position = self.positions[module_key(problem)]
         x = position(self.embeddings[module_key(problem)](patches, known))
         for block in self.blocks:
-            x = block(x, position.table)
+            x = block(x, position)
         return self.output(x)
 
 

@@ -44,7 +44,7 @@ def rotation(
         periodic: which axes are; None: all.
 
     Returns:
-        [2, n, head_dim / 2]: cosines and sines.
+        [2, n, head_dim]: of every channel the cosine, and the sine with the sign that its partner gets; see `rotate`.
     """
     axes = positions.shape[-1]
     pairs = head_dim // (2 * axes)
@@ -59,12 +59,12 @@ def rotation(
         device=positions.device,
     )
     angles = 2 * torch.pi * positions.double().unsqueeze(-1) * frequencies
-    angles = angles.flatten(-2)
-    return torch.stack([angles.cos(), angles.sin()]).to(torch.get_default_dtype())
+    cosine, sine = angles.flatten(-2).cos(), angles.flatten(-2).sin()
+    table = torch.stack([torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)])
+    return table.to(torch.get_default_dtype())
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate channel pairs (i, i + head_dim/2) of x [..., n, head_dim] by a table [2, n, head_dim/2]."""
+    """Rotate channel pairs (i, i + head_dim/2) of x [..., head_dim] by a table [2, ..., head_dim]."""
     cosine, sine = table.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+    return torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, dims=-1), sine)

@@ -5,11 +5,19 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ups.config.networks import Body, OperatorSettings, Transformer, axes_of, block_weights, require_heads
+from ups.config.networks import (
+    AttentionSettings,
+    Body,
+    OperatorSettings,
+    Transformer,
+    axes_of,
+    block_weights,
+    require_heads,
+)
 from ups.section import Count
 
 
-class HybridOperator(OperatorSettings):
+class HybridOperator(AttentionSettings, OperatorSettings):
     """A convolution and a transformer block in turn."""
 
     kind: Literal["hybrid"]
@@ -29,4 +37,4 @@ class HybridOperator(OperatorSettings):
         blocks = len(self.dilations)
         hidden = blocks * (sum(3**n for n in axes_of(bodies)) + 6) * self.width**2
         attention = Transformer(width=self.width, depth=blocks, heads=self.heads, ratio=self.ratio)
-        return hidden + block_weights(attention)
+        return hidden + block_weights(attention, channel_separated=self.channel_separated)

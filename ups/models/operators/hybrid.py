@@ -27,15 +27,17 @@ class HybridNetwork(nn.Module):
         dilations: Sequence[int],
         heads: int,
         ratio: int,
+        window: int | None = None,
+        channel_separated: bool = False,
     ) -> None:
-        """dilations: of the convolution of each block; as many blocks."""
+        """dilations: of the convolution of each block; as many blocks. window: see `ups.models.windows`."""
         super().__init__()
         self.shapes = dict(shapes)
         self.embedding = nn.Linear(inputs, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.positions = nn.ModuleDict(
             {
-                module_key(name): PositionEmbedding(shape.token_grid, width, heads)
+                module_key(name): PositionEmbedding(shape.token_grid, width, heads, window)
                 for name, shape in shapes.items()
             }
         )
@@ -48,7 +50,10 @@ class HybridNetwork(nn.Module):
             )
             for dilation in dilations
         )
-        self.blocks = nn.ModuleList(Block(width, heads, ratio, conditioning=width) for _ in dilations)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, ratio, width, channel_separated=channel_separated, shifted=number % 2 == 1)
+            for number in range(len(dilations))
+        )
         self.output = nn.Linear(width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -62,7 +67,7 @@ class HybridNetwork(nn.Module):
             local = convolution.get_submodule(by_axes(shape))
             y = local(x.transpose(0, 1).unflatten(0, shape.tokens), shape.boundary)
             x = x + F.gelu(y.flatten(0, len(shape.tokens) - 1).transpose(0, 1), approximate="tanh")
-            x = block(x, position.table, condition)
+            x = block(x, position, condition)
         return self.output(x)
 
 

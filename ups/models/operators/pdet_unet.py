@@ -32,8 +32,13 @@ class UNetNetwork(nn.Module):
         levels: int,
         heads: int,
         ratio: int,
+        window: int | None = None,
+        channel_separated: bool = False,
     ) -> None:
-        """depth: blocks on each level, on the way down and on the way up. levels: how often tokens are halved."""
+        """depth: blocks on each level, on the way down and on the way up. levels: how often tokens are halved.
+
+        window: see `ups.models.windows`; of as many tokens on every level.
+        """
         super().__init__()
         self.embedding = nn.Linear(inputs, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
@@ -44,13 +49,25 @@ class UNetNetwork(nn.Module):
         }
         self.positions = nn.ModuleDict(
             {
-                module_key(name): nn.ModuleList(PositionEmbedding(grid, width, heads) for grid in grids)
+                module_key(name): nn.ModuleList(
+                    PositionEmbedding(grid, width, heads, window) for grid in grids
+                )
                 for name, grids in self.grids.items()
             }
         )
-        self.down = nn.ModuleList(_blocks(width, depth, heads, ratio) for _ in range(levels))
-        self.middle = _blocks(width, depth, heads, ratio)
-        self.up = nn.ModuleList(_blocks(width, depth, heads, ratio) for _ in range(levels))
+
+        def blocks(first: int) -> nn.ModuleList:
+            """first: number of the first one on its level."""
+            return nn.ModuleList(
+                Block(
+                    width, heads, ratio, width, channel_separated=channel_separated, shifted=number % 2 == 1
+                )
+                for number in range(first, first + depth)
+            )
+
+        self.down = nn.ModuleList(blocks(0) for _ in range(levels))
+        self.middle = blocks(0)
+        self.up = nn.ModuleList(blocks(depth) for _ in range(levels))
         axes = sorted({len(shape.grid) for shape in shapes.values()})
         self.merge = nn.ModuleList(
             nn.ModuleDict({str(n): nn.Linear(2**n * width, width) for n in axes}) for _ in range(levels)
@@ -70,7 +87,7 @@ class UNetNetwork(nn.Module):
         def through(blocks: nn.Module, x: Tensor, level: int) -> Tensor:
             x = positions[level](x)
             for block in blocks.children():
-                x = block(x, positions[level].table, condition)
+                x = block(x, positions[level], condition)
             return x
 
         x, kept = self.embedding(tokens), []
@@ -88,10 +105,6 @@ class UNetNetwork(nn.Module):
 
 
 network = UNetNetwork
-
-
-def _blocks(width: int, depth: int, heads: int, ratio: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(width, heads, ratio, conditioning=width) for _ in range(depth))
 
 
 def _coarser(token_grid: TokenGrid, level: int) -> TokenGrid:

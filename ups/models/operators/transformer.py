@@ -28,18 +28,23 @@ class TransformerNetwork(nn.Module):
         depth: int,
         heads: int,
         ratio: int,
+        window: int | None = None,
+        channel_separated: bool = False,
     ) -> None:
-        """extra_scalars: conditioning scalars beside those of the problem."""
+        """extra_scalars: conditioning scalars beside those of the problem. window: see `ups.models.windows`."""
         super().__init__()
         self.embedding = nn.Linear(inputs, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.positions = nn.ModuleDict(
             {
-                module_key(name): PositionEmbedding(shape.token_grid, width, heads)
+                module_key(name): PositionEmbedding(shape.token_grid, width, heads, window)
                 for name, shape in shapes.items()
             }
         )
-        self.blocks = nn.ModuleList(Block(width, heads, ratio, conditioning=width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, ratio, width, channel_separated=channel_separated, shifted=number % 2 == 1)
+            for number in range(depth)
+        )
         self.output = nn.Linear(width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -49,7 +54,7 @@ class TransformerNetwork(nn.Module):
         position = self.positions[module_key(problem)]
         x = position(self.embedding(tokens))
         for block in self.blocks:
-            x = block(x, position.table, condition)
+            x = block(x, position, condition)
         return self.output(x)
 
 

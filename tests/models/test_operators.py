@@ -12,6 +12,7 @@ from ups.config.model import OPERATORS
 from ups.models.embedding import module_key
 from ups.models.operators.convolution import ResidualConvolutions, TokenConvolution
 from ups.models.shape import ProblemShape
+from ups.models.transformer import Block
 
 KINDS: dict[str, dict[str, Any]] = {
     "transformer": {"width": 16, "depth": 1, "heads": 2, "ratio": 2},
@@ -163,6 +164,34 @@ def test_it_learns_eight_steps_by_heart(kind, name):
         losses.append(loss.item())
     assert losses[0] == pytest.approx((target - before).square().mean().item())
     assert losses[-1] < losses[0] / 10
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def test_windows_of_the_second_block_hand_on_what_those_of_the_first_saw():
+    model = made("windows", "line").requires_grad_(False)
+    z, other = states(LINE, 1), states(LINE, 1)
+    other[:, 0] += 1
+    changed = (model(z, scalars_of(LINE, 1), "line") - model(other, scalars_of(LINE, 1), "line")).abs()
+    assert (changed.amax(dim=(0, 2)) > 1e-4).nonzero().flatten().tolist() == [0, 1, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shifted"),
+    [
+        ("windows", [False, True]),
+        ("hybrid windows", [False, True]),
+        ("unet windows", [False, False, True]),
+    ],
+)
+def test_every_other_block_of_a_level_is_shifted(kind, shifted):
+    """Of a U-Net's levels: down, the one in the middle, and up."""
+    model = made(kind, "line")
+    names = ("blocks", "down", "middle", "up")
+    blocks = {name: block for name, block in model.named_modules() if isinstance(block, Block)}
+    ordered = [block for part in names for name, block in blocks.items() if part in name.split(".")]
+    assert [block.shifted for block in ordered] == shifted
 
 
 # --- convolution ----------------------------------------------------------------------------------

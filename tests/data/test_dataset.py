@@ -50,6 +50,7 @@ MODELS = {
     "model.denoiser.dilations": [1],
     "training.operator.residual_fraction": 0.5,
     "training.operator.rollout_steps": 1,
+    "model.denoiser.leads_per_position": 1,
 }
 
 

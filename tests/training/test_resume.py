@@ -294,9 +294,8 @@ def test_the_momentum_of_every_matrix_is_in_the_checkpoint(tmp_path):
         slots = [name.rpartition("/")[2] for name in file.keys() if name.startswith("optimizer/")]  # noqa: SIM118
     model = fresh("operator", network=HYBRID, linear_path="trained")
     hidden = len(hidden_matrices(dict(model.named_parameters())))
-    assert (
-        hidden == 14
-    )  # per block: a kernel, four maps of attention and MLP, two of their outputs, the gates
+    # Per block: a kernel, the stack of queries, keys and values, attention's output, two of the MLP, the gates.
+    assert hidden == 2 * 6
     assert slots.count("momentum_buffer") == hidden
 
 

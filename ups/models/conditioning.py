@@ -6,6 +6,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from ups.models.float32 import Float32Linear
 from ups.models.shape import ProblemShape
 from ups.problems import Boundary
 
@@ -26,9 +27,9 @@ class ScalarEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", torch.pi * 2.0 ** torch.arange(-1, bands - 1), persistent=False)
         self.network = nn.Sequential(
-            nn.Linear(scalars * (1 + 2 * bands), conditioning),
+            Float32Linear(scalars * (1 + 2 * bands), conditioning),
             nn.SiLU(),
-            nn.Linear(conditioning, conditioning),
+            Float32Linear(conditioning, conditioning),
         )
 
     def forward(self, scalars: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.models.embedding import PositionEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.interpolation import interpolate
 from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
@@ -71,7 +72,7 @@ class _Correction(nn.Module):
         ratio: int,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Linear(latent_dim, width)
+        self.embedding = Float32Linear(latent_dim, width)
         self.positions = nn.ModuleDict(
             {
                 module_key(name): PositionEmbedding(shape.token_grid, width, heads)
@@ -81,7 +82,7 @@ class _Correction(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.outputs = nn.ModuleDict(
             {
-                module_key(name): nn.Linear(width, shape.token_grid.patch_points * shape.channels)
+                module_key(name): Float32Linear(width, shape.token_grid.patch_points * shape.channels)
                 for name, shape in shapes.items()
             }
         )
@@ -98,7 +99,7 @@ class _Correction(nn.Module):
 
 def _transposed(channels: int, values: int) -> nn.Linear:
     """The transpose of the encoder's first map."""
-    linear = nn.Linear(channels, values, bias=False)
+    linear = Float32Linear(channels, values, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.eye(values, channels))
     return linear

@@ -7,6 +7,7 @@ Everything else (blocks, attention, latent channels) is shared. A network keeps 
 import torch
 from torch import Tensor, nn
 
+from ups.models.float32 import Float32Linear
 from ups.models.token_grid import TokenGrid
 from ups.models.windows import Windows, partition_of, visible_within
 
@@ -27,7 +28,7 @@ class WallEmbedding(nn.Module):
     def __init__(self, token_grid: TokenGrid, width: int) -> None:
         super().__init__()
         self.walls = (
-            nn.Linear(token_grid.wall_feature_count, width, bias=False)
+            Float32Linear(token_grid.wall_feature_count, width, bias=False)
             if token_grid.wall_feature_count
             else None
         )
@@ -68,8 +69,8 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, token_grid: TokenGrid, *, channels: int, partly_known: bool, width: int) -> None:
         super().__init__()
-        self.values = nn.Linear(token_grid.patch_points * channels, width)
-        self.known = nn.Linear(channels, width, bias=False) if partly_known else None
+        self.values = Float32Linear(token_grid.patch_points * channels, width)
+        self.known = Float32Linear(channels, width, bias=False) if partly_known else None
 
     def forward(self, patches: Tensor, known: Tensor | None) -> Tensor:
         """Patches [B, K, values] and known [B, C] bool (None: all) to tokens [B, K, W]."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ups.models.embedding import PatchEmbedding, PositionEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
 
@@ -81,7 +82,7 @@ class _Correction(nn.Module):
             }
         )
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
-        self.output = nn.Linear(width, latent_dim)
+        self.output = Float32Linear(width, latent_dim)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -95,7 +96,7 @@ class _Correction(nn.Module):
 
 def _orthonormal(values: int, channels: int) -> nn.Linear:
     """The first `channels` values as they are; channels beyond the values stay 0."""
-    linear = nn.Linear(values, channels, bias=False)
+    linear = Float32Linear(values, channels, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.eye(channels, values))
     return linear

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import WallEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.forecast import Forecast
 from ups.models.operators.convolution import TokenConvolution
 from ups.models.operators.grid_network import by_axes, representatives
@@ -73,7 +74,7 @@ class SpaceTimeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.shapes, self.leads = dict(shapes), leads_per_position
-        self.lift = nn.Linear(self.leads * inputs + 1, width)
+        self.lift = Float32Linear(self.leads * inputs + 1, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.walls = nn.ModuleDict(
             {module_key(name): WallEmbedding(shape.token_grid, width) for name, shape in shapes.items()}
@@ -84,7 +85,7 @@ class SpaceTimeNetwork(nn.Module):
                 for key, shape in sorted(representatives(shapes).items())
             }
         )
-        self.output = nn.Linear(width, self.leads * outputs)
+        self.output = Float32Linear(width, self.leads * outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

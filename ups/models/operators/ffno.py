@@ -52,16 +52,17 @@ class WalledSpectralConvolution(nn.Module):
         self.weight = nn.Parameter(torch.randn(modes, width, width) * width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        cosines, sines = _half_waves(len(x), self.modes, x.device)
-        even, odd = x.tensor_split(2, dim=-1)
-        waves = torch.cat(
-            [torch.tensordot(cosines, even, dims=1), torch.tensordot(sines, odd, dims=1)], dim=-1
-        )
-        product = torch.bmm(waves.flatten(1, -2), self.weight).view(waves.shape)
-        even, odd = product.tensor_split(2, dim=-1)
-        return torch.cat(
-            [torch.tensordot(cosines.T, even, dims=1), torch.tensordot(sines.T, odd, dims=1)], dim=-1
-        )
+        with torch.autocast(x.device.type, enabled=False):
+            cosines, sines = _half_waves(len(x), self.modes, x.device)
+            even, odd = x.float().tensor_split(2, dim=-1)
+            waves = torch.cat(
+                [torch.tensordot(cosines, even, dims=1), torch.tensordot(sines, odd, dims=1)], dim=-1
+            )
+            product = torch.bmm(waves.flatten(1, -2), self.weight).view(waves.shape)
+            even, odd = product.tensor_split(2, dim=-1)
+            return torch.cat(
+                [torch.tensordot(cosines.T, even, dims=1), torch.tensordot(sines.T, odd, dims=1)], dim=-1
+            )
 
 
 class _Layer(nn.Module):

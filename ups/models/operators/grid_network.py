@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import WallEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.shape import ProblemShape
 
 
@@ -51,9 +52,9 @@ class GridNetwork(nn.Module):
         self.shapes, self.shared = dict(shapes), shared
         hidden = 2 * width
         self.lift = (
-            nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, width))
+            nn.Sequential(Float32Linear(inputs, hidden), nn.GELU(), Float32Linear(hidden, width))
             if perceptrons
-            else nn.Linear(inputs, width)
+            else Float32Linear(inputs, width)
         )
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.walls = nn.ModuleDict(
@@ -62,8 +63,10 @@ class GridNetwork(nn.Module):
         self.bodies = nn.ModuleDict(
             {key: body(shape) for key, shape in sorted(representatives(shapes, shared).items())}
         )
-        self.projection = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if perceptrons else nn.Identity()
-        self.output = nn.Linear(hidden if perceptrons else width, outputs)
+        self.projection = (
+            nn.Sequential(Float32Linear(width, hidden), nn.GELU()) if perceptrons else nn.Identity()
+        )
+        self.output = Float32Linear(hidden if perceptrons else width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

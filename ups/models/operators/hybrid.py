@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PositionEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.operators.convolution import TokenConvolution
 from ups.models.operators.grid_network import by_axes, representatives
 from ups.models.shape import ProblemShape
@@ -33,7 +34,7 @@ class HybridNetwork(nn.Module):
         """dilations: of the convolution of each block; as many blocks. window: see `ups.models.windows`."""
         super().__init__()
         self.shapes = dict(shapes)
-        self.embedding = nn.Linear(inputs, width)
+        self.embedding = Float32Linear(inputs, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.positions = nn.ModuleDict(
             {
@@ -54,7 +55,7 @@ class HybridNetwork(nn.Module):
             Block(width, heads, ratio, width, channel_separated=channel_separated, shifted=number % 2 == 1)
             for number in range(len(dilations))
         )
-        self.output = nn.Linear(width, outputs)
+        self.output = Float32Linear(width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

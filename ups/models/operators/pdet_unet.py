@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PositionEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.shape import ProblemShape
 from ups.models.token_grid import TokenGrid
 from ups.models.transformer import Block
@@ -40,7 +41,7 @@ class UNetNetwork(nn.Module):
         window: see `ups.models.windows`; of as many tokens on every level.
         """
         super().__init__()
-        self.embedding = nn.Linear(inputs, width)
+        self.embedding = Float32Linear(inputs, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         # Grids of tokens as grids of points, whose patches are the tokens that become one.
         self.grids = {
@@ -70,12 +71,12 @@ class UNetNetwork(nn.Module):
         self.up = nn.ModuleList(blocks(depth) for _ in range(levels))
         axes = sorted({len(shape.grid) for shape in shapes.values()})
         self.merge = nn.ModuleList(
-            nn.ModuleDict({str(n): nn.Linear(2**n * width, width) for n in axes}) for _ in range(levels)
+            nn.ModuleDict({str(n): Float32Linear(2**n * width, width) for n in axes}) for _ in range(levels)
         )
         self.split = nn.ModuleList(
-            nn.ModuleDict({str(n): nn.Linear(width, 2**n * width) for n in axes}) for _ in range(levels)
+            nn.ModuleDict({str(n): Float32Linear(width, 2**n * width) for n in axes}) for _ in range(levels)
         )
-        self.output = nn.Linear(width, outputs)
+        self.output = Float32Linear(width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

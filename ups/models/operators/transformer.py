@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ups.models.conditioning import ProblemConditioning
 from ups.models.embedding import PositionEmbedding, module_key
+from ups.models.float32 import Float32Linear
 from ups.models.shape import ProblemShape
 from ups.models.transformer import Block
 
@@ -33,7 +34,7 @@ class TransformerNetwork(nn.Module):
     ) -> None:
         """extra_scalars: conditioning scalars beside those of the problem. window: see `ups.models.windows`."""
         super().__init__()
-        self.embedding = nn.Linear(inputs, width)
+        self.embedding = Float32Linear(inputs, width)
         self.condition = ProblemConditioning(shapes, width, extra_scalars)
         self.positions = nn.ModuleDict(
             {
@@ -45,7 +46,7 @@ class TransformerNetwork(nn.Module):
             Block(width, heads, ratio, width, channel_separated=channel_separated, shifted=number % 2 == 1)
             for number in range(depth)
         )
-        self.output = nn.Linear(width, outputs)
+        self.output = Float32Linear(width, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

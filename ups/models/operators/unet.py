@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ups.models.float32 import Float32Linear
 from ups.models.operators.convolution import TokenConvolution
 from ups.models.operators.grid_network import GridNetwork
 from ups.models.shape import ProblemShape
@@ -50,7 +51,7 @@ class _Down(nn.Module):
     def __init__(self, axes: int, width: int, depth: int) -> None:
         super().__init__()
         self.level = _Level(axes, width, depth)
-        self.merge = nn.Linear(2**axes * width, 2 * width)
+        self.merge = Float32Linear(2**axes * width, 2 * width)
         self.places = [
             tuple(slice(o, None, 2) for o in place) for place in itertools.product(range(2), repeat=axes)
         ]
@@ -67,8 +68,8 @@ class _Up(nn.Module):
     def __init__(self, axes: int, width: int, depth: int) -> None:
         super().__init__()
         self.axes = axes
-        self.split = nn.Linear(2 * width, 2**axes * width)
-        self.join = nn.Linear(2 * width, width)
+        self.split = Float32Linear(2 * width, 2**axes * width)
+        self.join = Float32Linear(2 * width, width)
         self.level = _Level(axes, width, depth)
 
     def forward(self, x: Tensor, kept: Tensor, boundary: Boundary) -> Tensor:

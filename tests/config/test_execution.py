@@ -26,9 +26,9 @@ UNIONS: dict[str, list[Any]] = {
         f"execution.{key}": words(key)
         for key in ("device", "precision", "compile", "cuda_graphs", "data_parallel")
     },
-    "execution.activation_checkpointing": [0, 1],
+    "execution.activation_checkpointing": [0, "products"],
     "training.operator.optimizer": [{"kind": kind} for kind in OPTIMIZERS],
-    "training.operator.joint": [None, {}, {"ramp": 0.5}],
+    "training.operator.joint": [None, {}],
 }
 BASE = load_configuration(TINY, {"model.operator.conserve": False}).model_dump(mode="json")
 
@@ -56,12 +56,14 @@ def impossible(values: dict[str, Any]) -> bool:
     several = values["execution.processes"] > 1
     way, device = values["execution.data_parallel"], values["execution.device"]
     captured = values["execution.cuda_graphs"] is True
-    ramp = joint is not None and "ramp" in joint
     alone = values["training.operator.optimizer"]["kind"] in {"adamw_8bit", "soap"}
     return (
         (way != "all_reduce" and not several)
-        or (way == "fsdp" and (joint is not None or values["execution.compile"] is True or alone))
-        or (captured and (device == "cpu" or several or ramp or alone))
+        or (
+            way == "fsdp"
+            and (joint is not None or values["execution.compile"] in {True, "max-autotune"} or alone)
+        )
+        or (captured and (device == "cpu" or several or alone))
         or (values["execution.precision"] == "tf32" and device == "cpu")
     )
 

@@ -456,15 +456,6 @@ def test_outside_the_training_range_there_must_be_states_to_turn():
             "training.autoencoder.batch_size: 8 is not a multiple of execution.processes 2 on execution.nodes 3: every rank",
         ),
         (
-            {
-                "execution.cuda_graphs": True,
-                "execution.device": "cuda",
-                "training.operator.joint": {"ramp": 0.5},
-                "model.operator.conserve": False,
-            },
-            "execution.cuda_graphs: true needs steps that repeat, and training.operator.joint.ramp makes each another",
-        ),
-        (
             {"execution.precision": "tf32", "execution.device": "cpu"},
             "execution.precision: tf32 is a format of GPUs, and execution.device is cpu: write fp32",
         ),

@@ -11,10 +11,12 @@ from trainings import TRAININGS, batch_for, training
 
 from ups.config.schema import Execution
 from ups.errors import NotFiniteError
-from ups.runtime.precision import tensor_float_32
+from ups.runtime.precision import AUTOCAST, tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.training.capture import CapturedUpdate
+from ups.training.loss_scale import LossScale
+from ups.training.objectives.joint import JointLoss
 from ups.training.objectives.operator import RolloutLoss
 from ups.training.step import TrainingState, Update, training_step
 
@@ -40,16 +42,19 @@ def trained(
     model, objective = training(name, device)
     if isinstance(objective, RolloutLoss):
         objective.rollout_start = 6
+    if isinstance(objective, JointLoss):
+        objective.settings = replace(objective.settings, ramp=12)
     settings = {"learning_rate": 1e-3, "betas": (0.9, 0.95), "weight_decay": 1e-2}
     chosen = optimizer_of(model, kind=optimizer, **settings, **OPTIMIZERS[optimizer])
     ranks = Ranks(0, 1, device)
     state = state_of(model, objective, chosen, ranks=ranks, execution=execution)
+    state.loss_scale = LossScale(device) if execution.precision == "fp16" else None
     generator = torch.Generator(device)
     update = Update(
         state,
         generator,
         gradient_clip=1.0,
-        autocast=execution.precision == "bf16",
+        autocast=AUTOCAST.get(execution.precision),
         accumulation=accumulation,
     )
     take = CapturedUpdate(update) if captured else update
@@ -76,9 +81,10 @@ def weights(state: TrainingState) -> dict[str, Tensor]:
         {},
         {"accumulation": 2},
         {"execution": Execution(precision="bf16")},
+        {"execution": Execution(precision="fp16")},
         {"execution": Execution(precision="tf32", activation_checkpointing=1)},
     ],
-    ids=["fp32", "accumulation", "bf16", "tf32-checkpointing"],
+    ids=["fp32", "accumulation", "bf16", "fp16", "tf32-checkpointing"],
 )
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", TRAININGS)

@@ -8,8 +8,6 @@ from ups.errors import ConfigurationError
 from ups.pipeline import device as device_module
 from ups.pipeline.device import resolve
 
-RAMP = {"training.operator.joint": {"ramp": 0.5}, "model.operator.conserve": False}
-
 
 @pytest.mark.parametrize(
     ("gpu", "changes", "device", "graphs"),
@@ -17,7 +15,6 @@ RAMP = {"training.operator.joint": {"ramp": 0.5}, "model.operator.conserve": Fal
         (True, {}, "cuda", True),
         (True, {"execution.cuda_graphs": False}, "cuda", False),
         (True, {"execution.processes": 2}, "cuda", False),
-        (True, RAMP, "cuda", False),
         (True, {"execution.device": "cpu"}, "cpu", False),
         (False, {}, "cpu", False),
     ],

@@ -32,7 +32,7 @@ def started(kind: str) -> TrainingState:
 
 
 def trained(state: TrainingState, steps: int) -> list[float]:
-    update = Update(state, torch.Generator(), gradient_clip=1.0, autocast=False)
+    update = Update(state, torch.Generator(), gradient_clip=1.0)
     batch = Batch(problem="none", scalars=torch.zeros(1, 1))
     losses = []
     for step in range(state.step, state.step + steps):

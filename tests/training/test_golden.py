@@ -29,7 +29,7 @@ def losses(name: str) -> list[float]:
     optimizer = optimizer_of(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=1e-2)
     state = state_of(model, objective, optimizer)
     generator = torch.Generator()
-    update = Update(state, generator, gradient_clip=1.0, autocast=False)
+    update = Update(state, generator, gradient_clip=1.0)
     trace = []
     for step in range(STEPS):
         generator.manual_seed(derive_seed(0, name, "noise", step, 0))

@@ -82,6 +82,7 @@ def test_the_inverse_losses_move_the_codec_and_never_the_operator(term):
 def test_weights_frequency_and_ramp():
     def added(step: int, **settings: Any) -> tuple[float, dict[str, float]]:
         model, objective = joint(**settings)
+        objective.prepare(step)
         loss, plain = objective(model, batch(step), generator()), joint()[1]
         terms = {name: term.item() for name, term in loss.terms.items()}
         return loss.total.item() - plain(joint()[0], batch(step), generator()).total.item(), terms

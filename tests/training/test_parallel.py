@@ -42,7 +42,7 @@ def trained(
     """Whole weights and averages after some steps, what was logged, and how many weights are here."""
     state = start(name, how, optimizer, ranks)
     replica = state.replica
-    update = Update(state, torch.Generator(), gradient_clip=1.0, autocast=False, accumulation=accumulation)
+    update = Update(state, torch.Generator(), gradient_clip=1.0, accumulation=accumulation)
     logged = []
     for step in range(STEPS):
         batch = replace(batch_for(name, seed=step), step=step)

@@ -106,6 +106,7 @@ def everything(state: TrainingState) -> dict[str, Tensor]:
     found |= {f"average {name}": value for name, value in state.ema.weights.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         found |= {f"optimizer {index} {slot}": value for slot, value in slots.items()}
+    found |= state.loss_scale.state if state.loss_scale else {}
     return {name: value.detach().clone() for name, value in found.items()}
 
 

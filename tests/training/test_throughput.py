@@ -21,9 +21,7 @@ class OneProduct(Objective):
 def test_flops_are_those_of_a_batch_and_its_gradients_are_thrown_away():
     model = nn.Linear(64, 32, bias=False)
     optimizer = optimizer_of(model, kind="adamw", learning_rate=1.0, betas=(0.9, 0.9), weight_decay=0.0)
-    update = Update(
-        state_of(model, OneProduct(), optimizer), torch.Generator(), gradient_clip=1.0, autocast=False
-    )
+    update = Update(state_of(model, OneProduct(), optimizer), torch.Generator(), gradient_clip=1.0)
     throughput, before = Throughput(), model.weight.clone()
     throughput.count_flops(update, Batch(problem="none", scalars=torch.zeros(8, 1)))
     # The product, and that of the weights' gradient; nobody asks for that of the input.
@@ -46,3 +44,5 @@ def test_the_record_is_of_all_windows():
     line = throughput_line(record)
     assert line.startswith("0.25 s/step, data wait 5.0%, 20 GFLOP/s (")
     assert line.endswith(" GB, 25% of steps clipped")
+    record |= {"captured_graphs": 40, "discarded_graphs": 8}
+    assert throughput_line(record).endswith(" clipped, 40 CUDA graphs captured, 8 of them discarded")

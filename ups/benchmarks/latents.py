@@ -316,7 +316,7 @@ def _waiting(
     optimizer = build_optimizer(replica.parameters, replica, **settings)
     average = ExponentialMovingAverage(replica.parameters, 0.99)
     state = TrainingState(replica, optimizer, average, source)
-    update = Update(state, torch.Generator(), gradient_clip=1.0, autocast=False)
+    update = Update(state, torch.Generator(), gradient_clip=1.0)
     waited, taken = [], []
     for step in range(_STEPS):
         started = time.perf_counter()

@@ -5,10 +5,11 @@ and which keys its result is a function of, are in its file of `ups/config/stage
 operator, an optimiser, ...) in a file of that name, see `ups.kinds`.
 """
 
+import reprlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from ups.config.data import Data, Mix, Sampling
 from ups.config.model import SYMMETRIES, Model, SymmetryUses
@@ -23,13 +24,24 @@ from ups.config.stages.evaluate import Evaluation
 from ups.config.stages.operator import OperatorTraining
 from ups.kinds import kind_of
 from ups.problems.generated import FromSinusoids, ProblemData
-from ups.section import Count, Integer, Name, Parallel, Section, Seed
+from ups.section import Count, Name, Parallel, Section, Seed
 
 STAGES: dict[str, Stage] = all_stages()
 """By name, each behind what it reads."""
 TRAINING_STAGES = tuple(name for name, stage in STAGES.items() if stage.trains)
 DATA = "data"
 """The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
+
+
+def _blocks_again(value: object) -> object:
+    if value != "products" and (
+        isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1000
+    ):
+        raise ValueError(f"must be 0 to 1000, or products (got {reprlib.repr(value)})")
+    return value
+
+
+Again = Annotated[int | Literal["products"], BeforeValidator(_blocks_again)]
 
 
 class Execution(Section):
@@ -45,31 +57,31 @@ class Execution(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where stages compute. auto: a GPU if there is one"
     )
-    precision: Literal["fp32", "tf32", "bf16"] = Field(
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32",
-        description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16: autocast of the forward pass. "
-        "Weights stay fp32, and of finished codecs, of what a step solves exactly and of losses the forward pass",
+        description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16, fp16: autocast of the forward pass, fp16 with a "
+        "scaled loss. Weights stay fp32, and the forward pass of maps in and out of a network, what its blocks add up, norms, "
+        "Fourier transforms, finished codecs, what a step solves exactly and losses",
     )
     data_parallel: Literal["all_reduce", "ddp", "fsdp"] = Field(
         default="all_reduce",
         description="what processes share. all_reduce: gradients, after the backward pass, in one buffer; ddp: gradients, while it goes "
         "on; fsdp: weights, averages and what the optimiser remembers too",
     )
-    compile: Literal[False, True, "blocks"] = Field(
+    compile: Literal[False, True, "blocks", "max-autotune"] = Field(
         default=False,
-        description="torch.compile each network, or each of its blocks by itself; not false means this or an error",
+        description="torch.compile each network, or each of its blocks by itself; max-autotune: each network, with those kernels that are "
+        "measured to be the fastest, so that two compilations may differ in the last bits. Not false means all of it or an error",
     )
     cuda_graphs: Literal["auto", True, False] = Field(
         default="auto",
         description="launch a training step as one CUDA graph; the same numbers, faster. auto: on a GPU, with one process; "
         "true means this or an error",
     )
-    activation_checkpointing: Integer = Field(
+    activation_checkpointing: Again = Field(
         default=0,
-        ge=0,
-        le=1000,
         description="every n-th block of a network keeps only its input for the backward pass, which computes it again: less memory, "
-        "and in eager fp32 the same numbers; 0: none",
+        "and in eager fp32 the same numbers; products: every block also keeps what matrix products and attention give; 0: none",
     )
     allow_layout_change: bool = Field(
         default=False,
@@ -213,7 +225,7 @@ class Configuration(_RunOfStages):
 
     def graphs_problem(self, device: Literal["auto", "cpu", "cuda"]) -> str | None:
         """Why steps cannot be CUDA graphs on a device; None if they can."""
-        execution, joint = self.execution, self.training.operator.joint
+        execution = self.execution
         if device == "cpu":
             return "needs a GPU, and execution.device is cpu: write auto"
         if execution.ranks > 1:
@@ -221,8 +233,6 @@ class Configuration(_RunOfStages):
         for where, optimizer in self.optimizers.items():
             if optimizer.no_graphs:
                 return f"{optimizer.no_graphs} {where}: write auto, or another kind"
-        if joint is not None and joint.ramp:
-            return "needs steps that repeat, and training.operator.joint.ramp makes each another: write auto, or ramp: null"
         return None
 
     @model_validator(mode="after")
@@ -234,10 +244,10 @@ class Configuration(_RunOfStages):
                 f"execution.data_parallel: {shared} is for several processes, and execution.processes is 1: write "
                 "all_reduce, or raise processes or nodes"
             )
-        if shared == "fsdp" and execution.compile is True:
+        if shared == "fsdp" and execution.compile not in (False, "blocks"):
             raise ValueError(
-                "execution.data_parallel: fsdp gathers weights between blocks, and execution.compile: true makes one program "
-                "of the whole network: write compile: blocks"
+                f"execution.data_parallel: fsdp gathers weights between blocks, and execution.compile: {str(execution.compile).lower()} "
+                "makes one program of the whole network: write compile: blocks"
             )
         for where, optimizer in self.optimizers.items():
             if shared == "fsdp" and optimizer.no_shards:

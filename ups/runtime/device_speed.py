@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ups.runtime.precision import tensor_float_32
+from ups.runtime.precision import AUTOCAST, tensor_float_32
 
 _REPEATS = 5
 _COPIED_BYTES = 256 << 20  # no cache holds that
@@ -15,9 +15,9 @@ _LAUNCHES = 1000
 
 def product_flops(device: torch.device, precision: str) -> float:
     """FLOP/s of one large matrix product, measured: no network of small matrices reaches it."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    # CPUs without units for bfloat16 emulate it, twenty times slower.
-    size = 8192 if device.type == "cuda" else 256 if precision == "bf16" else 1024
+    dtype = AUTOCAST.get(precision, torch.float32)
+    # CPUs without units for sixteen bits emulate them, twenty times slower.
+    size = 8192 if device.type == "cuda" else 256 if precision in AUTOCAST else 1024
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     with tensor_float_32(allowed=precision == "tf32"):
         taken = _seconds(lambda: left @ right, device)

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 import torch
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Formats that the forward pass of networks is in; of other precisions it is in float32."""
+
 
 @contextmanager
 def tensor_float_32(*, allowed: bool) -> Iterator[None]:

@@ -30,23 +30,33 @@ class _Captured:
 
 
 class CapturedUpdate:
-    """An update that is captured once for each problem, stride and variant of the objective, and then replayed."""
+    """An update that is captured once for each problem, stride and variant of the objective, and then replayed.
+
+    Attributes:
+        captured, discarded: numbers of graphs that were made, and given up for others.
+    """
 
     def __init__(self, update: Update) -> None:
         self.update = update
         self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         self._taken: dict[Hashable, int] = {}
         self._captured: dict[Hashable, _Captured] = {}
+        self.captured = self.discarded = 0
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """See `Update`."""
         kind = (batch.problem, batch.stride, len(batch), self.update.state.replica.objective.variant(batch))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
         if taken <= _FIRST_STEPS:
-            return self._as_it_is(batch)
+            logged = self._as_it_is(batch)
+            scale = self.update.state.loss_scale
+            if scale is not None and not scale.begun:
+                self._taken[kind] -= 1
+            return logged
         captured = self._captured.pop(kind, None) or self._capture(batch)
         if len(self._captured) == _MOST_GRAPHS:
             del self._captured[next(iter(self._captured))]
+            self.discarded += 1
         self._captured[kind] = captured
         for name, values in captured.batch.tensors.items():
             values.copy_(getattr(batch, name), non_blocking=True)
@@ -70,4 +80,5 @@ class CapturedUpdate:
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             logged = self.update(still)
             values = torch.stack(list(logged.values()))
+        self.captured += 1
         return _Captured(graph, still, list(logged), values)

@@ -20,11 +20,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ups.artifacts.files import publish
 from ups.errors import IntegrityError, PreflightError
 from ups.training.best import Best
+from ups.training.slots import inner_tensors
 from ups.training.step import TrainingState
 
 log = logging.getLogger(__name__)
@@ -149,21 +149,16 @@ def _whole_tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
             yield f"{kind}/{name}", replica.whole(replica.parameters[name], value)
     for index, part in enumerate(_in_order(state.optimizer)):
         for slot, value in state.optimizer.state[part].items():
-            for name, tensor in _inner(value).items():
+            for name, tensor in inner_tensors(value).items():
                 # What is as large as the part belongs to it; the rest, as a number of steps, is the same on all ranks.
                 whole = replica.whole(part, tensor) if tensor.shape == part.shape else tensor
                 yield f"optimizer/{index}/{slot}{name}", whole
     for problem, terms in state.latest.items():
         for term, value in terms.items():
             yield f"latest/{problem}/{term}", value
-
-
-def _inner(value: Tensor) -> dict[str, Tensor]:
-    """The tensors that a tensor consists of, by the end of their names: itself, or codes and scales of one with fewer bits."""
-    if not is_traceable_wrapper_subclass(value):
-        return {"": value}
-    names, _ = value.__tensor_flatten__()
-    return {f":{name}": getattr(value, name) for name in names}
+    if state.loss_scale is not None:
+        for name, value in state.loss_scale.state.items():
+            yield f"loss_scale/{name}", value
 
 
 def _in_order(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -192,7 +187,8 @@ def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bo
             )
         log.warning("goes on with %s, begun with %s: not bit for bit", now, written)
     state.layouts = layouts
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "best": {}, "optimizer": {}, "latest": {}}
+    kinds = ("model", "ema", "best", "optimizer", "latest", "loss_scale")
+    parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
@@ -207,6 +203,9 @@ def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bo
         state.best = Best(state.best.keeps, **json.loads(metadata["best"]))
         for name, value in parts["best"].items():
             state.best.weights[name] = replica.part(replica.parameters[name], value.to(device)).clone()
+        for name, value in parts["loss_scale"].items():
+            assert state.loss_scale is not None
+            state.loss_scale.state[name].copy_(value)
     except (KeyError, IndexError, RuntimeError) as error:
         raise IntegrityError(f"does not fit this model: {error}", where=str(path)) from error
     state.latest = {}
@@ -238,7 +237,7 @@ def _fill_slots(state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
         part = parameters[int(index)]
         own = replica.part(part, value.to(part.device)) if value.shape == shapes[id(part)] else value
         slot, colon, inner = slot.partition(":")
-        _inner(state.optimizer.state[part][slot])[colon + inner].copy_(own)
+        inner_tensors(state.optimizer.state[part][slot])[colon + inner].copy_(own)
         filled.add(int(index))
     for index, part in enumerate(parameters):
         if index not in filled:  # of a problem whose turn it has not been

@@ -29,8 +29,11 @@ class ExponentialMovingAverage:
         self._share.fill_(1 - min(self.decay, (1 + step) / (10 + step)))
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move towards the parameters as they are now; the decay is read on the device."""
+    def update(self, moves: Tensor | None = None) -> None:
+        """Move towards the parameters as they are now; the decay is read on the device.
+
+        moves: [] bool, whether the parameters did; None: they did.
+        """
         averages = list(self.weights.values())
-        shares = [self._share] * len(averages)
+        shares = [self._share if moves is None else self._share * moves] * len(averages)
         torch._foreach_lerp_(averages, list(self._parameters.values()), shares)  # pyright: ignore[reportPrivateImportUsage]

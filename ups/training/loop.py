@@ -13,7 +13,7 @@ from ups.artifacts.files import write_json
 from ups.config.schema import Execution
 from ups.config.training import Training
 from ups.errors import Interrupted, PreflightError
-from ups.runtime.precision import tensor_float_32
+from ups.runtime.precision import AUTOCAST, tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
@@ -21,6 +21,7 @@ from ups.training.best import Best
 from ups.training.capture import CapturedUpdate
 from ups.training.checkpoint import Checkpoints
 from ups.training.ema import ExponentialMovingAverage
+from ups.training.loss_scale import LossScale
 from ups.training.objectives import Objective
 from ups.training.optimizers import build_optimizer
 from ups.training.parallel import Replica, parallelise
@@ -93,7 +94,8 @@ def train(
     )
     average = ExponentialMovingAverage(replica.parameters, settings.ema_decay)
     best = Best(keeps=settings.publish == "best")
-    state = TrainingState(replica, optimizer, average, source, best)
+    loss_scale = LossScale(ranks.device) if execution.precision == "fp16" else None
+    state = TrainingState(replica, optimizer, average, source, best, loss_scale=loss_scale)
     layout = {
         "processes": ranks.world,
         "threads": execution.threads,
@@ -114,7 +116,7 @@ def train(
         state,
         generator,
         settings.gradient_clip,
-        autocast=execution.precision == "bf16",
+        autocast=AUTOCAST.get(execution.precision),
         accumulation=settings.accumulation,
     )
     take = CapturedUpdate(update) if execution.cuda_graphs is True else update
@@ -199,6 +201,8 @@ def train(
     if records:
         if throughput.steps:
             reached = throughput.record(ranks.device, execution.precision, int(state.clipped))
+            if isinstance(take, CapturedUpdate):
+                reached |= {"captured_graphs": take.captured, "discarded_graphs": take.discarded}
             records.append({"step": state.step, "steps": settings.steps} | reached)
             log.info("%s: %s", stage, throughput_line(reached))
         records.close()

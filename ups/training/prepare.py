@@ -1,6 +1,11 @@
 """What is done to a model's networks before they are trained: activation checkpointing and compilation.
 
-The modules stay what they are, with the names that checkpoints and optimisers know.
+The modules stay what they are, with the names that checkpoints and optimisers know. What is compiled is compiled whole: a graph break
+would run a part of it uncompiled, without a word, and is an error here (`fullgraph`).
+
+Rejected: the mode reduce-overhead, with which each compiled network makes CUDA graphs of its own; `ups.training.capture` has
+those of the whole step. To compile the codec where it is in a loss: it is also called in validations, with other numbers of frames, and
+each problem, number and state of gradients is another program, of which torch makes eight of a function before it gives up.
 """
 
 import logging
@@ -9,29 +14,55 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ups.config.schema import Execution
 
 log = logging.getLogger(__name__)
 
+_aten = torch.ops.aten
+_keep_products = partial(
+    create_selective_checkpoint_contexts,
+    [
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten.bmm.default,
+        _aten.baddbmm.default,
+        _aten._scaled_dot_product_flash_attention.default,
+        _aten._scaled_dot_product_flash_attention_for_cpu.default,
+        _aten._scaled_dot_product_efficient_attention.default,
+        _aten._scaled_dot_product_cudnn_attention.default,
+    ],
+)
+"""Nearly all of a block's arithmetic; what lies between is computed again for little."""
+
 
 def prepare(model: nn.Module, execution: Execution) -> None:
     """Prepare a model as a configuration asks for it, in place."""
-    blocks, every = list(blocks_of(model)), execution.activation_checkpointing
+    blocks, again = list(blocks_of(model)), execution.activation_checkpointing
+    for key, asked in (
+        ("compile: blocks", execution.compile == "blocks"),
+        ("activation_checkpointing", again),
+    ):
+        if asked and not blocks:
+            # And no error: another of the configuration's stages may have some.
+            log.warning("execution.%s changes nothing here: this model has no blocks", key)
     if execution.compile == "blocks":
         for block in blocks:
             # And not `block.compile`, which compiles hooks too: those of FSDP stay outside.
             block.forward = torch.compile(block.forward, fullgraph=True)
-    if every:
+    if again:
+        every = 1 if again == "products" else again
+        kept = {"context_fn": _keep_products} if again == "products" else {}
         log.info("%d of %d blocks are computed again in the backward pass", len(blocks[::every]), len(blocks))
         for block in blocks[::every]:
             # No network here draws random numbers, whose state could not be read while a graph is captured.
-            whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+            whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **kept)
             block.forward = whole  # pyright: ignore[reportAttributeAccessIssue]
-    if execution.compile is True:
-        # Around the network lies what is exact, in another precision. A graph break would run a part uncompiled, without a word.
-        getattr(model, "network", model).compile(fullgraph=True)
+    if execution.compile in (True, "max-autotune"):
+        # Around the network lies what is exact, in another precision.
+        mode = "max-autotune-no-cudagraphs" if execution.compile == "max-autotune" else None
+        getattr(model, "network", model).compile(fullgraph=True, mode=mode)
 
 
 def blocks_of(module: nn.Module) -> Iterator[nn.Module]:

@@ -84,8 +84,11 @@ class Throughput:
 
 def throughput_line(record: Mapping[str, float]) -> str:
     """A record in words."""
+    graphs = ""
+    if "captured_graphs" in record:
+        graphs = f", {record['captured_graphs']} CUDA graphs captured, {record['discarded_graphs']} of them discarded"
     return (
         f"{record['whole_seconds_per_step']:.3g} s/step, data wait {record['whole_data_wait_fraction']:.1%}, "
         f"{record['gigaflop_per_second']:.3g} GFLOP/s ({record['of_best_product']:.0%} of a large matrix product's), "
-        f"memory {record['peak_memory_gigabytes']:.2g} GB, {record['clipped_fraction']:.0%} of steps clipped"
+        f"memory {record['peak_memory_gigabytes']:.2g} GB, {record['clipped_fraction']:.0%} of steps clipped{graphs}"
     )

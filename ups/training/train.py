@@ -54,6 +54,7 @@ def train_and_publish(
     """
     configuration = request.configuration
     averaged, published = nullcontext(), dict[str, Any]()
+    summary = {"cuda_graphs": configuration.execution.cuda_graphs} | (summary or {})
     if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
         state = train(
             model,
@@ -72,7 +73,7 @@ def train_and_publish(
             # Of the last record, the error is of other weights.
             published = {"published_step": state.best.step, validation.metric: state.best.error}
         if len(state.layouts) > 1:
-            summary = (summary or {}) | {"layouts": state.layouts}
+            summary |= {"layouts": state.layouts}
     else:
         log.info("%s: nothing to train", request.stage)
         validate_untrained(model, validation, request.stage, ranks, request.work)
@@ -83,7 +84,7 @@ def train_and_publish(
         if ranks.is_first:
             save_model(request.output / MODEL_FILE, written or model, description)
     if ranks.is_first:
-        request.finish((summary or {}) | _summary(model, request) | published)
+        request.finish(summary | _summary(model, request) | published)
     ranks.barrier()
 
 

@@ -38,7 +38,7 @@ class JointSettings:
     """Attributes:
     start: training step from which encoder and decoder move too.
     encoder_weight, decoder_weight: of the inverse losses.
-    ramp: steps over which these weights grow from 0, evenly.
+    ramp: steps over which these weights grow from 0, evenly; see `JointLoss.prepare`.
     every: steps from one with inverse losses to the next.
     queries: grid points at which the decoded encoding is compared, drawn at random; None: all.
     """
@@ -68,6 +68,11 @@ class JointLoss(Objective):
     def __init__(self, frozen: RolloutLoss, moving: RolloutLoss, settings: JointSettings) -> None:
         """frozen, moving: the operator's loss before and after the codec moves."""
         self.frozen, self.moving, self.settings = frozen, moving, settings
+        self._share = torch.ones((), device=next(frozen.codec.parameters()).device)
+
+    def prepare(self, step: int) -> None:
+        after, ramp = max(0, step - self.settings.start), self.settings.ramp
+        self._share.fill_(after / ramp if after < ramp else 1.0)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if not isinstance(model, JointModel):
@@ -81,8 +86,7 @@ class JointLoss(Objective):
         if after % settings.every:
             return loss
         inverse_encoder, inverse_decoder = self._inverse(model, anew, generator)
-        share = 1.0 if after >= settings.ramp else after / settings.ramp
-        total = loss.total + share * (
+        total = loss.total + self._share * (
             settings.encoder_weight * inverse_encoder + settings.decoder_weight * inverse_decoder
         )
         terms = loss.terms | {"L_inv_enc": inverse_encoder, "L_inv_dec": inverse_decoder}
@@ -92,7 +96,7 @@ class JointLoss(Objective):
         settings, after = self.settings, batch.step - self.settings.start
         if after < 0:
             return False, self.frozen.variant(batch)
-        return True, self.moving.variant(batch), after % settings.every == 0, min(after, settings.ramp)
+        return True, self.moving.variant(batch), after % settings.every == 0
 
     def _inverse(self, model: JointModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """L_inv_enc of the windows' last frames, and L_inv_dec of one prediction of each."""

@@ -25,6 +25,10 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss: ...
 
+    def prepare(self, step: int) -> None:
+        """Write what follows from the number of the training step into tensors that the step reads."""
+        del step
+
     def variant(self, batch: Batch) -> Hashable:
         """What the host decides by the number of the step."""
         del batch

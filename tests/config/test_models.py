@@ -480,6 +480,14 @@ def test_outside_the_training_range_there_must_be_states_to_turn():
             {"execution.cuda_graphs": "maybe"},
             "execution.cuda_graphs: must be 'auto', true or false (got 'maybe')",
         ),
+        (
+            {"execution.compile": "reduce-overhead"},
+            "execution.compile: must be false, true, 'blocks' or 'max-autotune' (got 'reduce-overhead')",
+        ),
+        (
+            {"execution.activation_checkpointing": "product"},
+            "execution.activation_checkpointing: must be 0 to 1000, or products (got 'product')",
+        ),
     ],
 )
 def test_what_an_execution_cannot_be(changes, message):

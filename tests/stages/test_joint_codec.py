@@ -23,6 +23,7 @@ from ups.training.latents import open_problems
 OVERRIDES = {
     "execution.device": "cpu",
     "execution.threads": 1,
+    "execution.cuda_graphs": False,
     "model.latent.dim": 2,
     "model.encoder.depth": 0,
     "model.decoder.depth": 0,
@@ -67,6 +68,18 @@ def test_the_operator_brings_its_codec_which_has_another_name(root):
     model, description = load_model(root / "artifacts" / "operator" / "output" / MODEL_FILE)
     assert isinstance(model, LatentOperator), "and no more"
     assert description["codec"] == moved["codec"]
+
+
+def test_a_training_says_whether_its_steps_were_graphs(root):
+    said = {
+        stage: json.loads((root / "artifacts" / stage / "outcome.json").read_text())["summary"].get(
+            "cuda_graphs"
+        )
+        for stage in ("operator", "diffusion", "consistency", "autoencoder")
+    }
+    assert said == {"operator": False, "diffusion": False, "consistency": False, "autoencoder": None}, (
+        "nothing to train"
+    )
 
 
 def test_the_codec_moves_in_the_second_half(root):

@@ -61,9 +61,6 @@ class LossScale:
             slots = (value for part in given for value in optimizer.state[part].values())
             changed = [inner for value in (*given, *slots) for inner in inner_tensors(value).values()]
             before = [value.clone() for value in changed]
-            for part in given:  # eigenvectors of what is not finite are an error
-                assert part.grad is not None
-                part.grad.masked_fill_(~finite, 0.0)
             optimizer.step()
             for value, kept in zip(changed, before, strict=True):
                 torch.where(finite, value, kept, out=value)

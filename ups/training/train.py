@@ -53,8 +53,7 @@ def train_and_publish(
     written: the part of the model that is written; None: all of it.
     """
     configuration = request.configuration
-    averaged, published = nullcontext(), dict[str, Any]()
-    summary = {"cuda_graphs": configuration.execution.cuda_graphs} | (summary or {})
+    averaged, published, summary = nullcontext(), dict[str, Any](), summary or {}
     if settings.steps and any(parameter.requires_grad for parameter in model.parameters()):
         state = train(
             model,
@@ -69,11 +68,12 @@ def train_and_publish(
             execution=configuration.execution,
         )
         averaged = state.replica.averaged(state.published)
+        summary = summary | {"cuda_graphs": configuration.execution.cuda_graphs}
         if settings.publish == "best":
             # Of the last record, the error is of other weights.
             published = {"published_step": state.best.step, validation.metric: state.best.error}
         if len(state.layouts) > 1:
-            summary |= {"layouts": state.layouts}
+            summary = summary | {"layouts": state.layouts}
     else:
         log.info("%s: nothing to train", request.stage)
         validate_untrained(model, validation, request.stage, ranks, request.work)

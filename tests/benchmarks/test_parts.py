@@ -17,7 +17,7 @@ def profiled(model: nn.Module, objective: Objective) -> tuple[list[FunctionEvent
     """The events of two steps, and the second of them."""
     optimizer = optimizer_of(model, kind="adamw", learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     state = state_of(model, objective, optimizer)
-    update = Update(state, torch.Generator(), gradient_clip=1.0, autocast=False)
+    update = Update(state, torch.Generator(), gradient_clip=1.0)
     with marked_networks(), profile(activities=[ProfilerActivity.CPU]) as profiler:
         for number in range(2):
             training_step(state, batch_for("operator", seed=number), update, learning_rate=1e-3)

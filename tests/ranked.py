@@ -2,14 +2,15 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ups.runtime.ranks import Ranks, join_ranks
+from ups.runtime.ranks import join_ranks
 
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 240.0  # of a rank, which may have to compile
 
 # The ranks of a test session are forked from one process, which has imported torch once and computed nothing.
 _processes = multiprocessing.get_context("forkserver")
@@ -27,7 +28,14 @@ def run_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> list
     pipes, members = [], []
     for rank in range(world):
         mine, theirs = _processes.Pipe()
-        member = _processes.Process(target=_rank, args=(theirs, rank, world, port, function, arguments))
+        # A forked process would have the environment of when the first one was forked.
+        environment = os.environ | {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        member = _processes.Process(target=_rank, args=(theirs, environment, function, arguments))
         member.start()
         theirs.close()
         pipes.append(mine)
@@ -47,15 +55,9 @@ def run_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> list
 
 
 def _rank(
-    pipe: Connection, rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple
+    pipe: Connection, environment: dict[str, str], function: Callable[..., Any], arguments: tuple
 ) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= environment
     with join_ranks("cpu", threads=1) as ranks:
-        assert isinstance(ranks, Ranks)
-        pipe.send(function(ranks, *arguments))
-    pipe.poll(LIMIT_SECONDS)  # tensors are handed over by their sender, which must live until then
+        # Bytes, and not `pipe.send`, for which every tensor is a file descriptor of both processes as long as it lives.
+        pipe.send_bytes(pickle.dumps(function(ranks, *arguments)))

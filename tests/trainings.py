@@ -100,8 +100,8 @@ def _training(name: str, device: torch.device) -> tuple[nn.Module, Objective]:
     return build("consistency"), ConsistencyDistillation(teacher, angles)
 
 
-def batch_for(name: str, *, seed: int = 0) -> Batch:
+def batch_for(name: str, *, count: int = 8, seed: int = 0) -> Batch:
     """A batch of a training, on the CPU; a mix has its problems in turns."""
     if name in {"square", "windows"} or (name == "mix" and seed % 2):
-        return square_batch(8, seed)
-    return random_batch(8, seed=seed)
+        return square_batch(count, seed)
+    return random_batch(count, seed=seed)

@@ -125,7 +125,7 @@ def test_every_file_of_the_project_is_valid(path):
         (
             "training.operator.accumulation",
             "3",
-            "training.operator.accumulation: 8 samples of a rank are no multiple of 3: its parts are equal",
+            "training.operator.accumulation: 3 equal parts of 8 samples are impossible",
         ),
         (
             "training.operator.residual_fraction",

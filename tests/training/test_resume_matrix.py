@@ -1,12 +1,12 @@
 """Every training that a configuration can describe goes on bit for bit after SIGKILL: optimisers, schedules, precisions, ways to share
-the work and stages, as the configuration's own unions list them."""
+the work, orders of the windows and stages, as the configuration's own unions list them."""
 
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -15,28 +15,52 @@ from typing import Any, get_args
 import pytest
 import torch
 from ranked import run_ranks
+from tiny import LATENT_DIM, PROBLEM, TOKENS, problem_windows, waves
 from torch import Tensor, nn
 from trainings import TRAININGS, batch_for, training
 
-from ups.config.schema import Execution
+from ups.config.schema import Execution, Loading
 from ups.config.training import OPTIMIZERS, SCHEDULES, Training
 from ups.data.batch import Batch
+from ups.data.windows import WindowSource
 from ups.runtime.ranks import Ranks
 from ups.training.loop import Errors, Validation, train
 from ups.training.step import TrainingState
 
 STEPS, CHECKPOINT_EVERY = 8, 3
 KILLED_AT = {"between checkpoints": 5, "at a checkpoint": 6, "at the last step": STEPS - 1}
+BATCH = 12  # equal shares of three ranks, in two parts
 WAYS = get_args(Execution.model_fields["data_parallel"].annotation)
 PRECISIONS = sorted({*get_args(Execution.model_fields["precision"].annotation)} - {"tf32"})  # of GPUs alone
+ORDERS = get_args(Loading.model_fields["order"].annotation)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training of the matrix.
+
+    Attributes:
+        world: ranks.
+        optimizer, schedule: kinds, with their defaults.
+        order: of windows that batches are drawn from; None: batches are functions of the step, for every training there is.
+        execution: keys with their values.
+    """
+
+    world: int = 1
+    name: str = "mix"
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    accumulation: int = 1
+    order: str | None = None
+    execution: tuple[tuple[str, Any], ...] = ()
 
 
 class Source:
-    """Batches that are functions of the step, of which each rank has its share; ends the process at one of them, once the
-    checkpoint before is on disk."""
+    """Batches of which each rank has its share; ends the process at one of them, once the checkpoint before is on disk."""
 
-    def __init__(self, name: str, ranks: Ranks, work: Path, die_at: int | None) -> None:
-        self.name, self.ranks, self.work, self.die_at = name, ranks, work, die_at
+    def __init__(self, cell: Cell, ranks: Ranks, work: Path, die_at: int | None) -> None:
+        self.name, self.ranks, self.work, self.die_at = cell.name, ranks, work, die_at
+        self.windows = None if cell.order is None else windows(ranks, cell.order)
 
     def batch(self, step: int) -> Batch:
         if step == self.die_at and self.ranks.rank == self.ranks.world - 1:
@@ -44,7 +68,9 @@ class Source:
             while written and not list((self.work / "checkpoints").glob(f"step-{written:08d}-*")):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-        batch = replace(batch_for(self.name, seed=step), step=step)
+        if self.windows is not None:
+            return self.windows.batch(step)
+        batch = replace(batch_for(self.name, count=BATCH, seed=step), step=step)
         return batch.each(lambda value: value[self.ranks.rank :: self.ranks.world])
 
     def reweigh(self, step: int, errors: Mapping[str, float]) -> None: ...
@@ -55,28 +81,34 @@ class Source:
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
+def windows(ranks: Ranks, order: str) -> WindowSource:
+    """Of 24 windows: an epoch is two batches."""
+    latents = torch.randn(6, 6, TOKENS, LATENT_DIM, generator=torch.Generator().manual_seed(0))
+    return WindowSource(
+        {PROBLEM: problem_windows(length=3, fields=waves(6, 6), latents=latents)},
+        seed=3,
+        purpose="operator",
+        batch_size=BATCH,
+        order=order,
+        device=ranks.device,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+
+
 def of_weights(model: nn.Module) -> Errors:
     return {"all": torch.stack([weight.square().mean() for weight in model.parameters()]).mean()[None]}
 
 
-def trained(
-    ranks: Ranks,
-    work: str,
-    name: str,
-    kinds: tuple[str, str],
-    execution: dict[str, Any],
-    die_at: int | None,
-) -> dict[str, Tensor]:
-    """All that a training has at its end and this rank holds.
-
-    kinds: of the optimiser and the schedule, with their defaults.
-    """
+def trained(ranks: Ranks, cell: Cell, work: str, die_at: int | None) -> dict[str, Tensor]:
+    """All that a training has at its end and this rank holds."""
     settings = Training.model_validate(
         {
-            "batch_size": 8,
+            "batch_size": BATCH,
+            "accumulation": cell.accumulation,
             "steps": STEPS,
-            "optimizer": {"kind": kinds[0]},
-            "schedule": {"kind": kinds[1]},
+            "optimizer": {"kind": cell.optimizer},
+            "schedule": {"kind": cell.schedule},
             "warmup_steps": 2,
             "weight_decay": 1e-2,
             "ema_decay": 0.9,
@@ -85,18 +117,18 @@ def trained(
             "validate_every": 4,
         }
     )
-    model, objective = training(name)
+    model, objective = training(cell.name)
     state = train(
         model,
         objective,
-        Source(name, ranks, Path(work), die_at),
+        Source(cell, ranks, Path(work), die_at),
         Validation("weights", of_weights),
         settings,
         ranks,
         Path(work),
         stage="operator",
         seed=1,
-        execution=Execution.model_validate({"processes": ranks.world, "threads": 1} | execution),
+        execution=Execution.model_validate({"processes": ranks.world, "threads": 1} | dict(cell.execution)),
     )
     return everything(state)
 
@@ -111,11 +143,9 @@ def everything(state: TrainingState) -> dict[str, Tensor]:
 
 
 @cache
-def uninterrupted(world: int, name: str, kinds: tuple[str, str], execution: tuple) -> list[dict[str, Tensor]]:
+def uninterrupted(cell: Cell) -> list[dict[str, Tensor]]:
     with tempfile.TemporaryDirectory() as work:
-        found = run_ranks(trained, world, work, name, kinds, dict(execution), None)
-    # Copies: what came from another process holds a file descriptor each.
-    return [{key: value.clone() for key, value in tensors.items()} for tensors in found]
+        return run_ranks(trained, cell.world, cell, work, None)
 
 
 def same(left: list[dict[str, Tensor]], right: list[dict[str, Tensor]]) -> None:
@@ -124,73 +154,112 @@ def same(left: list[dict[str, Tensor]], right: list[dict[str, Tensor]]) -> None:
         assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def check(
-    tmp_path: Path, world: int, name: str, kinds: tuple[str, str], die_at: int, **execution: str
-) -> None:
-    reference = uninterrupted(world, name, kinds, tuple(execution.items()))
+def check(cell: Cell, work: Path, die_at: int = KILLED_AT["between checkpoints"]) -> None:
+    """Killed in a directory and begun again there, a training ends as one that was left alone."""
     with pytest.raises(EOFError):
-        run_ranks(trained, world, str(tmp_path), name, kinds, execution, die_at)
-    assert list((tmp_path / "checkpoints").glob("step-*"))
-    same(run_ranks(trained, world, str(tmp_path), name, kinds, execution, None), reference)
+        run_ranks(trained, cell.world, cell, str(work), die_at)
+    assert list((work / "checkpoints").glob("step-*"))
+    same(run_ranks(trained, cell.world, cell, str(work), None), uninterrupted(cell))
 
 
-def cells(*unions: Any, fast: Any) -> list[Any]:
-    """The product of unions; those that are not fast are long tests."""
-    return [pytest.param(*cell, marks=() if fast(*cell) else pytest.mark.long) for cell in product(*unions)]
+def matrix(*unions: Iterable[Any], possible: Callable[..., bool] = lambda *members: True) -> list[Any]:
+    """Possible members of a product of unions: long tests, but a few in which every member of every union is."""
+    cells = [members for members in product(*unions) if possible(*members)]
+    missing, few = {each for members in cells for each in enumerate(members)}, set()
+    while missing:
+        most = max(cells, key=lambda members: len(missing.intersection(enumerate(members))))
+        few.add(most)
+        missing.difference_update(enumerate(most))
+    return [pytest.param(*members, marks=() if members in few else pytest.mark.long) for members in cells]
+
+
+def shares_out(name: str, optimizer: str, way: str) -> bool:
+    """Whether the configuration allows it."""
+    return way != "fsdp" or not (name == "joint" or OPTIMIZERS[optimizer].no_shards)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "optimizer", "schedule", "precision"),
-    cells(
-        TRAININGS,
-        OPTIMIZERS,
-        SCHEDULES,
-        PRECISIONS,
-        fast=lambda name, optimizer, schedule, precision: (
-            (name == "operator") + (schedule == "cosine") + (precision == "fp32") + (optimizer == "muon") > 2
-        ),
-    ),
+    ("name", "optimizer", "schedule", "precision"), matrix(TRAININGS, OPTIMIZERS, SCHEDULES, PRECISIONS)
 )
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path, name, optimizer, schedule, precision):
-    check(tmp_path, 1, name, (optimizer, schedule), KILLED_AT["between checkpoints"], precision=precision)
+    check(Cell(1, name, optimizer, schedule, execution=(("precision", precision),)), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "optimizer", "way", "when"),
-    cells(
+    matrix(
         TRAININGS,
         OPTIMIZERS,
         WAYS,
         KILLED_AT,
-        fast=lambda name, optimizer, way, when: (
-            name == "mix" and optimizer == "muon" and (when == "between checkpoints" or way == "fsdp")
-        ),
+        possible=lambda name, optimizer, way, when: shares_out(name, optimizer, way),
     ),
 )
 def test_three_ranks_of_which_one_was_killed_go_on_bit_for_bit(tmp_path, name, optimizer, way, when):
     """Three: of two numbers the order of a sum does not matter."""
-    if way == "fsdp" and (name == "joint" or optimizer in {"adamw_8bit", "soap"}):
-        pytest.skip("refused by the configuration")
-    check(tmp_path, 3, name, (optimizer, "cosine"), KILLED_AT[when], data_parallel=way)
+    check(Cell(3, name, optimizer, execution=(("data_parallel", way),)), tmp_path, KILLED_AT[when])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "precision", "way", "accumulation"),
+    matrix(
+        OPTIMIZERS,
+        SCHEDULES,
+        PRECISIONS,
+        WAYS,
+        [1, 2],
+        possible=lambda optimizer, schedule, precision, way, accumulation: shares_out("mix", optimizer, way),
+    ),
+)
+def test_three_ranks_go_on_with_any_schedule_precision_and_parts(
+    tmp_path, optimizer, schedule, precision, way, accumulation
+):
+    execution = (("data_parallel", way), ("precision", precision))
+    check(Cell(3, "mix", optimizer, schedule, accumulation, execution=execution), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("order", "when"), matrix(ORDERS, KILLED_AT))
+def test_windows_in_any_order_go_on_where_they_were(tmp_path, order, when):
+    """Killed in the middle of an epoch, or at its end: at a checkpoint."""
+    check(Cell(3, "operator", order=order), tmp_path, KILLED_AT[when])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("world", "execution"),
+    [
+        (1, {"compile": "blocks"}),
+        pytest.param(1, {"compile": True, "activation_checkpointing": 1}, marks=pytest.mark.long),
+        pytest.param(3, {"compile": True, "data_parallel": "ddp"}, marks=pytest.mark.long),
+        pytest.param(3, {"compile": "blocks", "data_parallel": "fsdp"}, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_a_compiled_training_goes_on_bit_for_bit(tmp_path, monkeypatch, world, execution):
+    """Compiled again by the process that goes on, or found in the cache."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    check(Cell(world, "operator", execution=tuple(execution.items())), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [kind for kind in OPTIMIZERS if shares_out("mix", kind, "fsdp")])
 def test_a_training_moves_from_one_rank_to_shards_and_back(tmp_path, optimizer):
-    kinds = (optimizer, "cosine")
-    (reference,) = uninterrupted(1, "mix", kinds, ())
-    moving = {"allow_layout_change": True}
-    with pytest.raises(EOFError):
-        run_ranks(trained, 1, str(tmp_path), "mix", kinds, moving, 4)
-    with pytest.raises(EOFError):
-        run_ranks(trained, 2, str(tmp_path), "mix", kinds, moving | {"data_parallel": "fsdp"}, 7)
+    alone = Cell(1, "mix", optimizer, execution=(("allow_layout_change", True),))
+    shards = replace(alone, world=2, execution=(*alone.execution, ("data_parallel", "fsdp")))
+    for cell, die_at in ((alone, 4), (shards, 7)):
+        with pytest.raises(EOFError):
+            run_ranks(trained, cell.world, cell, str(tmp_path), die_at)
     assert [path.name[:13] for path in sorted((tmp_path / "checkpoints").glob("step-*"))] == [
         "step-00000003",
         "step-00000006",
     ]
-    (moved,) = run_ranks(trained, 1, str(tmp_path), "mix", kinds, moving, None)
+    (moved,) = run_ranks(trained, 1, alone, str(tmp_path), None)
+    (reference,) = uninterrupted(alone)
     assert moved.keys() == reference.keys()
     for name, value in reference.items():
         torch.testing.assert_close(moved[name], value, rtol=1e-3, atol=1e-5, msg=name)

@@ -337,18 +337,20 @@ class Configuration(_RunOfStages):
                     f"{data.counts.train} train trajectories leaves none for the operator or none for the "
                     f"diffusion model: raise the train trajectories of {name} or change the fraction"
                 )
+        ranks = self.execution.ranks
         for stage in TRAINING_STAGES:
-            batch = getattr(self.training, stage).batch_size
-            if batch % self.execution.ranks:
+            settings = getattr(self.training, stage)
+            batch, parts = settings.batch_size, settings.accumulation
+            share, rest = divmod(batch, ranks)
+            if rest:
                 raise ValueError(
-                    f"training.{stage}.batch_size: {batch} is not a multiple of {self.execution.ranks_in_words}: every rank takes "
-                    "an equal share"
+                    f"training.{stage}.batch_size: {batch} is not a multiple of {self.execution.ranks_in_words}, and every "
+                    f"rank takes an equal share: write {(share + 1) * ranks}"
                 )
-            parts = getattr(self.training, stage).accumulation
-            if batch // self.execution.ranks % parts:
+            if share % parts:
                 raise ValueError(
-                    f"training.{stage}.accumulation: {batch // self.execution.ranks} samples of a rank are no multiple of "
-                    f"{parts}: its parts are equal"
+                    f"training.{stage}.accumulation: {parts} equal parts of {share} samples are impossible, and so many has a "
+                    f"rank with training.{stage}.batch_size {batch} and {self.execution.ranks_in_words}: write a divisor of {share}"
                 )
         sigma, noise = self.training.consistency.second_sigma, self.training.diffusion.noise
         if sigma <= noise.sigma_min:

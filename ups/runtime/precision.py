@@ -10,8 +10,24 @@ from contextlib import contextmanager
 
 import torch
 
+from ups.errors import PreflightError
+
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Formats that the forward pass of networks is in; of other precisions it is in float32."""
+
+
+def require_tensor_float_32(device: torch.device) -> None:
+    """Check that a GPU has TensorFloat-32: from compute capability 8.0 on (Ampere); others would compute in float32, without a word.
+
+    Raises:
+        PreflightError: it has not.
+    """
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise PreflightError(
+            f"tf32 is not to be had on the GPU of execution.device: {device.type}, {torch.cuda.get_device_name(device)}",
+            where="execution.precision",
+            fix="write execution.precision: fp32, or take a GPU of compute capability 8.0 or more",
+        )
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ups.artifacts.files import write_json
 from ups.config.schema import Execution
 from ups.config.training import Training
-from ups.errors import Interrupted, PreflightError
-from ups.runtime.precision import AUTOCAST, tensor_float_32
+from ups.errors import Interrupted
+from ups.runtime.precision import AUTOCAST, require_tensor_float_32, tensor_float_32
 from ups.runtime.randomness import derive_seed
 from ups.runtime.ranks import Ranks
 from ups.runtime.records import Records
@@ -82,6 +82,8 @@ def train(
         PreflightError: the precision is not to be had on this device.
         NotFiniteError: loss or gradient became NaN or infinite; no checkpoint was written since.
     """
+    if execution.precision == "tf32":
+        require_tensor_float_32(ranks.device)
     model.train()
     replica = parallelise(model, objective, execution, ranks)
     optimizer = build_optimizer(
@@ -108,8 +110,6 @@ def train(
         records = Records(work / "output" / "logs" / "metrics.jsonl", resume_step=state.step)
         if state.step:
             log.info("%s resumes at step %d of %d", stage, state.step, settings.steps)
-    if execution.precision == "tf32" and torch.cuda.get_device_capability(ranks.device) < (8, 0):
-        raise PreflightError("this GPU has no TensorFloat-32", where="execution.precision", fix="write fp32")
     schedule = settings.schedule.model_dump()
     generator = torch.Generator(ranks.device)
     update = Update(

@@ -121,7 +121,11 @@ class Replica(Placement):
 
 
 class OverlappedReplica(Replica):
-    """A rank that holds the whole model, and sends gradients while it computes more of them."""
+    """A rank that holds the whole model, and sends gradients while it computes more of them.
+
+    The compiler makes a graph for each bucket of what is compiled within DDP (`torch._dynamo.config.optimize_ddp`), whose
+    gradients are sent when it is done; with one for the whole network all would be there at once, at its end.
+    """
 
     def __init__(self, model: nn.Module, objective: Objective, execution: Execution, ranks: Ranks) -> None:
         super().__init__(model, objective, execution, ranks)
@@ -179,6 +183,8 @@ class Shard(Replica):
         )
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        # In the last part a block that is used several times, in a rollout, sends at each use what gradients it has: twice, as the
+        # parts before left some. What they left is in no public attribute, with which it could be kept for the last use.
         assert isinstance(self._fsdp, FSDPModule)
         self._fsdp.set_requires_gradient_sync(last)
         return nullcontext()

@@ -5,7 +5,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ups.runtime.ranks import join_ranks
@@ -40,18 +40,23 @@ def run_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> list
         theirs.close()
         pipes.append(mine)
         members.append(member)
+    results: dict[Connection, Any] = {}
     try:
-        results = []
-        for rank, pipe in enumerate(pipes):
-            assert pipe.poll(LIMIT_SECONDS), f"rank {rank} of {world} says nothing"
-            results.append(pipe.recv())  # EOFError: it ended without a result; its traceback is printed
-        return results
+        while missing := [pipe for pipe in pipes if pipe not in results]:
+            ready = wait(missing, LIMIT_SECONDS)
+            assert ready, f"ranks {[pipes.index(pipe) for pipe in missing]} of {world} say nothing"
+            # EOFError: one ended without a result; its traceback is printed. The others are not waited for, as by torchrun: one
+            # that was in a collective then may hang in gloo until that is timed out.
+            results |= {pipe: pipe.recv() for pipe in ready}
+        for member in members:
+            member.join(5)
+        return [results[pipe] for pipe in pipes]
     finally:
         for pipe in pipes:
             pipe.close()
         for member in members:
-            member.join(5)
             member.kill()
+            member.join()
 
 
 def _rank(

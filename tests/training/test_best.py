@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from ranked import run_ranks
-from test_resume_matrix import Source
+from test_resume_matrix import Cell, Source
 from tiny import single_rank
 from torch import Tensor, nn
 from trainings import training
@@ -45,7 +45,7 @@ def trained(
     state = train(
         model,
         objective,
-        Source("operator", ranks, work, die_at),
+        Source(Cell(name="operator"), ranks, work, die_at),
         Validation("error", validation),
         settings,
         ranks,

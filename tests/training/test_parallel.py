@@ -61,7 +61,11 @@ def start(
     average = ExponentialMovingAverage(replica.parameters, 0.9)
     state = TrainingState(replica, moved_by, average, source=None)  # pyright: ignore[reportArgumentType]
     return state, Update(
-        state, torch.Generator(), gradient_clip=1.0, autocast=AUTOCAST.get(chosen.precision), accumulation=accumulation
+        state,
+        torch.Generator(),
+        gradient_clip=1.0,
+        autocast=AUTOCAST.get(chosen.precision),
+        accumulation=accumulation,
     )
 
 

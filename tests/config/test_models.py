@@ -453,7 +453,7 @@ def test_outside_the_training_range_there_must_be_states_to_turn():
         ),
         (
             {"execution.processes": 2, "execution.nodes": 3},
-            "training.autoencoder.batch_size: 8 is not a multiple of execution.processes 2 on execution.nodes 3: every rank",
+            "training.autoencoder.batch_size: 8 is not a multiple of execution.processes 2 on execution.nodes 3, and every rank",
         ),
         (
             {"execution.precision": "tf32", "execution.device": "cpu"},

@@ -168,9 +168,12 @@ def test_sharing_goes_together_with_precision_checkpoints_and_compiler(way, othe
         assert [name for name, value in plain[0].items() if not torch.equal(value, shared[0][name])] == []
         assert plain[1] == shared[1]
     else:
-        # Each rank adds up the norm of its own rows, in another order than all at once.
-        close(shared[0], plain[0], 1e-5)
-        assert shared[1] == [pytest.approx(terms, rel=1e-5) for terms in plain[1]]
+        # Each rank adds up the norm of its own rows, in another order than all at once; and a weight that differs in its last bit
+        # may be another one in eight bits.
+        tolerance = 1e-3 if "precision" in others else 1e-5
+        close(shared[0], plain[0], tolerance)
+        assert shared[1][0] == pytest.approx(plain[1][0], rel=1e-6)
+        assert shared[1] == [pytest.approx(terms, rel=tolerance) for terms in plain[1]]
     assert (graphs > 0) == ("compile" in others)
     if way == "ddp" and graphs:
         assert parts == 2 * graphs, "a bucket's gradients are there before the whole backward pass is done"

@@ -18,11 +18,11 @@ from command_line import TINY, clean_environment, ups
 from marked_processes import LIMIT_SECONDS, MARKER_VARIABLE, kill_marked, marked, wait_until
 
 from ups import errors
-from ups.pipeline import rendezvous as rendezvous_module
-from ups.pipeline.launch import launch
-from ups.pipeline.outcome import classify
-from ups.pipeline.rendezvous import ENDPOINT_VARIABLE, Rendezvous
 from ups.pipeline.run import Run
+from ups.pipeline.supervise import rendezvous as rendezvous_module
+from ups.pipeline.supervise.launch import launch
+from ups.pipeline.supervise.outcome import classify
+from ups.pipeline.supervise.rendezvous import ENDPOINT_VARIABLE, Rendezvous
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = REPOSITORY / "tests" / "pipeline" / "programs"
@@ -64,11 +64,11 @@ class Machine:
 
     def kill(self, which: str, number: signal.Signals) -> None:
         """Send a signal to the launcher, or to torchrun's agent."""
-        module = {"launcher": "ups.pipeline.launcher", "agent": "torch.distributed.run"}[which]
+        module = {"launcher": "ups.pipeline.supervise.launcher", "agent": "torch.distributed.run"}[which]
         (pid,) = [
             pid
             for pid, words in marked(self.marker).items()
-            if module in words and ("ups.pipeline.launcher" in words) == (which == "launcher")
+            if module in words and ("ups.pipeline.supervise.launcher" in words) == (which == "launcher")
         ]
         os.kill(pid, number)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from marked_processes import LIMIT_SECONDS, kill_marked, marked, wait_until
 
-from ups.pipeline.launch import launch
+from ups.pipeline.supervise.launch import launch
 
 PROGRAMS = Path(__file__).parents[1] / "pipeline" / "programs"
 REPOSITORY = Path(__file__).parents[2]

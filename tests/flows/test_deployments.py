@@ -299,7 +299,7 @@ def _engine(orchestra: Orchestra) -> int:
     """The process that runs the flow: the launcher has its number on the command line."""
     for pid in orchestra.stage_processes():
         command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        if "ups.pipeline.launcher" in command:
+        if "ups.pipeline.supervise.launcher" in command:
             [parent] = [word for word in command if word.startswith("--parent=")]
             return int(parent.removeprefix("--parent="))
     pytest.fail("no launcher runs")

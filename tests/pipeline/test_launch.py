@@ -11,10 +11,10 @@ import pytest
 
 from ups import errors
 from ups.config.schema import STAGES, TRAINING_STAGES
-from ups.pipeline import launch as launch_module
 from ups.pipeline.environment import threading_environment
-from ups.pipeline.launch import launch
-from ups.pipeline.outcome import classify
+from ups.pipeline.supervise import launch as launch_module
+from ups.pipeline.supervise.launch import launch
+from ups.pipeline.supervise.outcome import classify
 from ups.pipeline.tool_process import run_tool
 
 PROGRAMS = Path(__file__).parent / "programs"

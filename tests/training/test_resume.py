@@ -672,9 +672,11 @@ class Launched:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 if str(self.work).encode() not in words and f"--work={self.work}".encode() not in words:
                     continue
-                if name == "launcher" and b"ups.pipeline.launcher" in words:
+                if name == "launcher" and b"ups.pipeline.supervise.launcher" in words:
                     return int(entry.name)
-                is_rank = b"torch.distributed.run" not in words and b"ups.pipeline.launcher" not in words
+                is_rank = (
+                    b"torch.distributed.run" not in words and b"ups.pipeline.supervise.launcher" not in words
+                )
                 if is_rank and f"RANK={name}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                     return int(entry.name)
         raise AssertionError(f"{name} does not run")

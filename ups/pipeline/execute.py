@@ -29,8 +29,6 @@ from ups.errors import (
 )
 from ups.pipeline.compile_cache import compile_cache
 from ups.pipeline.environment import threading_environment
-from ups.pipeline.launch import LOCK_FILE, launch
-from ups.pipeline.outcome import OUTCOME_FILE, classify
 from ups.pipeline.plan import (
     REQUEST_FILE,
     check,
@@ -41,7 +39,9 @@ from ups.pipeline.plan import (
     missing_trajectories,
     part_keys,
 )
-from ups.pipeline.rendezvous import Rendezvous
+from ups.pipeline.supervise.launch import LOCK_FILE, launch
+from ups.pipeline.supervise.outcome import OUTCOME_FILE, classify
+from ups.pipeline.supervise.rendezvous import Rendezvous
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"
 
@@ -90,7 +90,7 @@ def execute(
     A damaged artifact is quarantined and rebuilt. An interrupted build goes on from its checkpoints.
 
     Raises:
-        UpsError: of the kind that `ups.pipeline.outcome` finds in the files of the stage.
+        UpsError: of the kind that `ups.pipeline.supervise.outcome` finds in the files of the stage.
         PreflightError: the disk has no room for what the stage will write.
         DataError: the input file changed while it was read.
         IntegrityError: an input is damaged, or was built again by another process and came out different.
@@ -304,7 +304,7 @@ def launch_stage(
     log_file: Path,
     rendezvous: Rendezvous | None,
 ) -> int:
-    """`ups.pipeline.launch.launch` of what is requested in a work directory, as the configuration wants it run."""
+    """`ups.pipeline.supervise.launch.launch` of what is requested in a work directory, as the configuration wants it run."""
     stage, execution = STAGES[name], configuration.execution
     return launch(
         "ups.stages",

@@ -17,9 +17,9 @@ from ups.config.schema import STAGES
 from ups.errors import EXIT_OK, ConfigurationError, Interrupted, UpsError
 from ups.pipeline.device import require_machine
 from ups.pipeline.execute import launch_stage
-from ups.pipeline.outcome import classify
 from ups.pipeline.plan import PlannedStage, make_plan
-from ups.pipeline.rendezvous import RENDEZVOUS_FILE, Rendezvous
+from ups.pipeline.supervise.outcome import classify
+from ups.pipeline.supervise.rendezvous import RENDEZVOUS_FILE, Rendezvous
 
 _POLL_SECONDS = 1.0
 

@@ -26,11 +26,11 @@ from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
 from ups.pipeline.graph import chain_to
-from ups.pipeline.launch import launch
 from ups.pipeline.mirror import Mirror
-from ups.pipeline.outcome import classify
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
-from ups.pipeline.rendezvous import Rendezvous
+from ups.pipeline.supervise.launch import launch
+from ups.pipeline.supervise.outcome import classify
+from ups.pipeline.supervise.rendezvous import Rendezvous
 from ups.problems.generated import Generated
 
 Progress = Callable[[str, dict[str, Any]], None]

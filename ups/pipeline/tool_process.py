@@ -7,8 +7,8 @@ from typing import Any
 
 from ups.artifacts.files import read_json, storage_error, write_json
 from ups.pipeline.environment import threading_environment
-from ups.pipeline.launch import launch
-from ups.pipeline.outcome import OUTCOME_FILE, classify
+from ups.pipeline.supervise.launch import launch
+from ups.pipeline.supervise.outcome import OUTCOME_FILE, classify
 
 REQUEST_FILE = "request.json"
 
@@ -37,7 +37,7 @@ def run_tool(
         environment: of the process, beside that of its threads.
 
     Raises:
-        UpsError: the process's own error; see `ups.pipeline.outcome.classify`.
+        UpsError: the process's own error; see `ups.pipeline.supervise.outcome.classify`.
         StorageError: DIR cannot be written.
     """
     try:

@@ -10,7 +10,7 @@ from ups.report.page import html, markdown
 
 
 def main() -> int:
-    """Write the report of a finished run, then DIR/outcome.json; see `ups.pipeline.outcome`."""
+    """Write the report of a finished run, then DIR/outcome.json; see `ups.pipeline.supervise.outcome`."""
     parser = argparse.ArgumentParser(prog="python -m ups.report", description=main.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="directory below runs/")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where outcome.json goes")

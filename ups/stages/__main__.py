@@ -13,7 +13,7 @@ from ups.runtime.request import Request
 
 
 def main() -> int:
-    """Run the stage named on the command line in its work directory; see `ups.pipeline.outcome`."""
+    """Run the stage named on the command line in its work directory; see `ups.pipeline.supervise.outcome`."""
     parser = argparse.ArgumentParser(prog="python -m ups.stages", description=main.__doc__)
     parser.add_argument("stage")
     parser.add_argument("--work", type=Path, required=True)

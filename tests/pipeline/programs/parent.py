@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from ups.errors import UpsError
-from ups.pipeline.launch import launch
-from ups.pipeline.outcome import classify
+from ups.pipeline.supervise.launch import launch
+from ups.pipeline.supervise.outcome import classify
 
 
 def main() -> None:

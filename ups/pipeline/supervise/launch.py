@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from ups.artifacts.files import write_json
 from ups.errors import StageError
-from ups.pipeline.launcher import AGENT_MARGIN_SECONDS, INTERRUPTED_FILE, RANKS_DIRECTORY
-from ups.pipeline.process import ERROR_FILE_VARIABLE
-from ups.pipeline.rendezvous import RENDEZVOUS_FILE, Rendezvous
+from ups.pipeline.supervise.launcher import AGENT_MARGIN_SECONDS, INTERRUPTED_FILE, RANKS_DIRECTORY
+from ups.pipeline.supervise.process import ERROR_FILE_VARIABLE
+from ups.pipeline.supervise.rendezvous import RENDEZVOUS_FILE, Rendezvous
 
 ERROR_FILE = "error.json"
 LOCK_FILE = "launch.lock"
@@ -44,7 +44,7 @@ def launch(
     """Run `python -m module *arguments`, under torchrun with `processes` ranks, and return its exit code.
 
     0: the stage ended well. 75: it was stopped by a signal or by itself, and can resume. Else it
-    failed or was killed; `ups.pipeline.outcome.classify` says how, from the files in `work`. What
+    failed or was killed; `ups.pipeline.supervise.outcome.classify` says how, from the files in `work`. What
     those files said about an earlier launch is removed first.
 
     A launch waits for the processes of an earlier one in `work`: one whose parent was killed may still
@@ -76,7 +76,13 @@ def launch(
     work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ups.pipeline.launcher", f"--parent={os.getpid()}", f"--work={work}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ups.pipeline.supervise.launcher",
+        f"--parent={os.getpid()}",
+        f"--work={work}",
+    ]
     if processes is not None:
         command.append(f"--processes={processes}")
     joins = rendezvous is not None and not rendezvous.hosts

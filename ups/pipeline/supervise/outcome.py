@@ -20,9 +20,9 @@ from ups.errors import (
     StorageError,
     UpsError,
 )
-from ups.pipeline import rendezvous
-from ups.pipeline.launch import ERROR_FILE
-from ups.pipeline.launcher import INTERRUPTED_FILE, RANKS_DIRECTORY
+from ups.pipeline.supervise import rendezvous
+from ups.pipeline.supervise.launch import ERROR_FILE
+from ups.pipeline.supervise.launcher import INTERRUPTED_FILE, RANKS_DIRECTORY
 
 OUTCOME_FILE = "outcome.json"
 
@@ -70,7 +70,7 @@ class _Failure:
 def classify(returncode: int, work: Path, *, stage: str | None = None) -> None:
     """Return when the launch in `work` ended well, otherwise raise the error that says how it ended.
 
-    `returncode` is the one of `ups.pipeline.launch.launch`. It alone tells little: torchrun returns 1
+    `returncode` is the one of `ups.pipeline.supervise.launch.launch`. It alone tells little: torchrun returns 1
     for everything. The first exception that any process recorded is the cause, except that
 
     - an exception that was recorded after `interrupted.json` is a consequence of the interruption;

@@ -1,6 +1,6 @@
 """One Python process of a launch, be it torchrun's agent, a rank or a stage without ranks.
 
-    python -m ups.pipeline.process DEATH_SIGNAL MODULE ARGS...
+    python -m ups.pipeline.supervise.process DEATH_SIGNAL MODULE ARGS...
 
 runs MODULE as `python -m MODULE ARGS...` does, with two guarantees that a stage then cannot forget:
 
@@ -30,7 +30,7 @@ ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 
 def arguments(death_signal: signal.Signals, module: str, *module_arguments: str) -> list[str]:
     """The interpreter's arguments that run `module` in this way."""
-    return ["-m", "ups.pipeline.process", death_signal.name, module, *module_arguments]
+    return ["-m", "ups.pipeline.supervise.process", death_signal.name, module, *module_arguments]
 
 
 def record_failure(message: str, *, callstack: str = "", exit_codes: Mapping[str, int] | None = None) -> None:

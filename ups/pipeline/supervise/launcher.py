@@ -1,6 +1,6 @@
 """The one small process between a flow and its ranks, there so that none of them is ever left behind.
 
-    python -m ups.pipeline.launcher --parent PID --work DIR [--processes N [--rendezvous JSON]] [--grace SECONDS]
+    python -m ups.pipeline.supervise.launcher --parent PID --work DIR [--processes N [--rendezvous JSON]] [--grace SECONDS]
         -- MODULE ARGS...
 
     parent (flow, `ups run`)  ->  launcher  ->  torchrun's agent  ->  ranks          (--processes N)
@@ -23,7 +23,7 @@ Why each mechanism is needed:
   failed agent leaves its word in the stage's directory, and the launcher of the first machine then ends its own.
 - *Files tell how it ended.* torchrun's exit code is 1 whatever happened to its ranks. The launcher
   returns 0 when its child did; 75 when it was signalled or when `interrupted.json` appeared; else 1.
-  `ups.pipeline.outcome` reads the rest from the error files.
+  `ups.pipeline.supervise.outcome` reads the rest from the error files.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ups.errors import EXIT_OK, Interrupted, StageError
-from ups.pipeline import process
-from ups.pipeline.rendezvous import Rendezvous
+from ups.pipeline.supervise import process
+from ups.pipeline.supervise.rendezvous import Rendezvous
 from ups.prctl import adopt_orphans, die_with_parent
 
 INTERRUPTED_FILE = "interrupted.json"
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The launcher's options, and the stage's module with its arguments (all that follows `--`)."""
     parser = argparse.ArgumentParser(
-        prog="ups.pipeline.launcher", usage="%(prog)s OPTIONS -- MODULE ARGS...", allow_abbrev=False
+        prog="ups.pipeline.supervise.launcher", usage="%(prog)s OPTIONS -- MODULE ARGS...", allow_abbrev=False
     )
     parser.add_argument("--parent", type=int, required=True, help="the process that starts this one")
     parser.add_argument("--work", type=Path, required=True, help="the stage's work directory")
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
         )
         # No option: torch 2.11's torchrun has none, and waits 30 s.
         environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(grace)
-    # Standard input is handed down: it is the lock of `ups.pipeline.launch`.
+    # Standard input is handed down: it is the lock of `ups.pipeline.supervise.launch`.
     child = subprocess.Popen([sys.executable, *arguments], env=environment)
     killed_at = math.inf
     while (code := child.poll()) is None:

@@ -315,7 +315,7 @@ def test_problems_of_a_mix_may_have_linear_paths_of_their_own():
     read = configured(MIX, {"model.operator": {"kind": "ffno", "modes": 4, "linear_path": paths}})
     assert {name: read.linear_path(name) for name in read.problems} == paths
     assert problem(MIX, {"model.operator": {"kind": "ffno", "linear_path": {"line": "frozen"}}}) == (
-        "model.operator.linear_path: names line, and the problems are line, map: give one word per problem"
+        "model.operator.linear_path: names line, and the problems are line, map: give one value per problem"
     )
     assert problem(MIX, {"model.operator.linear_path": dict.fromkeys(paths, "alone")}) == (
         "model.operator.linear_path: alone leaves the network no problem: write model.operator: {kind: linear}"

@@ -1,5 +1,6 @@
 """What only a GPU can show of training: a captured step gives the bits of the step that was captured."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,10 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "muon": {"matrix_learning_rate": 0.02, "momentum": 0.9},
 }
+COUNTING_ON_THE_HOST: dict[str, dict[str, Any]] = {
+    "soap": {"matrix_learning_rate": 3e-3, "basis_decay": 0.9, "basis_every": 2},
+    "adamw_8bit": {},
+}
 
 
 def trained(
@@ -45,7 +50,7 @@ def trained(
     if isinstance(objective, JointLoss):
         objective.settings = replace(objective.settings, ramp=12)
     settings = {"learning_rate": 1e-3, "betas": (0.9, 0.95), "weight_decay": 1e-2}
-    chosen = optimizer_of(model, kind=optimizer, **settings, **OPTIMIZERS[optimizer])
+    chosen = optimizer_of(model, kind=optimizer, **settings, **(OPTIMIZERS | COUNTING_ON_THE_HOST)[optimizer])
     ranks = Ranks(0, 1, device)
     state = state_of(model, objective, chosen, ranks=ranks, execution=execution)
     state.loss_scale = LossScale(device) if execution.precision == "fp16" else None
@@ -97,6 +102,12 @@ def test_captured_steps_are_the_steps_bit_for_bit(name, optimizer, options):
     for each, value in weights(plain).items():
         assert torch.equal(value, weights(captured)[each]), each
     assert len({record["loss"] for record in found}) == len(found)
+
+
+@pytest.mark.parametrize("optimizer", COUNTING_ON_THE_HOST)
+def test_a_loss_is_scaled_for_optimisers_that_count_steps_on_the_host(optimizer):
+    _, records = trained("operator", optimizer, captured=False, execution=Execution(precision="fp16"))
+    assert all(math.isfinite(value) for record in records for value in record.values())
 
 
 def test_a_step_that_is_not_finite_is_told_though_the_host_reads_nothing():

@@ -82,6 +82,8 @@ def test_what_cannot_be_compared_is_refused(changed):
         compared(TINY, changed("other", data__nu=0.02))
     with pytest.raises(ConfigurationError, match="is the same training as"):
         compared(TINY, changed("same", evaluation__members=3, seed=7))
+    with pytest.raises(ConfigurationError, match="a comparison runs on one machine"):
+        compared(TINY, changed("several", execution__nodes=2, training__operator__accumulation=2))
     together = changed("together", execution__processes=2, execution__data_parallel="ddp")
     with pytest.raises(
         ConfigurationError, match=r"execution\.processes: cannot be left out of .* by itself: "

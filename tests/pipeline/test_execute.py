@@ -17,6 +17,7 @@ from sealing import FILES, sealed, sealed_parts, write_output
 from ups.artifacts import Artifact, Store
 from ups.artifacts import store as store_module
 from ups.artifacts.identity import digest_of
+from ups.artifacts.manifest import MANIFEST
 from ups.config import load_configuration
 from ups.errors import (
     DataError,
@@ -222,6 +223,8 @@ def test_a_training_moves_to_another_layout_under_the_key_it_was_begun_under(sta
     assert at(threads=3) == elsewhere
     assert not stage.execute().hit
     assert at(threads=3, allow_layout_change=True) == elsewhere, "its own, where there is one"
+    (stage.store.path("autoencoder", begun) / MANIFEST).write_text("{")
+    assert at(threads=2, allow_layout_change=True) == elsewhere, "what is damaged is not gone on with"
     assert stage.launches == 4
 
 

@@ -399,10 +399,10 @@ def test_half_a_checkpoint_of_a_killed_writer_is_no_checkpoint(tmp_path, uninter
 def test_it_does_not_go_on_with_another_number_of_threads_or_ranks(tmp_path):
     with pytest.raises(Killed):
         run_training(tmp_path, single_rank(), die_at=4)
-    message = r"(?s)with execution.%s, this run has %s, and.*fix: run with %s, or with execution.allow_layout_change"
-    with pytest.raises(PreflightError, match=message % ("threads: 1", "threads: 2", "threads: 1")):
+    message = r"(?s)with %s, this run has %s .*fix: run with execution.allow_layout_change"
+    with pytest.raises(PreflightError, match=message % ("threads: 1", "threads: 2")):
         run_training(tmp_path, single_rank(), threads=2)
-    with pytest.raises(PreflightError, match=message % ("processes: 1", "processes: 3", "processes: 1")):
+    with pytest.raises(PreflightError, match=message % ("processes: 1", "processes: 3")):
         run_training(tmp_path, replace(single_rank(), world=3))
 
 

@@ -18,7 +18,7 @@ from ups.pipeline.run import find_root
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Time the training steps of a stage, beside how fast they could be at best here, and say what a step consists of: networks, "
-        "loss, optimiser, the ten dearest operators, FLOPs, the wait for data; and a trace for https://ui.perfetto.dev. The stages "
+        "loss, optimiser, the ten most expensive operators, FLOPs, the wait for data; and a trace for https://ui.perfetto.dev. The stages "
         "before it are built, if they are not yet. Nothing else should be running."
     )
     parser.add_argument("stage", metavar="STAGE", choices=TRAINING_STAGES, help=", ".join(TRAINING_STAGES))
@@ -74,7 +74,7 @@ def _text(step: dict[str, Any], threads: int) -> str:
     return (
         f"{step['stage']} on {place}: {taken:.3g} ms a step as configured, {step['data_wait_fraction']:.1%} of it waiting for data\n"
         f"{step['gigaflop_per_second']:.3g} GFLOP/s, {step['of_best_product']:.1%} of one large matrix product's\n"
-        f"it cannot take less than {shortest:.3g} ms here, {shortest / taken:.1%} of that: {step['floor_is']} bind it\n"
+        f"it cannot take less than {shortest:.3g} ms here, {shortest / taken:.1%} of that, bound by {step['floor_is']}\n"
     )
 
 
@@ -83,7 +83,7 @@ def _floor(step: dict[str, Any]) -> Table:
     table = Table("at least", "ms per step", "for", box=None, pad_edge=False)
     operators = f"{step['kernels']:.0f} kernels of {step['operators']:.0f} operators"
     if step["floor_of_launches"] is None:
-        operators += "; a compiled network has fewer, and nobody knows how many"
+        operators += "; a compiled network has fewer, how many is not known"
     for what, milliseconds, reason in (
         ("matrix products", step["floor_of_matrix_products"], f"{step['gigaflop']:.3g} GFLOP"),
         (
@@ -105,7 +105,9 @@ def _parts(parts: list[dict[str, Any]]) -> Table:
 
 
 def _table(operators: list[dict[str, Any]], milliseconds: float) -> Table:
-    table = Table("dearest operators", "ms per step", "of a step", "calls", "GFLOP", box=None, pad_edge=False)
+    table = Table(
+        "most expensive operators", "ms per step", "of a step", "calls", "GFLOP", box=None, pad_edge=False
+    )
     for record in operators:
         taken = record["milliseconds_per_step"]
         table.add_row(

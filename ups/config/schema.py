@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
 from ups.config.data import Data, Mix, Sampling
 from ups.config.model import SYMMETRIES, Model, SymmetryUses
@@ -33,7 +33,7 @@ DATA = "data"
 """The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
 
 
-def _blocks_again(value: object) -> object:
+def _recomputed(value: object) -> object:
     if value != "products" and (
         isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1000
     ):
@@ -41,7 +41,11 @@ def _blocks_again(value: object) -> object:
     return value
 
 
-Again = Annotated[int | Literal["products"], BeforeValidator(_blocks_again)]
+Recomputation = Annotated[
+    int | Literal["products"],
+    BeforeValidator(_recomputed),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 1000}, {"const": "products"}]}),
+]
 
 
 class Execution(Section):
@@ -50,8 +54,8 @@ class Execution(Section):
     processes: Parallel = Field(default=1, description="ranks started by torchrun, on every machine")
     nodes: Parallel = Field(
         default=1,
-        description="machines with these processes, and one file system; on all but the first `ups join` runs. What counts is how many "
-        "ranks there are in all",
+        description="machines with these processes, and one file system; on all but the first `ups join` runs. The key has "
+        "the number of ranks on all machines together",
     )
     threads: Parallel = Field(default=2, description="threads per process")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -60,8 +64,8 @@ class Execution(Section):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32",
         description="of the networks; tf32: matrix products of a GPU keep ten bits; bf16, fp16: autocast of the forward pass, fp16 with a "
-        "scaled loss. Weights stay fp32, and the forward pass of maps in and out of a network, what its blocks add up, norms, "
-        "Fourier transforms, finished codecs, what a step solves exactly and losses",
+        "scaled loss. In all, weights, finished codecs, what a step solves exactly and losses are fp32; in bf16 and fp16 also maps in "
+        "and out of a network, what its blocks add up, norms and Fourier transforms",
     )
     data_parallel: Literal["all_reduce", "ddp", "fsdp"] = Field(
         default="all_reduce",
@@ -78,7 +82,7 @@ class Execution(Section):
         description="launch a training step as one CUDA graph; the same numbers, faster. auto: on a GPU, with one process; "
         "true means this or an error",
     )
-    activation_checkpointing: Again = Field(
+    activation_checkpointing: Recomputation = Field(
         default=0,
         description="every n-th block of a network keeps only its input for the backward pass, which computes it again: less memory, "
         "and in eager fp32 the same numbers; products: every block also keeps what matrix products and attention give; 0: none",
@@ -86,12 +90,12 @@ class Execution(Section):
     allow_layout_change: bool = Field(
         default=False,
         description="a training that was begun or finished with other processes, nodes, threads or data_parallel, and differs in nothing "
-        "else, is gone on with or used; not bit for bit, and its manifest tells. May be set when the need comes: it does not count",
+        "else, is continued or used, not bit for bit; the manifest says so. It is no part of the key, and may be set at any time",
     )
 
     @property
     def ranks(self) -> int:
-        """In all."""
+        """On all machines together."""
         return self.nodes * self.processes
 
     @property
@@ -275,7 +279,7 @@ class Configuration(_RunOfStages):
         model = self.model
         for key, given, one in (
             ("latent.tokens", model.latent.tokens, "number"),
-            ("operator.linear_path", model.operator.linear_path, "word"),
+            ("operator.linear_path", model.operator.linear_path, "value"),
         ):
             if isinstance(given, dict) and set(given) != set(names):
                 raise ValueError(

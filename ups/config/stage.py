@@ -96,6 +96,10 @@ def in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:
     return {name: stages[name] for name in order}
 
 
+LAYOUT = ("processes", "threads", "data_parallel")
+"""Of the settings below, what decides in which order numbers are added up, and may change in the middle of a training."""
+
+
 def execution_settings(configuration: "Configuration") -> dict[str, Any]:
     """What counts of how stages run: neither what gives the same numbers, nor what is asked for in the middle of a training."""
     execution = configuration.execution

@@ -24,6 +24,7 @@ from ups.config import Configuration, load_configuration
 from ups.config.schema import DATA, STAGES
 from ups.config.training import Training
 from ups.errors import ConfigurationError, StorageError
+from ups.pipeline.device import require_one_machine
 from ups.pipeline.graph import chain_to
 from ups.pipeline.run import Output, Run, find_root, run_all
 from ups.pipeline.training_records import Records, paces, peak_memory
@@ -83,7 +84,10 @@ def arms_of(baseline: Arm, optimised: Arm, *, leave_one_out: bool = False) -> li
         ConfigurationError: one is wrong, their data differ, or nothing else does; or a difference cannot be left out alone.
     """
     arms = [replace(baseline, name=BASELINE), replace(optimised, name=OPTIMISED)]
-    left, right = (arm.load().model_dump(mode="json") for arm in arms)
+    loaded = [arm.load() for arm in arms]
+    for configuration in loaded:
+        require_one_machine(configuration, "a comparison")
+    left, right = (configuration.model_dump(mode="json") for configuration in loaded)
     if left["data"] != right["data"]:
         keys = ", ".join(f"data.{key}" for key in differences(left["data"], right["data"]))
         raise ConfigurationError(

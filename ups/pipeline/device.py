@@ -42,6 +42,20 @@ def resolve(configuration: Configuration) -> Configuration:
     return configuration.model_copy(update={"execution": chosen})
 
 
+def require_one_machine(configuration: Configuration, what: str) -> None:
+    """Check that a run below a root of its own, where `ups join` cannot find it, asks for no other machine.
+
+    Raises:
+        ConfigurationError: it does.
+    """
+    if configuration.execution.nodes > 1:
+        raise ConfigurationError(
+            f"{what} runs on one machine, and this configuration on {configuration.execution.nodes}",
+            where="execution.nodes",
+            fix="--set execution.nodes=1",
+        )
+
+
 def require_machine(configuration: Configuration) -> None:
     """Check that this machine can do what a resolved configuration asks for.
 

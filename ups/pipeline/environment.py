@@ -1,4 +1,4 @@
-"""Environment of the processes that compute: stages, and what measures them."""
+"""Environment of the processes that compute: stages and tools."""
 
 import os
 

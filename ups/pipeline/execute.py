@@ -119,7 +119,7 @@ def execute(
                     _launch(work, name, configuration, store, listener, log_file)
             outcome = _read_outcome(work)
             if outcome is None:
-                raise StageError("the stage's word of its end is damaged", where=str(work / OUTCOME_FILE))
+                raise StageError("is damaged: it says that the stage ended", where=str(work / OUTCOME_FILE))
             if derive(name, configuration, inputs, store)["settings"] != derivation["settings"]:
                 shutil.rmtree(work)
                 raise DataError(
@@ -304,7 +304,10 @@ def launch_stage(
     log_file: Path,
     rendezvous: Rendezvous | None,
 ) -> int:
-    """`ups.pipeline.supervise.launch.launch` of what is requested in a work directory, as the configuration wants it run."""
+    """Launch the stage whose request is in a work directory, with the ranks, threads and compile cache of its configuration.
+
+    Returns: the exit code of `launch`.
+    """
     stage, execution = STAGES[name], configuration.execution
     return launch(
         "ups.stages",

@@ -7,6 +7,7 @@ a flow, or either of them started again.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -97,4 +98,5 @@ def _take_part(
         log = Path(own) / "log.txt"
         returncode = launch_stage(work, stage.name, configuration, store, on_line, log, rendezvous)
     if returncode != EXIT_OK:  # else the first machine is sealing, and its work directory goes
-        classify(returncode, work)
+        with suppress(FileNotFoundError):  # the first machine begins anew, and has removed what was there
+            classify(returncode, work, stage=stage.name)

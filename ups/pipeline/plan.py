@@ -17,13 +17,13 @@ from ups.config import Configuration
 from ups.config.data import how_read
 from ups.config.schema import DATA, STAGES
 from ups.config.sizes import KeptShape
+from ups.config.stage import LAYOUT
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import chain_to, stage_settings
 from ups.problems.generated import SPLITS, ProblemData
 
 REQUEST_FILE = "request.json"
 """In a stage's work directory: what its processes are asked to do, and what its key is taken of."""
-_LAYOUT = ("processes", "threads", "data_parallel")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def derive(
 def _of_a_known_layout(derivation: dict[str, Any], store: Store) -> dict[str, Any]:
     """That of a training which is sealed or begun and differs in its layout at most; its own if there is none.
 
-    A training that is moved keeps the key that it was begun under: whoever meets the need has begun it long ago. Rejected:
+    A training that is moved keeps the key that it was begun under: the need to move comes after a training has begun. Rejected:
     keys without the layout, under which trainings that never moved would share what has other bits.
     """
     name = derivation["stage"]
@@ -124,7 +124,8 @@ def _of_a_known_layout(derivation: dict[str, Any], store: Store) -> dict[str, An
     begun = store.work(name, "any").parent.glob(f"*/{REQUEST_FILE}")
     found: dict[str, dict[str, Any]] = {}
     for path in (*sorted(sealed), *sorted(begun)):
-        with suppress(FileNotFoundError):  # it was sealed or removed meanwhile
+        # Removed meanwhile, damaged, or of an older schema: not one to go on with.
+        with suppress(FileNotFoundError, IntegrityError, KeyError):
             other = read_json(path).get("derivation")
             if other and _without_layout(other) == _without_layout(derivation):
                 found[digest_of(other)] = other
@@ -135,7 +136,7 @@ def _of_a_known_layout(derivation: dict[str, Any], store: Store) -> dict[str, An
 
 def _without_layout(derivation: dict[str, Any]) -> str:
     settings = derivation["settings"]
-    rest = {key: value for key, value in settings["execution"].items() if key not in _LAYOUT}
+    rest = {key: value for key, value in settings["execution"].items() if key not in LAYOUT}
     return digest_of(derivation | {"settings": settings | {"execution": rest}})
 
 

@@ -20,6 +20,7 @@ from ups.config.data import Mix, PublishedData
 from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.config.training import Training
 from ups.errors import ConfigurationError, OutOfMemoryError
+from ups.pipeline.device import require_one_machine
 from ups.pipeline.plan import PlannedStage
 from ups.pipeline.run import Output, Run, run_all
 from ups.pipeline.training_records import paces, peak_memory
@@ -91,6 +92,7 @@ def probe(
     Raises:
         UpsError: of the stage that failed.
     """
+    require_one_machine(configuration, "a probe")
     wanted = [stage.name for stage in plan if stage.verdict == "MISS"]
     if not wanted:
         return {}
@@ -125,6 +127,7 @@ def probe_batches(
         ConfigurationError: the stage trains nothing.
         UpsError: of the stage that failed.
     """
+    require_one_machine(configuration, "a probe")
     records: list[dict[str, Any]] = []
     settings = getattr(configuration.training, stage)
     if not settings.steps:

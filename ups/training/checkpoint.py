@@ -180,10 +180,10 @@ def _restore(path: Path, state: TrainingState, layout: Layout, *, may_change: bo
         written, now = (", ".join(f"{key}: {each[key]}" for key in different) for each in (before, layout))
         if not may_change:
             raise PreflightError(
-                f"checkpoint was written with execution.{written}, this run has {now}, and would not give the same numbers",
+                f"checkpoint was written with {written}, this run has {now} (processes: on all machines together), and would not give "
+                "the same numbers",
                 where=str(path),
-                fix=f"run with {written}, or with execution.allow_layout_change: true, or delete the directory to start "
-                "this stage anew",
+                fix="run with execution.allow_layout_change: true, or delete the directory to start this stage anew",
             )
         log.warning("goes on with %s, begun with %s: not bit for bit", now, written)
     state.layouts = layouts

@@ -23,18 +23,18 @@ class Finiteness:
         self._steps = torch.zeros(2, dtype=torch.int64, device=device)
         self._values = torch.zeros(3, device=device)
 
-    def note(self, loss: Tensor, gradient_norm: Tensor, own_loss: Tensor, forgiven: Tensor | None) -> None:
+    def note(self, loss: Tensor, gradient_norm: Tensor, own_loss: Tensor, overflowed: Tensor | None) -> None:
         """Of one step; without waiting for it.
 
         loss, gradient_norm: of all ranks, and so the same on all.
         own_loss: of this rank's part of the batch.
-        forgiven: [] bool, whether the gradient may be what it is; None: no.
+        overflowed: [] bool, whether the gradient may be what it is; None: no.
         """
         values = torch.stack([loss, gradient_norm, own_loss]).float()
         self._values.copy_(torch.where(self._all, values, self._values))
         finite = values[:2].isfinite()
-        if forgiven is not None:
-            finite[1].logical_or_(forgiven)
+        if overflowed is not None:
+            finite[1].logical_or_(overflowed)
         self._all.logical_and_(finite.all())
         self._steps[0].add_(1)
         self._steps[1].add_(self._all)

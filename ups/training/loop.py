@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ups.artifacts.files import write_json
 from ups.config.schema import Execution
+from ups.config.stage import LAYOUT
 from ups.config.training import Training
 from ups.errors import Interrupted
 from ups.runtime.precision import AUTOCAST, require_tensor_float_32, tensor_float_32
@@ -98,11 +99,7 @@ def train(
     best = Best(keeps=settings.publish == "best")
     loss_scale = LossScale(ranks.device) if execution.precision == "fp16" else None
     state = TrainingState(replica, optimizer, average, source, best, loss_scale=loss_scale)
-    layout = {
-        "processes": ranks.world,
-        "threads": execution.threads,
-        "data_parallel": execution.data_parallel,
-    }
+    layout = execution.model_dump(include=set(LAYOUT)) | {"processes": ranks.world}
     checkpoints = Checkpoints(work / "checkpoints")
     checkpoints.load(state, layout, may_change=execution.allow_layout_change)
     records = None

@@ -26,7 +26,7 @@ class LossScale:
 
     Attributes:
         state: what a checkpoint holds, on the device: the scale, and how many steps were finite since it changed.
-        begun: whether the newest step has made what the optimiser remembers: not, where it was the first and was left out.
+        begun: False where the newest step overflowed before the optimiser had any state.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,7 +44,7 @@ class LossScale:
         """In place."""
         torch._foreach_mul_(gradients, 1 / self.state["scale"])  # pyright: ignore[reportPrivateImportUsage]
 
-    def forgives(self, gradient_norm: Tensor) -> Tensor:
+    def overflowed(self, gradient_norm: Tensor) -> Tensor:
         """Whether a gradient is not finite and a smaller scale may help."""
         return ~gradient_norm.isfinite() & (self.state["scale"] > _SMALLEST)
 
@@ -63,7 +63,8 @@ class LossScale:
             before = [value.clone() for value in changed]
             optimizer.step()
             for value, kept in zip(changed, before, strict=True):
-                torch.where(finite, value, kept, out=value)
+                # A number of steps may be on the host, which then waits; such optimisers are never captured.
+                torch.where(finite.to(value.device), value, kept, out=value)
             self.begun = True
         else:  # a first step makes what is remembered, and is never captured: there the host may ask
             self.begun = bool(finite.item())

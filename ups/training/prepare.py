@@ -39,26 +39,27 @@ _keep_products = partial(
 
 def prepare(model: nn.Module, execution: Execution) -> None:
     """Prepare a model as a configuration asks for it, in place."""
-    blocks, again = list(blocks_of(model)), execution.activation_checkpointing
+    blocks, recomputed = list(blocks_of(model)), execution.activation_checkpointing
     for key, asked in (
         ("compile: blocks", execution.compile == "blocks"),
-        ("activation_checkpointing", again),
+        ("activation_checkpointing", recomputed),
     ):
         if asked and not blocks:
             # And no error: another of the configuration's stages may have some.
             log.warning("execution.%s changes nothing here: this model has no blocks", key)
-    if execution.compile == "blocks":
-        for block in blocks:
-            # And not `block.compile`, which compiles hooks too: those of FSDP stay outside.
-            block.forward = torch.compile(block.forward, fullgraph=True)
-    if again:
-        every = 1 if again == "products" else again
-        kept = {"context_fn": _keep_products} if again == "products" else {}
+    if recomputed:
+        every = 1 if recomputed == "products" else recomputed
+        kept = {"context_fn": _keep_products} if recomputed == "products" else {}
         log.info("%d of %d blocks are computed again in the backward pass", len(blocks[::every]), len(blocks))
         for block in blocks[::every]:
             # No network here draws random numbers, whose state could not be read while a graph is captured.
             whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **kept)
             block.forward = whole  # pyright: ignore[reportAttributeAccessIssue]
+    if execution.compile == "blocks":
+        for block in blocks:
+            # Around the checkpoint, so that the compiler sees what it keeps. And not `block.compile`, which compiles
+            # hooks too: those of FSDP stay outside.
+            block.forward = torch.compile(block.forward, fullgraph=True)
     if execution.compile in (True, "max-autotune"):
         # Around the network lies what is exact, in another precision.
         mode = "max-autotune-no-cudagraphs" if execution.compile == "max-autotune" else None

@@ -1,4 +1,4 @@
-"""Everything that changes a weight, in order. The only caller of `optimizer.step()`."""
+"""Everything that changes a weight, in order; in float16 `LossScale.step` calls `optimizer.step()` for it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ def training_step(
     """One optimiser step; returns the detached loss, its terms and the gradient norm, averaged over ranks.
 
     The host sets the learning rate, the decay of the average and what the objective has of the step's number, launches the work and does
-    not wait for it. What is not finite is told by `TrainingState.finiteness` when it is asked.
+    not wait for it. Whether all was finite, `TrainingState.finiteness.check` says.
 
     update: an `Update`, as it is or captured.
     """
@@ -130,8 +130,8 @@ class Update:
         if scale is not None:
             scale.unscale_(gradients)
         norm = replica.norm(gradients)
-        state.finiteness.note(logged["loss"], norm, own_loss, scale and scale.forgives(norm))
-        state.clipped.add_(norm > self.gradient_clip)
+        state.finiteness.note(logged["loss"], norm, own_loss, scale and scale.overflowed(norm))
+        state.clipped.add_((norm > self.gradient_clip) & norm.isfinite())
         nn.utils.clip_grads_with_norm_(replica.parameters.values(), self.gradient_clip, norm)
         moves = None
         if scale is None:

@@ -1,4 +1,4 @@
-"""What the four training stages have in common: settings from the configuration, compile, the summary."""
+"""What the four training stages have in common: settings from the configuration, the published weights, the summary."""
 
 import logging
 from collections.abc import Callable

@@ -18,9 +18,9 @@ Why each mechanism is needed:
   also of the ranks' own workers, and can kill what is left one generation after the other.
 - *One signal, once.* Stages listen to SIGTERM only: SIGINT is passed on as SIGTERM. A second signal
   would interrupt torchrun while it waits for its ranks' checkpoints, and the ranks would die with it.
-- *A word between machines.* An agent does not see that another machine's is gone. The ranks see it when they
-  next communicate; before they have met, at their start, nothing would tell them for ten minutes. So a
-  failed agent leaves its word in the stage's directory, and the launcher of the first machine then ends its own.
+- *An error file between machines.* An agent does not see that another machine's is gone. The ranks see it when they
+  next communicate; before they have met, at their start, they would wait ten minutes. So a failed
+  agent writes an error file into the stage's directory, and the launcher of the first machine then ends its own.
 - *Files tell how it ended.* torchrun's exit code is 1 whatever happened to its ranks. The launcher
   returns 0 when its child did; 75 when it was signalled or when `interrupted.json` appeared; else 1.
   `ups.pipeline.supervise.outcome` reads the rest from the error files.
@@ -48,6 +48,7 @@ RANKS_DIRECTORY = "ranks"
 AGENT_MARGIN_SECONDS = 5.0  # torchrun kills its ranks after the grace; it is given this long to do so
 
 _POLL_SECONDS = 0.05
+_ASK_SECONDS = 1.0
 _REAP_SECONDS = 10.0
 
 
@@ -126,10 +127,14 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
         environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(grace)
     # Standard input is handed down: it is the lock of `ups.pipeline.supervise.launch`.
     child = subprocess.Popen([sys.executable, *arguments], env=environment)
-    killed_at = math.inf
+    killed_at, asks_at, lost = math.inf, 0.0, False
     while (code := child.poll()) is None:
-        told = received or (rendezvous is not None and rendezvous.has_lost_another(ranks))
-        if told and killed_at == math.inf:
+        if (
+            rendezvous is not None and time.monotonic() > asks_at
+        ):  # a shared file system is asked, not too often
+            asks_at = time.monotonic() + _ASK_SECONDS
+            lost = lost or rendezvous.has_lost_another(ranks)
+        if (received or lost) and killed_at == math.inf:
             child.send_signal(signal.SIGTERM)
             killed_at = time.monotonic() + wait_seconds
         if time.monotonic() > killed_at:

@@ -1,7 +1,7 @@
 """Where the agents of several machines meet for one launch.
 
-The first machine hosts it at UPS_ENDPOINT, and says so in the stage's work directory, where `ups join` reads it: the others
-are told nothing. The address is an environment variable, as UPS_ROOT is: it belongs to the place where a run happens, and a
+The first machine hosts it at UPS_ENDPOINT, and says so in the stage's work directory, where `ups join` reads it, and need no
+setting of their own. The address is an environment variable, as UPS_ROOT is: it belongs to the place where a run happens, and a
 configuration runs in many places. Rejected: torchrun's static rendezvous, in which every machine is given a number, and one
 that comes too early or too late meets another launch.
 """
@@ -69,7 +69,7 @@ class Rendezvous:
         return host.strip("[]"), int(port)
 
     def listens(self) -> bool:
-        """Whether its host answers: a launch that was killed leaves word of a rendezvous that is over."""
+        """Whether its host answers: a launch that was killed leaves the file of a rendezvous that is over."""
         try:
             socket.create_connection(self.address, timeout=2).close()
         except OSError:
@@ -77,9 +77,10 @@ class Rendezvous:
         return True
 
     def agent_options(self) -> list[str]:
-        """What torchrun is told."""
+        """Options of torchrun."""
         # Agents are numbered in the order of their addresses, and rank 0, which writes, belongs on the machine that holds
-        # the lock. Of the others' addresses nothing else is made: any word does that comes after every host.
+        # the lock. The others' addresses serve for nothing else: any text
+        # does that sorts behind every host name.
         own = self.address[0] if self.hosts else f"~{socket.gethostname()}"
         return [
             f"--nnodes={self.nodes}",
@@ -91,9 +92,9 @@ class Rendezvous:
         ]
 
     def error_file(self) -> str:
-        """The name under which the agent of a machine that is not the first leaves word of a failure."""
+        """The name under which the agent of a machine that is not the first writes its error file."""
         return f"{self.identity}-{socket.gethostname()}-{os.getpid()}.json"
 
     def has_lost_another(self, directory: Path) -> bool:
-        """On the first machine: whether such a word is there."""
+        """On the first machine: whether there is such a file."""
         return self.hosts and any(directory.glob(f"{self.identity}-*.json"))

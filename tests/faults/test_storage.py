@@ -105,9 +105,10 @@ def test_a_disk_that_fills_up_between_checkpoints(small_disk, tmp_path, finished
     assert {path.parent.name for path in Store(root)} == {"data", "download", "autoencoder"}
     losses = [line.split("  ")[1] for line in lines if line.startswith("autoencoder 20/20  loss")]
     log = (finished_root[1] / "logs" / "autoencoder.log").read_text()
-    assert losses == [
+    # Twice, where the disk was full when the last step was done already.
+    assert {*losses} == {
         line.split("  ")[1] for line in log.splitlines() if line.startswith("autoencoder 20/20  loss")
-    ]
+    }
 
 
 @pytest.mark.slow

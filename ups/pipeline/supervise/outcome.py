@@ -99,7 +99,7 @@ def classify(returncode: int, work: Path, *, stage: str | None = None) -> None:
     failures, exit_codes = _read_failures(work)
     causes = [failure for failure in failures if not _is_consequence(failure)]
     if causes and not (interruption.exists() and interruption.stat().st_mtime_ns < causes[0].written):
-        raise _error_for(causes[0], stage)
+        raise _error_for(causes[0], stage, work)
     if interruption.exists():
         raise Interrupted(_interruption_text(interruption))
     if returncode == Interrupted.exit_code:
@@ -162,7 +162,7 @@ def _is_consequence(failure: _Failure) -> bool:
     return failure.kind in _PEER_ERRORS and any(phrase in failure.text for phrase in _PEER_LOST)
 
 
-def _error_for(failure: _Failure, stage: str | None) -> UpsError:
+def _error_for(failure: _Failure, stage: str | None, work: Path) -> UpsError:
     """The error of this library that an exception in a stage's process stands for."""
     whole = f"{failure.kind}: {failure.text}"
     kind = getattr(errors, failure.kind, None)
@@ -180,7 +180,7 @@ def _error_for(failure: _Failure, stage: str | None) -> UpsError:
         return OutOfMemoryError(whole, where=_place(failure), fix=_memory_fix(stage))
     if any(phrase in whole for phrase in _FULL):
         fix = "free space (`ups cache gc --dry-run` shows what may go); the same command resumes"
-        return DiskFullError(whole, where=_place(failure), fix=fix)
+        return DiskFullError(whole, where=f"{_place(failure)}, {work}", fix=fix)
     if "Input/output error" in whole:
         return StorageError(whole, where=_place(failure), fix="repair the disk; the same command resumes")
     if failure.kind == "SystemExit" and failure.text in _CODES_OF_EXITS:

@@ -95,9 +95,10 @@ def close(left: dict[str, Tensor], right: dict[str, Tensor], tolerance: float) -
         torch.testing.assert_close(value, right[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
+FAST = {("mix", "muon", 2), ("operator", "adamw", 1)}
 CASES = [
-    pytest.param(name, optimizer, accumulation, marks=() if name in {"mix", "operator"} else pytest.mark.slow)
-    for name, optimizer, accumulation in product(TRAININGS, OPTIMIZERS, [1, 2])
+    pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
+    for case in product(TRAININGS, OPTIMIZERS, [1, 2])
 ]
 
 
@@ -147,7 +148,10 @@ def captured(ranks: Ranks, *arguments: Any) -> tuple[Any, int, int]:
 @pytest.mark.parametrize(
     ("way", "others"),
     [
-        *product(("ddp", "fsdp"), (BF16, CHECKPOINTING)),
+        ("ddp", BF16),
+        ("fsdp", CHECKPOINTING),
+        pytest.param("ddp", CHECKPOINTING, marks=pytest.mark.slow),
+        pytest.param("fsdp", BF16, marks=pytest.mark.slow),
         *(
             pytest.param(way, others, marks=(pytest.mark.slow, pytest.mark.long))
             for way, others in [("ddp", BLOCKS), ("ddp", WHOLE), ("fsdp", BLOCKS)]
@@ -179,7 +183,7 @@ def test_sharing_goes_together_with_precision_checkpoints_and_compiler(way, othe
         assert parts == 2 * graphs, "a bucket's gradients are there before the whole backward pass is done"
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_batch_over_two_or_three_ranks_is_the_batch_on_one(way, optimizer):
     """Of 12 samples, which both numbers of ranks share out equally."""

@@ -72,7 +72,7 @@ def test_every_operator_keeps_less_the_more_is_computed_again(kind):
     for again in (0, "products", 2, 1):
         model = build("operator", shapes={PROBLEM: LINE}, network={"kind": kind} | OPERATORS[kind])
         prepare(model, Execution(activation_checkpointing=again))
-        batch = random_batch(16)
+        batch = random_batch(4)
         assert batch.latents is not None
         with Storages() as storages:
             result = model(batch.latents[:, 0], batch.scalars, PROBLEM)

@@ -184,7 +184,7 @@ def test_sharing_goes_together_with_precision_checkpoints_and_compiler(way, othe
 
 
 @pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["all_reduce", "ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_batch_over_two_or_three_ranks_is_the_batch_on_one(way, optimizer):
     """Of 12 samples, which both numbers of ranks share out equally."""
     alone = trained(single_rank(), "mix", optimizer, 1, {}, 12)

@@ -66,7 +66,13 @@ class Storages(TorchDispatchMode):
         return sum({storage.data_ptr(): storage.nbytes() for storage in self._seen}.values())
 
 
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in {"convolution", "transformer"} else pytest.mark.slow)
+        for kind in OPERATORS
+    ],
+)
 def test_every_operator_keeps_less_the_more_is_computed_again(kind):
     kept: dict[Any, int] = {}
     for again in (0, "products", 2, 1):

@@ -48,7 +48,7 @@ def test_a_page_and_a_trace(tmp_path):
     assert any(event.get("name") == PROFILED for event in trace["traceEvents"])
     done = ups(*arguments, "--trace", tmp_path / "mine.json")
     assert "operator on cpu, 1 thread(s): " in done.stdout
-    assert "launches bind it" in done.stdout
+    assert "bound by launches" in done.stdout
     assert (tmp_path / "mine.json").exists()
 
 

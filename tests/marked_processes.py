@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,8 +25,10 @@ def marked(marker: str) -> dict[int, list[str]]:
     return found
 
 
-def kill_marked(marker: str) -> None:
-    """A failed test must not leave what it found."""
+def kill_with_descendants(process: subprocess.Popen[bytes], marker: str) -> None:
+    """A failed test must not leave what it started."""
+    process.kill()
+    process.wait()
     for pid in marked(marker):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from command_line import TINY, clean_environment, ups
-from marked_processes import LIMIT_SECONDS, MARKER_VARIABLE, kill_marked, marked, wait_until
+from marked_processes import LIMIT_SECONDS, MARKER_VARIABLE, kill_with_descendants, marked, wait_until
 
 from ups import errors
 from ups.pipeline.run import Run
@@ -89,9 +89,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
 
     yield begin
     for machine in machines:
-        machine.process.kill()
-        machine.process.wait()
-        kill_marked(machine.marker)
+        kill_with_descendants(machine.process, machine.marker)
 
 
 def wait_for(condition: Callable[[], bool], what: str, *machines: Machine) -> None:

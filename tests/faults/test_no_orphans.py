@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from marked_processes import LIMIT_SECONDS, kill_marked, marked, wait_until
+from marked_processes import LIMIT_SECONDS, kill_with_descendants, marked, wait_until
 
 from ups.pipeline.supervise.launch import launch
 
@@ -80,9 +80,7 @@ def start_flow(tmp_path: Path) -> Iterator[Callable[..., Flow]]:
 
     yield start
     for flow in flows:
-        flow.process.kill()
-        flow.process.wait()
-        kill_marked(flow.marker)
+        kill_with_descendants(flow.process, flow.marker)
 
 
 @PLAIN_OR_RANKS

@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from ups.errors import DiskFullError, IntegrityError, StorageError
 
+REQUEST_FILE, OUTCOME_FILE = "request.json", "outcome.json"
+"""In a work directory: what its processes are asked to do, and what they write when all is done."""
+
 
 def canonical_json(value: Any) -> bytes:
     """One byte string per value: sorted keys, no spaces, no NaN."""

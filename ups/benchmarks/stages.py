@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts.checksums import file_checksums
+from ups.artifacts.files import OUTCOME_FILE
 from ups.config import Configuration
 from ups.config.load import validate
 from ups.models.build import MODEL_FILE
@@ -27,7 +28,7 @@ WINDOWS = 4
 def run_stage(name: str, configuration: Configuration, work: Path, inputs: dict[str, Path]) -> Path:
     """Run a stage, unless it has been; the directory of what it wrote."""
     output = work / "output"
-    if not (work / "outcome.json").exists():
+    if not (work / OUTCOME_FILE).exists():
         work.mkdir(parents=True, exist_ok=True)
         contents = {stage: stage for stage in inputs}
         if "autoencoder" in inputs:  # latents of two codecs are unrelated: each has a name

@@ -44,19 +44,23 @@ class PositionEmbedding(WallEmbedding):
     """The embedding between walls, and what attention must know of the places of a problem's tokens."""
 
     table: Tensor
+    shifted_table: Tensor
     visible: Tensor | None
 
     def __init__(self, token_grid: TokenGrid, width: int, heads: int, window: int | None = None) -> None:
         """window: tokens per axis that attend to each other; None: all."""
         super().__init__(token_grid, width)
         self.partition, self.shift = partition_of(token_grid, window), (window or 0) // 2
-        self.register_buffer("table", token_grid.token_rotation(width // heads), persistent=False)
+        rotation = token_grid.token_rotation(width // heads)
+        for name, shift in (("table", 0), ("shifted_table", self.shift)):
+            split = Windows(self.partition, shift, rotation).split(rotation)
+            self.register_buffer(name, split, persistent=False)
         self.register_buffer("visible", visible_within(self.partition, self.shift), persistent=False)
 
     def windows(self, *, shifted: bool) -> Windows:
         """Windows of the tokens, or those that lie half a window further along every axis."""
         if shifted:
-            return Windows(self.partition, self.shift, self.table, self.visible)
+            return Windows(self.partition, self.shift, self.shifted_table, self.visible)
         return Windows(self.partition, 0, self.table)
 
 

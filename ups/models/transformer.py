@@ -51,8 +51,7 @@ class Attention(nn.Module):
         gain_tHD = torch.stack([self.query_norm.weight, self.key_norm.weight]).unsqueeze(1)
         # In the precision of the gains: under autocast a norm without them would be rounded.
         qk_BNKtHD = F.rms_norm(qk_BNKtHD.to(gain_tHD.dtype), qk_BNKtHD.shape[-1:]) * gain_tHD
-        table = windows.split(windows.table)[..., None, None, :]
-        q, k = rotate(qk_BNKtHD, table).flatten(0, 1).unbind(dim=-3)
+        q, k = rotate(qk_BNKtHD, windows.table[..., None, None, :]).flatten(0, 1).unbind(dim=-3)
         v = v_BNKtHD.flatten(0, 1).squeeze(-3)
         visible = windows.visible
         if visible is not None:

@@ -23,7 +23,7 @@ class Windows(NamedTuple):
     Attributes:
         partition: the tokens as points, whose patches are the windows.
         shift: by how many tokens they begin later, along every axis.
-        table: rotations of all tokens, [2, K, head_dim].
+        table: rotations of their tokens, [2, N, n, head_dim].
         visible: [N, 1, n, n] bool, which tokens of a window a token attends to; None: all.
     """
 

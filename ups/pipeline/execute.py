@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts import Artifact, Store
-from ups.artifacts.files import read_json, storage_error, write_json
+from ups.artifacts.files import OUTCOME_FILE, REQUEST_FILE, read_json, storage_error, write_json
 from ups.artifacts.identity import digest_of
 from ups.artifacts.store import BusyError
 from ups.config import Configuration
@@ -30,7 +30,6 @@ from ups.errors import (
 from ups.pipeline.compile_cache import compile_cache
 from ups.pipeline.environment import threading_environment
 from ups.pipeline.plan import (
-    REQUEST_FILE,
     check,
     content_read,
     derive,
@@ -40,7 +39,7 @@ from ups.pipeline.plan import (
     part_keys,
 )
 from ups.pipeline.supervise.launch import LOCK_FILE, launch
-from ups.pipeline.supervise.outcome import OUTCOME_FILE, classify
+from ups.pipeline.supervise.outcome import classify
 from ups.pipeline.supervise.rendezvous import Rendezvous
 
 METRICS = Path("output") / "logs" / "metrics.jsonl"

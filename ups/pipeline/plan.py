@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ups.artifacts import Artifact, Store
-from ups.artifacts.files import read_json
+from ups.artifacts.files import REQUEST_FILE, read_json
 from ups.artifacts.identity import code_identity, digest_of
 from ups.artifacts.manifest import MANIFEST
 from ups.config import Configuration
@@ -21,9 +21,6 @@ from ups.config.stage import LAYOUT
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import chain_to, stage_settings
 from ups.problems.generated import SPLITS, ProblemData
-
-REQUEST_FILE = "request.json"
-"""In a stage's work directory: what its processes are asked to do, and what its key is taken of."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +119,12 @@ def _of_a_known_layout(derivation: dict[str, Any], store: Store) -> dict[str, An
     name = derivation["stage"]
     sealed = store.path(name, "any").parent.glob(f"*/{MANIFEST}")
     begun = store.work(name, "any").parent.glob(f"*/{REQUEST_FILE}")
-    found: dict[str, dict[str, Any]] = {}
+    wanted, found = _without_layout(derivation), dict[str, dict[str, Any]]()
     for path in (*sorted(sealed), *sorted(begun)):
         # Removed meanwhile, damaged, or of an older schema: not one to go on with.
         with suppress(FileNotFoundError, IntegrityError, KeyError):
             other = read_json(path).get("derivation")
-            if other and _without_layout(other) == _without_layout(derivation):
+            if other and _without_layout(other) == wanted:
                 found[digest_of(other)] = other
     if digest_of(derivation) in found:
         return derivation

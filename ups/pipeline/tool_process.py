@@ -5,12 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ups.artifacts.files import read_json, storage_error, write_json
+from ups.artifacts.files import OUTCOME_FILE, REQUEST_FILE, read_json, storage_error, write_json
 from ups.pipeline.environment import threading_environment
 from ups.pipeline.supervise.launch import launch
-from ups.pipeline.supervise.outcome import OUTCOME_FILE, classify
-
-REQUEST_FILE = "request.json"
+from ups.pipeline.supervise.outcome import classify
 
 _GRACE_SECONDS = 5.0  # a fetch writes down how far it is; nothing else has anything to save
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ups.artifacts.files import write_json, write_text
+from ups.artifacts.files import OUTCOME_FILE, write_json, write_text
 from ups.report.figure_cache import bring_figures
 from ups.report.page import html, markdown
 
@@ -15,11 +15,11 @@ def main() -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="directory below runs/")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where outcome.json goes")
     arguments = parser.parse_args()
-    (arguments.work / "outcome.json").unlink(missing_ok=True)  # an earlier report's
+    (arguments.work / OUTCOME_FILE).unlink(missing_ok=True)  # an earlier report's
     bring_figures(arguments.run)
     write_text(arguments.run / "report.md", markdown(arguments.run))
     write_text(arguments.run / "report.html", html(arguments.run))
-    write_json(arguments.work / "outcome.json", {"summary": {}})
+    write_json(arguments.work / OUTCOME_FILE, {"summary": {}})
     return 0
 
 

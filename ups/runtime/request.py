@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ups.artifacts import Artifact
-from ups.artifacts.files import sync_tree, write_json
+from ups.artifacts.files import OUTCOME_FILE, REQUEST_FILE, sync_tree, write_json
 from ups.config import Configuration
 
 
@@ -39,7 +39,7 @@ class Request:
 
     @classmethod
     def read(cls, work: Path) -> "Request":
-        values = json.loads((work / "request.json").read_text())
+        values = json.loads((work / REQUEST_FILE).read_text())
         return cls(
             work=work,
             root=Path(values["root"]),
@@ -59,4 +59,4 @@ class Request:
         """
         sync_tree(self.output)
         references = {name: part.reference for name, part in (parts or {}).items()}
-        write_json(self.work / "outcome.json", {"summary": summary, "parts": references})
+        write_json(self.work / OUTCOME_FILE, {"summary": summary, "parts": references})

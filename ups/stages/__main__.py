@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from ups.artifacts.files import read_json
+from ups.artifacts.files import REQUEST_FILE, read_json
 from ups.artifacts.identity import code_identity
 from ups.errors import ConfigurationError, Interrupted, StageError
 from ups.runtime.request import Request
@@ -22,7 +22,7 @@ def main() -> int:
     request = Request.read(arguments.work)
     if request.stage != arguments.stage:
         raise ConfigurationError(f"the request in {arguments.work} is for stage {request.stage}")
-    planned = read_json(arguments.work / "request.json")
+    planned = read_json(arguments.work / REQUEST_FILE)
     if code_identity(*planned["modules"]) != planned["derivation"]["code"]:
         raise StageError(
             "the code of this stage has changed since the run was planned; its result would be filed under "

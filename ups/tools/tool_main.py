@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ups.artifacts.files import read_json, write_json
+from ups.artifacts.files import OUTCOME_FILE, REQUEST_FILE, read_json, write_json
 
 
 def tool_main(module: str, answer: Callable[[dict[str, Any]], Any]) -> int:
@@ -16,6 +16,6 @@ def tool_main(module: str, answer: Callable[[dict[str, Any]], Any]) -> int:
     parser.add_argument("--work", type=Path, required=True, help="directory with request.json")
     work: Path = parser.parse_args().work
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    summary = answer(read_json(work / "request.json"))
-    write_json(work / "outcome.json", {"summary": summary})
+    summary = answer(read_json(work / REQUEST_FILE))
+    write_json(work / OUTCOME_FILE, {"summary": summary})
     return 0

@@ -129,9 +129,7 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
     child = subprocess.Popen([sys.executable, *arguments], env=environment)
     killed_at, asks_at, lost = math.inf, 0.0, False
     while (code := child.poll()) is None:
-        if (
-            rendezvous is not None and time.monotonic() > asks_at
-        ):  # a shared file system is asked, not too often
+        if rendezvous is not None and time.monotonic() > asks_at:  # not too often: of a shared file system
             asks_at = time.monotonic() + _ASK_SECONDS
             lost = lost or rendezvous.has_lost_another(ranks)
         if (received or lost) and killed_at == math.inf:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ups import errors
+from ups.artifacts.files import OUTCOME_FILE
 from ups.config.schema import STAGES
 from ups.errors import (
     EXIT_OK,
@@ -23,8 +24,6 @@ from ups.errors import (
 from ups.pipeline.supervise import rendezvous
 from ups.pipeline.supervise.launch import ERROR_FILE
 from ups.pipeline.supervise.launcher import INTERRUPTED_FILE, RANKS_DIRECTORY
-
-OUTCOME_FILE = "outcome.json"
 
 # Exceptions of other libraries have no common classes for these; their messages are stable.
 _OUT_OF_MEMORY = (

@@ -6,8 +6,9 @@ import pytest
 from command_line import TINY
 
 from ups.commands.main import main
+from ups.commands.plan import _total
 from ups.config import load_configuration
-from ups.pipeline.probe import _grown, _Measured, _predicted, _sizes, _small
+from ups.pipeline.probe import Prediction, _grown, _Measured, _predicted, _sizes, _small
 
 
 def test_what_grows_is_on_a_line_and_nothing_gets_faster():
@@ -50,9 +51,14 @@ def test_probes_are_valid_and_ask_for_no_more_than_there_is():
     assert more > few
 
 
-def test_a_price_needs_a_prediction(capsys):
-    assert main(["plan", str(TINY), "--price", "2"]) == 2
-    assert "add --probe" in capsys.readouterr().err
+def test_what_a_machine_costs_makes_a_prediction_a_price():
+    predictions = {
+        "operator": Prediction("operator", 1800.0, None, None),
+        "diffusion": Prediction("diffusion", 1800.0, None, None),
+    }
+    assert " USD" not in _total(predictions, load_configuration(TINY))
+    paid = load_configuration(TINY, {"resources.hourly_rate_usd": 2.5, "seeds": 3})
+    assert "in all 60 min, 2.50 USD for each of 3 seeds" in _total(predictions, paid)
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from rich.text import Text
 from ups.artifacts import Store
 from ups.commands.arguments import add_configuration, add_root, read_configuration
 from ups.commands.tables import plan_table, print_progress, show
+from ups.config import Configuration
 from ups.config.load import parse_overrides
 from ups.config.schema import TRAINING_STAGES
-from ups.errors import ConfigurationError
 from ups.pipeline.plan import make_plan
 from ups.pipeline.probe import Prediction, probe, probe_batches
 from ups.pipeline.run import find_root
@@ -21,14 +21,12 @@ from ups.pipeline.run import find_root
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show per stage HIT or MISS, why, and predicted bytes. With --probe also what is to be built is tried with few "
-        "trajectories and few steps, two or three minutes, and time, memory and cost of the whole are predicted from that."
+        "trajectories and few steps, two or three minutes, and time and memory of the whole are predicted from that, and its cost where "
+        "resources.hourly_rate_usd is given."
     )
     add_configuration(parser)
     add_root(parser)
     parser.add_argument("--probe", action="store_true", help="measure, and predict seconds and memory")
-    parser.add_argument(
-        "--price", type=_price, metavar="PER_HOUR", help="of this machine, for --probe to predict the cost"
-    )
     parser.add_argument(
         "--batch-size-of",
         choices=TRAINING_STAGES,
@@ -40,8 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Print the plan; nothing is built or changed but for the probes, which leave nothing."""
-    if options.price is not None and not options.probe:
-        raise ConfigurationError("needs a prediction", where="--price", fix="add --probe")
     configuration, root = read_configuration(options), find_root(options.root)
     overrides = parse_overrides(options.assignments)
     plan = make_plan(configuration, Store(root))
@@ -63,7 +59,7 @@ def execute(options: argparse.Namespace) -> None:
     show(plan_table(plan))
     if predictions:
         show(_predictions_table(predictions))
-        print(_total(predictions, configuration.seeds, options.price))
+        print(_total(predictions, configuration))
     elif options.probe:
         print("nothing is to be built")
     if batches:
@@ -84,10 +80,11 @@ def _predictions_table(predictions: dict[str, Prediction]) -> Table:
     return table
 
 
-def _total(predictions: dict[str, Prediction], seeds: int, price: float | None) -> str:
+def _total(predictions: dict[str, Prediction], configuration: Configuration) -> str:
     seconds = sum(prediction.seconds for prediction in predictions.values())
+    seeds, rate = configuration.seeds, configuration.resources.hourly_rate_usd
     each = "" if seeds == 1 else f" for each of {seeds} seeds"
-    cost = "" if price is None else f", {price * seconds / 3600:.2f} at {price:g} an hour"
+    cost = "" if rate is None else f", {rate * seconds / 3600:.2f} USD"
     return f"in all {_duration(seconds)}{cost}{each}; a prediction: this machine was measured for a moment"
 
 
@@ -113,13 +110,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _price(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no price")
-    return value

@@ -137,6 +137,14 @@ class Tracking(Section):
     entity: str | None = Field(default=None, min_length=1, description="W&B's user or team; null: your own")
 
 
+class Resources(Section):
+    """What the machine costs. Never part of a digest."""
+
+    hourly_rate_usd: Annotated[float, Field(ge=0, lt=1e6)] | None = Field(
+        default=None, description="of all machines of a run together, in US dollars an hour; null: not known"
+    )
+
+
 class _Run(Section):
     name: Name = Field(description="of the configuration; part of the names of its runs")
     seed: Seed = Field(default=0, description="seed of initial weights, batches and noise")
@@ -192,6 +200,7 @@ class Configuration(_RunOfStages):
     """One run."""
 
     tracking: Tracking = Tracking()
+    resources: Resources = Resources()
 
     @property
     def problems(self) -> dict[str, ProblemData]:

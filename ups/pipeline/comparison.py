@@ -34,7 +34,7 @@ COMPARISONS = "comparisons"
 COMPARED = ("autoencoder", "operator")
 """Trainings whose validation error is one of decoded fields, and means the same in every arm."""
 _ERROR = "validation_relative_l2"
-_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "evaluation"}
+_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "resources", "evaluation"}
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,17 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_root(parser)
 
 
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """RUN, which may be a file that `ups export` wrote, and --root."""
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        type=Path,
+        help="directory below runs/, by its path or its name, or an exported .safetensors",
+    )
+    add_root(parser)
+
+
 def add_stage(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
     """An argument that names a stage; the hyphens of the Prefect UI are understood too."""
     parser.add_argument(name, choices=STAGES, type=lambda text: text.replace("-", "_"), **options)

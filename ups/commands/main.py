@@ -23,6 +23,8 @@ _COMMANDS = {
     "stage": "run one stage, and what it needs",
     "join": "take part, as one more machine, in a run with execution.nodes",
     "evaluate": "score a finished run on any file in PDEBench layout",
+    "forecast": "forecast from the first frames of a file with a finished run",
+    "export": "write the trained networks of a run as one file",
     "report": "write report.html of a run again",
     "data": "list, fetch, generate and check trajectories",
     "cache": "look after artifacts: list, show, verify, explain, pin, clean up",

@@ -31,7 +31,7 @@ class Surrogate:
     """The networks of a run, for all of its problems.
 
     Attributes:
-        past: by problem, errors that dress the operator.
+        past: by problem, errors that dress the operator; empty where they were not kept.
         samplers: how the generative models are sampled, by stage; see `ups.models.build`.
         members: of every ensemble.
     """
@@ -54,10 +54,11 @@ class Surrogate:
         """Every trained row of a problem's table."""
         diffusion, members = self.diffusion, self.members
         forecasts = OperatorForecasts(self.operator, self.codec.of(problem))
+        past = self.past.get(problem)
         return [
             *linear_forecasters(self.operator, problem),
             operator_forecaster(forecasts),
-            *dressed_forecasters(forecasts, diffusion, self.past[problem], members=members),
+            *(dressed_forecasters(forecasts, diffusion, past, members=members) if past else []),
             *diffusion_forecasters(forecasts, diffusion, members=members, **self.samplers["diffusion"]),
             *consistency_forecasters(
                 forecasts, self.consistency, members=members, **self.samplers["consistency"]
@@ -80,19 +81,15 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
     operator, operator_description = load_model(artifacts["operator"] / MODEL_FILE, device)
     diffusion, diffusion_description = load_model(artifacts["diffusion"] / MODEL_FILE, device)
     consistency, consistency_description = load_model(artifacts["consistency"] / MODEL_FILE, device)
-    for stage, description in (
-        ("operator", operator_description),
-        ("diffusion", diffusion_description),
-        ("consistency", consistency_description),
-    ):
-        if description["codec"] != codec_description["codec"]:
-            raise IntegrityError("was trained on latents of another encoder", where=str(artifacts[stage]))
-        if description["problems"] != codec_description["problems"]:
-            raise IntegrityError(
-                f"was trained on other problems ({', '.join(description['problems'])}) than the encoder "
-                f"({', '.join(codec_description['problems'])}), or on other shapes of them",
-                where=str(artifacts[stage]),
-            )
+    check_alike(
+        codec_description,
+        {
+            "operator": operator_description,
+            "diffusion": diffusion_description,
+            "consistency": consistency_description,
+        },
+        {stage: str(path) for stage, path in artifacts.items()},
+    )
     assert isinstance(operator, LatentOperator)
     assert isinstance(diffusion, ResidualNetwork)
     assert isinstance(consistency, ResidualNetwork)
@@ -103,6 +100,25 @@ def load_surrogate(artifacts: Mapping[str, Path], configuration: Configuration) 
     }
     members = configuration.evaluation.members
     return Surrogate(codec, codec_description, operator, diffusion, consistency, past, samplers, members)
+
+
+def check_alike(codec: Description, others: Mapping[str, Description], where: Mapping[str, str]) -> None:
+    """Check that networks were trained on latents of a codec, for its problems.
+
+    others, where: descriptions of the networks, and what messages call their files, by stage.
+
+    Raises:
+        IntegrityError: one was not.
+    """
+    for stage, description in others.items():
+        if description["codec"] != codec["codec"]:
+            raise IntegrityError("was trained on latents of another encoder", where=where[stage])
+        if description["problems"] != codec["problems"]:
+            raise IntegrityError(
+                f"was trained on other problems ({', '.join(description['problems'])}) than the encoder "
+                f"({', '.join(codec['problems'])}), or on other shapes of them",
+                where=where[stage],
+            )
 
 
 def _past_errors(path: Path, problems: list[str], device: str) -> dict[str, PastErrors]:

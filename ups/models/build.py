@@ -7,7 +7,8 @@ file can disagree with it.
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,17 +75,35 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     Raises:
         IntegrityError: the file is no model file, or its weights do not fit its description.
     """
-    try:
+    with reading_model(path):
         with safe_open(path, framework="pt") as file:
             description: Description = json.loads(file.metadata()["description"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = build_model(description)
-        model.load_state_dict(state)
+        return network_of(description, state, device), description
+
+
+def network_of(
+    description: Description, state: Mapping[str, Tensor], device: torch.device | str
+) -> nn.Module:
+    """A network with its weights, in evaluation mode and without gradients; for the inside of `reading_model`."""
+    model = build_model(description)
+    model.load_state_dict(state)
+    return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def reading_model(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file of networks is an error of the file.
+
+    Raises:
+        IntegrityError: the file is no model file, or its weights do not fit its description.
+    """
+    try:
+        yield
     except (
         SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError
     ) as error:  # fmt: skip
         raise IntegrityError(f"is not a model of this library: {error}", where=str(path)) from error
-    return model.to(device).eval().requires_grad_(False), description
 
 
 def codec_of_operator(

@@ -136,7 +136,7 @@ class ProblemCodec:
         known: [t, C] bool; None: all.
         """
         elapsed = time_step * torch.arange(fields.shape[1], device=fields.device)
-        mask = None if known is None else known.expand(len(fields), -1, -1)
+        mask = None if known is None else known.expand(fields.shape[0], -1, -1)
         return self.encode(fields, elapsed, self.frame(fields[:, 0], parameters), mask)
 
     def normalised_fields(self, latents: Tensor) -> Tensor:
@@ -156,9 +156,11 @@ class ProblemCodec:
         """
         points = max(math.prod(self.shape.grid), 0 if coordinates is None else len(coordinates))
         at_once = max(1, _POINTS_AT_ONCE // (points * latents.shape[1]))
+        # An exported program is for any number of trajectories: no loop may depend on it.
+        starts = [None] if torch.compiler.is_exporting() else range(0, latents.shape[0], at_once)
         parts = []
-        for start in range(0, len(latents), at_once):
-            rows = slice(start, start + at_once)
+        for start in starts:
+            rows = slice(None) if start is None else slice(start, start + at_once)
             fields = frame[rows].leave(self.fields(latents[rows]), elapsed[rows])
             if coordinates is None:
                 parts.append(fields.flatten(2, -2))

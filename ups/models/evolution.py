@@ -56,19 +56,21 @@ def forecast(
     still = torch.zeros(frames, device=first.device)
     fields = codec.fields(first[:, None])
     rest, *transformed = (
-        element.repeat(len(first)) for element in ReferenceFrame.group(codec.shape, fields[:1, 0], symmetries)
+        element.repeat(first.shape[0])
+        for element in ReferenceFrame.group(codec.shape, fields[:1, 0], symmetries)
     )
     known = None
     if codec.shape.partly_known:
         given = torch.tensor([field.given for field in codec.shape.fields], device=first.device)
-        known = given.expand(len(first), 1, -1)
+        known = given.expand(first.shape[0], 1, -1)
     starts = [first, *(codec.encode(fields, still[:1], frame, known)[:, 0] for frame in transformed)]
     forecasts: list[Tensor] = []
     states_at_once = _STATES_AT_ONCE_GPU if first.is_cuda else _STATES_AT_ONCE_CPU
-    at_once = max(1, states_at_once // len(first))
+    # An exported program is for any number of states: no loop may depend on it.
+    at_once = len(starts) if torch.compiler.is_exporting() else max(1, states_at_once // first.shape[0])
     while some := starts[len(forecasts) : len(forecasts) + at_once]:
         states = advance(operator, torch.cat(some), scalars.repeat(len(some), 1), problem, frames)
-        forecasts += states.split(len(first))
+        forecasts += states.unflatten(0, (len(some), first.shape[0])).unbind()
     plain, *others = forecasts
     # Sums of differences: elements differ by thousandths, of whose squares float32 would lose most.
     total, squares = torch.zeros_like(plain), torch.zeros_like(plain)
@@ -94,5 +96,5 @@ def advance(operator: LatentOperator, first: Tensor, scalars: Tensor, problem: s
         before = torch.stack(states[held - stride : frames + 1 - stride], dim=1)
         count = before.shape[1]
         after = operator(before.flatten(0, 1), scalars.repeat_interleave(count, dim=0), problem, stride)
-        states.extend(after.unflatten(0, (len(first), count)).unbind(dim=1))
+        states.extend(after.unflatten(0, (first.shape[0], count)).unbind(dim=1))
     return torch.stack(states[1:], dim=1)

@@ -48,7 +48,7 @@ class ReferenceFrame:
     @classmethod
     def at_rest(cls, shape: ProblemShape, first: Tensor) -> "ReferenceFrame":
         """The frame in which nothing changes, of first states [n, *grid, C]."""
-        level = first.new_zeros(len(first), first.shape[-1])
+        level = first.new_zeros(first.shape[0], first.shape[-1])
         return cls(shape, level, torch.ones_like(level))
 
     @classmethod
@@ -112,7 +112,7 @@ class ReferenceFrame:
         field's own deviation, factors between 1/2 and 2.
         """
         frame = cls.at_rest(shape, first)
-        declared, count, device = shape.problem.symmetries, len(first), first.device
+        declared, count, device = shape.problem.symmetries, first.shape[0], first.device
         level, scale = frame.level, frame.scale
         velocity = offset = reversed_ = exchanged = None
         if "shift" in symmetries:
@@ -145,7 +145,7 @@ class ReferenceFrame:
         Of shifts only those within a token: by whole tokens, networks on tokens of a periodic domain commute with
         them anyway (but for those that halve the grid).
         """
-        frame, count = cls.at_rest(shape, first), len(first)
+        frame, count = cls.at_rest(shape, first), first.shape[0]
         steps = range(shape.grid[0] // shape.tokens[0] if "shift" in symmetries else 1)
         axes = 2 if "square" in symmetries else 1 if "reflection" in symmetries else 0
         turns = list(itertools.product((False, True), repeat=axes))
@@ -166,7 +166,7 @@ class ReferenceFrame:
         """Logarithms of the dimensionless numbers, [n, S] or [S], with this frame's scale as amplitude: [n, S]."""
         scaled = self._scaled
         if not scaled:
-            return scalars.expand(len(self.scale), -1)
+            return scalars.expand(self.scale.shape[0], -1)
         factor = self.scale.new_zeros(len(self.shape.problem.numbers))
         for index, number in enumerate(self.shape.problem.numbers):
             factor[index].fill_(float(number.get(AMPLITUDE, 0)))
@@ -179,7 +179,7 @@ class ReferenceFrame:
         )
         scaled = self._scaled
         if not (scaled and exponent):
-            return elapsed.expand(len(self.scale), -1)
+            return elapsed.expand(self.scale.shape[0], -1)
         return elapsed * self.scale[:, scaled[0], None] ** exponent
 
     @property
@@ -215,7 +215,7 @@ class ReferenceFrame:
         return self._shifted(state, elapsed, -1.0)
 
     def _wide(self, values: Tensor, fields: Tensor) -> Tensor:
-        return values.view(len(values), *(1,) * (fields.ndim - 2), -1)
+        return values.view(values.shape[0], *(1,) * (fields.ndim - 2), -1)
 
     def _shifted(self, fields: Tensor, elapsed: Tensor, sign: float) -> Tensor:
         """fields(x + sign * (offset + velocity * elapsed)); of fields that do not move, themselves."""

@@ -61,14 +61,14 @@ class TokenGrid:
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """[B, K, patch_points * C] to [B, *grid, C]: the inverse of `patchify`."""
-        split = patches.reshape(len(patches), *self.tokens, *self.patch, -1)
+        split = patches.reshape(patches.shape[0], *self.tokens, *self.patch, -1)
         axes = range(self.axes)
         order = [
             0,
             *(place for axis in axes for place in (1 + axis, 1 + self.axes + axis)),
             2 * self.axes + 1,
         ]
-        return split.permute(order).reshape(len(patches), *self.grid, split.shape[-1])
+        return split.permute(order).reshape(patches.shape[0], *self.grid, split.shape[-1])
 
     def token_positions(self) -> Tensor:
         """[K, axes] in domain lengths."""

@@ -1,0 +1,3 @@
+from ups.evaluation.predictor import load as load
+
+__version__: str

@@ -1,0 +1,115 @@
+"""A surrogate as one file: the networks of a run, and what their user must know of its problems.
+
+A safetensors file, so that nothing is unpickled. Weights are named NETWORK/WEIGHT; the header holds the networks'
+descriptions, the problems, where all of it comes from, and a sum over everything. Errors of held-back trajectories are
+not in it: they dress the operator in the rows that ensembles are compared with, and are larger than all networks.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ups.artifacts.files import canonical_json, write_bytes
+from ups.errors import IntegrityError
+from ups.evaluation.surrogate import Surrogate, check_alike
+from ups.evaluation.usage import Usage
+from ups.models.build import CODEC_FILE, MODEL_FILE, has_codec, network_of, reading_model
+from ups.models.codec import Codec
+from ups.models.operators import LatentOperator
+from ups.models.residual import ResidualNetwork
+
+Provenance = dict[str, Any]
+"""Where networks come from: run, digests of its artifacts, commit, library."""
+
+
+def write_surrogate(
+    path: Path,
+    artifacts: Mapping[str, Path],
+    usages: Mapping[str, Usage],
+    provenance: Provenance,
+    members: int,
+) -> None:
+    """Write the networks of a run as one file.
+
+    Args:
+        artifacts: directories of cache_encode, operator, diffusion and consistency.
+        usages: by problem.
+        members: of an ensemble, where its user does not say.
+
+    Raises:
+        IntegrityError: a network's file is damaged.
+        StorageError: the file cannot be written.
+    """
+    with_codec = artifacts["operator" if has_codec(artifacts["operator"]) else "cache_encode"]
+    files = {"codec": with_codec / CODEC_FILE}
+    files |= {stage: artifacts[stage] / MODEL_FILE for stage in ("operator", "diffusion", "consistency")}
+    tensors: dict[str, Tensor] = {}
+    networks: dict[str, Any] = {}
+    for network, file in files.items():
+        with reading_model(file), safe_open(file, framework="pt") as stored:
+            networks[network] = json.loads(stored.metadata()["description"])
+            tensors |= {f"{network}/{name}": stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    about = {
+        "networks": networks,
+        "problems": {name: usage.to_json() for name, usage in usages.items()},
+        "provenance": provenance,
+        "members": members,
+    }
+    header = {"surrogate": canonical_json(about).decode(), "sum": _sum(about, tensors)}
+    write_bytes(path, save(tensors, metadata=header))
+
+
+def read_surrogate(path: Path, device: str) -> tuple[Surrogate, dict[str, Usage], Provenance]:
+    """The networks of a file, ready to forecast; what is to be known of their problems; where they come from.
+
+    Raises:
+        IntegrityError: the file is damaged, or holds no surrogate.
+    """
+    with reading_model(path):
+        with safe_open(path, framework="pt") as stored:
+            header = stored.metadata() or {}
+            about = json.loads(header["surrogate"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        if header["sum"] != _sum(about, tensors):
+            raise IntegrityError(
+                "its bytes are not those that were written", where=str(path), fix="copy or export it again"
+            )
+        networks = about["networks"]
+        models = {
+            network: network_of(description, _part(tensors, network), device)
+            for network, description in networks.items()
+        }
+        codec, operator = models["codec"], models["operator"]
+        diffusion, consistency = models["diffusion"], models["consistency"]
+        assert isinstance(codec, Codec)
+        assert isinstance(operator, LatentOperator)
+        assert isinstance(diffusion, ResidualNetwork)
+        assert isinstance(consistency, ResidualNetwork)
+        usages = {name: Usage.from_json(values) for name, values in about["problems"].items()}
+    others = {network: description for network, description in networks.items() if network != "codec"}
+    check_alike(networks["codec"], others, dict.fromkeys(others, str(path)))
+    samplers = {stage: networks[stage]["sampler"] for stage in ("diffusion", "consistency")}
+    surrogate = Surrogate(
+        codec, networks["codec"], operator, diffusion, consistency, {}, samplers, about["members"]
+    )
+    return surrogate, usages, about["provenance"]
+
+
+def _part(tensors: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    prefix = f"{network}/"
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _sum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256(canonical_json(about))
+    for name, value in sorted(tensors.items()):
+        total.update(name.encode())
+        total.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

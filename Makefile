@@ -8,7 +8,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test-fast test test-all lint clean
+.PHONY: help setup run serve deploy check test-fast test test-all lint clean
 # Tests start hundreds of processes: bytecode is kept, also where the shell says otherwise.
 TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -28,6 +28,14 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
 	$(VENV)/bin/python -m flows $(CONFIG)
+
+# It ends with make, however make ends.
+serve: $(READY)  ## Prefect server and worker together, until Ctrl-C; DATABASE=URL of PostgreSQL
+	@$(if $(DATABASE),PREFECT_SERVER_DATABASE_CONNECTION_URL='$(DATABASE)') UPS_PARENT_PID=$$PPID \
+		exec $(VENV)/bin/python -m ups.pipeline.supervise.process SIGTERM deployments.serve
+
+deploy: $(READY)  ## register all deployments on the server; again to bring them up to date
+	@$(VENV)/bin/python -m deployments.deploy
 
 # Both at once: the type checker has but one thread.
 check: $(READY)  ## lint, and the fast tests

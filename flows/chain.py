@@ -10,6 +10,7 @@ from prefect.utilities.annotations import quote
 from flows.experiment import Experiment
 from tasks.chain import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from tasks.publish import publish, publish_seeds
+from tasks.secrets import take_secrets
 from ups.pipeline.run import Run, overrides_by_seed
 
 _WORDS_OF_PREFECT = {word for kind in _coolname.values() for word in kind.get("words", ())}
@@ -35,6 +36,7 @@ def train_and_evaluate(experiment: Experiment) -> str:
     Returns:
         Path of the report, of the last seed where the configuration asks for several.
     """
+    take_secrets()
     runs = [
         Experiment(config=experiment.config, overrides=overrides)
         for overrides in overrides_by_seed(experiment.path, experiment.overrides)

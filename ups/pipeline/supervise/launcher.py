@@ -34,12 +34,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from ups.errors import EXIT_OK, Interrupted, StageError
 from ups.pipeline.supervise import process
+from ups.pipeline.supervise.descendants import reap
 from ups.pipeline.supervise.rendezvous import Rendezvous
 from ups.prctl import adopt_orphans, die_with_parent
 
@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(options, module, received) if not received else None
     finally:
-        _kill_descendants()
+        # A process in an uninterruptible call (a dead network mount, a wedged driver) outlives SIGKILL.
+        if left := reap(_REAP_SECONDS, kill=True):
+            sys.stderr.write(f"launcher: SIGKILL did not end these processes: {left}\n")
     if code == EXIT_OK:
         return EXIT_OK
     if received or _identity(interruption) not in {None, before}:
@@ -148,40 +150,6 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _kill_descendants() -> None:
-    """Kill and reap every process below this one.
-
-    Only children are signalled, for their process numbers cannot be given to others before they are
-    reaped here. Grandchildren become children when their parents die.
-    """
-    gives_up_at = time.monotonic() + _REAP_SECONDS
-    while time.monotonic() < gives_up_at:
-        for pid in _children():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
-        except ChildProcessError:  # no child is left, and so no descendant
-            return
-        time.sleep(_POLL_SECONDS / 5)
-    # A process in an uninterruptible call (a dead network mount, a wedged driver) outlives SIGKILL.
-    left = " ".join(str(pid) for pid in _children())
-    sys.stderr.write(f"launcher: SIGKILL did not end these processes: {left}\n")
-
-
-def _children() -> Iterator[int]:
-    """The children of this process, read from /proc."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            # "pid (name) state ppid ...", where the name may hold spaces and parentheses
-            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid():
-                yield int(entry.name)
 
 
 if __name__ == "__main__":

@@ -51,15 +51,15 @@ def main() -> int:
     obey_signals()
     try:
         with suppress(KeyboardInterrupt):
-            _serve()
+            serve()
     except UpsError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return EXIT_OK
 
 
-def _serve() -> None:
-    """Returns never.
+def serve() -> None:
+    """Start all parts and watch them; it returns never.
 
     Raises:
         PreflightError: the address is taken, the database does not answer, or a part does not start.

@@ -11,7 +11,7 @@ from prefect.exceptions import ObjectNotFound
 from ups.errors import PreflightError
 
 LIMIT = "gpu"
-"""Name of the server's concurrency limit; deployments/README.md creates it."""
+"""Name of the server's concurrency limit; `make deploy` creates it."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def gpu(*, needed: bool) -> Iterator[None]:
         raise PreflightError(
             f"has no concurrency limit {LIMIT!r}, without which two runs would share the GPU",
             where="Prefect server",
-            fix=f"create it, with the number of stages that may run at once: "
+            fix="make deploy, or create it with the number of stages that may run at once: "
             f"prefect gcl create {LIMIT} --limit 1; then retry the run",
         ) from None
     if found.active_slots >= found.limit:

@@ -19,9 +19,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestra]:
 
 @pytest.fixture(scope="session")
 def deployed(server: Orchestra) -> Orchestra:
-    """All deployments, by the commands of deployments/README.md."""
-    server.api("POST", "/work_pools/", name="ups", type="process")  # as `prefect work-pool create` does
-    server.prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    """All deployments, as `make deploy` registers them."""
+    done = server.run("deployments.deploy")
+    assert done.returncode == 0, done.stdout
     server.start_worker()
     return server
 

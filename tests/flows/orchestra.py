@@ -20,23 +20,19 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 TINY = "configs/burgers_tiny.yaml"
 STAGES = ("download", "autoencoder", "cache-encode", "operator", "diffusion", "consistency", "evaluate")
-SERVER_SETTINGS = dict(
-    re.findall(
-        r"export (PREFECT_SERVER_LOGS_\S+)=(\S+)", (CHECKOUT / "deployments" / "README.md").read_text()
-    )
-)
-"""By which the server hands logs on to those who watch."""
 LIMIT_SECONDS = 120.0  # far above what is needed: a busy machine must not fail a test
 
 LOG_RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d+ \| ", re.MULTILINE)
 
 
-def wait_for(what: str, find: Callable[[], Any], told: Callable[[], str] = str) -> Any:
+def wait_for(
+    what: str, find: Callable[[], Any], told: Callable[[], str] = str, seconds: float = LIMIT_SECONDS
+) -> Any:
     """The first true value of `find`."""
-    gives_up_at = time.monotonic() + LIMIT_SECONDS
+    gives_up_at = time.monotonic() + seconds
     while not (found := find()):
         if time.monotonic() > gives_up_at:
-            pytest.fail(f"waited {LIMIT_SECONDS:g} s for {what}\n{told()}")
+            pytest.fail(f"waited {seconds:g} s for {what}\n{told()}")
         time.sleep(0.1)
     return found
 
@@ -77,10 +73,8 @@ class Orchestra:
         self.environment = clean_environment() | {
             "PREFECT_HOME": str(directory / "prefect"),
             "PREFECT_API_URL": self.url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            **SERVER_SETTINGS,
             "UPS_ROOT": str(self.root),
             "OMP_NUM_THREADS": "1",
         }
@@ -112,8 +106,12 @@ class Orchestra:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of Prefect's, run in the checkout."""
+        return self.run("prefect", *arguments)
+
+    def run(self, *module: str) -> subprocess.CompletedProcess[str]:
+        """`python -m module`, in the checkout, where Prefect's settings are."""
         return subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            [sys.executable, "-m", *module],
             cwd=CHECKOUT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             check=False,
         )  # fmt: skip

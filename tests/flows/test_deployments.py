@@ -322,7 +322,7 @@ def test_an_optimisation_that_does_not_hold_its_promise_fails_the_run(deployed: 
         "speed": 1000.0,
         "memory": 10.0,
     }
-    name = "validate-optimizations/demo-optimizer"
+    name = "validate-optimizations/prod"
     _refused(deployed, name, "--watch", "--param", f"comparison={json.dumps(comparison)}")
     flow_run = deployed.latest_flow_run()
     assert "speed: " in flow_run["state"]["message"]

@@ -1,9 +1,11 @@
 """The limit of the GPU, on a real server and without a GPU."""
 
 import threading
+from contextlib import suppress
 
 import pytest
-from orchestra import CHECKOUT, Orchestra
+from httpx import HTTPStatusError
+from orchestra import Orchestra
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -16,7 +18,6 @@ from ups.config.schema import STAGES
 from ups.errors import PreflightError
 from ups.pipeline.run import Run
 
-README = (CHECKOUT / "deployments" / "README.md").read_text()
 CREATE = f"gcl create {LIMIT} --limit 1"
 
 
@@ -28,11 +29,12 @@ def on_the_server(server: Orchestra):
 
 @pytest.mark.slow
 def test_a_limit_that_is_missing_is_named_with_the_command_that_creates_it(on_the_server: Orchestra):
+    with suppress(HTTPStatusError):  # there is none, where nothing was deployed before
+        on_the_server.api("DELETE", f"/v2/concurrency_limits/{LIMIT}")
     with pytest.raises(PreflightError, match=f"prefect {CREATE}"), gpu(needed=True):
         pytest.fail("came in")
     with gpu(needed=False):
         pass
-    assert f"prefect {CREATE}" in README
 
     on_the_server.prefect(*CREATE.split())
     order: list[str] = []

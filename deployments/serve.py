@@ -112,14 +112,14 @@ def _require_address(url: str) -> None:
         raise PreflightError(
             "a Prefect server answers there already",
             where=url,
-            fix=f"use it (PREFECT_API_URL={url} make deploy; a further worker: prefect worker start --pool {POOL}), or stop it",
+            fix=f"use it (PREFECT_API_URL={url} make deploy; a further worker: python -m deployments.worker), or stop it",
         )
     named = PREFECT_API_URL.value()
     if named not in {None, url}:
         raise PreflightError(
             f"names another server than the one to start, {url}; other shells would not find it",
             where=f"PREFECT_API_URL={named}",
-            fix=f"unset it, or start a worker of that server alone: prefect worker start --pool {POOL}",
+            fix=f"unset it, or start a worker of that server alone: python -m deployments.worker",
         )
     host, port = PREFECT_SERVER_API_HOST.value(), PREFECT_SERVER_API_PORT.value()
     try:

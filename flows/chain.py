@@ -9,6 +9,7 @@ from prefect.utilities.annotations import quote
 
 from flows.experiment import Experiment
 from tasks.chain import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
+from tasks.gates import judge
 from tasks.publish import publish, publish_seeds
 from tasks.secrets import take_secrets
 from ups.pipeline.run import Run, overrides_by_seed
@@ -57,14 +58,18 @@ def _one_seed(experiment: Experiment) -> str:
     get_run_logger().info("run directory: %s", started.directory)
     # Prefect draws the graph by the identity of what it finds in arguments, and names of stages are everywhere in these.
     run: Any = quote(started.settings)
-    try:
+    gates = started.configuration.gates
+    with started:
         data = download(run)
         codec = autoencoder(run, data)
         cache = cache_encode(run, data, codec)
         forecast = operator(run, data, cache)
         residual = diffusion(run, data, cache, forecast)
         student = consistency(run, data, cache, forecast, residual)
+        if gates.validation:
+            judge(run, "validation", student)
         table = evaluate(run, data, codec, cache, forecast, residual, student)
-        return publish(run, table)
-    finally:
-        started.close()
+        report = publish(run, table)
+        if gates.test:
+            judge(run, "test", report)
+        return report

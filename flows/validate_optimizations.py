@@ -10,8 +10,8 @@ from flows.chain import given_name
 from flows.experiment import Experiment
 from tasks.comparison import judge, train_arm
 from ups.errors import ConfigurationError
+from ups.pipeline.ab_gates import Gates
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, turns
-from ups.pipeline.gates import Gates
 from ups.pipeline.run import find_root
 
 

@@ -9,9 +9,9 @@ from prefect.cache_policies import NO_CACHE
 from tasks.gpu import gpu
 from tasks.stage import RETRIES
 from ups.commands.tables import comparison_table, rows_of
+from ups.pipeline.ab_gates import Gates, judged, require_passed
 from ups.pipeline.comparison import Arm, Trained, train
 from ups.pipeline.device import resolve
-from ups.pipeline.gates import Gates, judged, require_passed
 
 Json = dict[str, Any]
 

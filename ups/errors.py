@@ -70,6 +70,12 @@ class IntegrityError(UpsError):
     exit_code = 5
 
 
+class GateError(UpsError):
+    """A run does not show what its gates ask for. What it made is published, and as usable as any other."""
+
+    exit_code = 7
+
+
 class ComparisonError(UpsError):
     """An optimised configuration does not show what its gates ask for."""
 

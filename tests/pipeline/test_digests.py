@@ -139,6 +139,9 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "tracking.wandb": ("disabled", NONE),
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),
+    "resources.hourly_rate_usd": (2.0, NONE),
+    "gates.validation": ([{"stage": "operator", "at_most": 0.1}], NONE),
+    "gates.test": ([{"model": "operator", "metric": "mass_drift", "at_most": 0.1}], NONE),
 }
 # A solver computes with these; a copy does not depend on the machine.
 SOLVING: dict[str, tuple[Any, set[str]]] = {

@@ -24,11 +24,11 @@ from ups.evaluation.ensembles import (
     dressed_forecasters,
 )
 from ups.evaluation.forecaster import OperatorForecasts, linear_forecasters, operator_forecaster
+from ups.model_labels import MODELS
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 from ups.report import catalogue, curve_figures, drawing, field_figures, figures
-from ups.report.catalogue import MODELS
 
 SVG = "{http://www.w3.org/2000/svg}"
 

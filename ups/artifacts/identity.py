@@ -5,7 +5,7 @@ sums of its inputs
 
 Code is taken over the abstract syntax trees, without docstrings and comments, of the `ups` modules in the static
 import closure of the stage, and the versions of the libraries that they import and that make the numbers. Left out of
-the closure are `_OUTSIDE`: they decide how a run is asked for and where bytes lie, not what they are; the values of
+the closure are `_OUTSIDE`: they decide how a run is asked for, judged and shown, and where bytes lie, not what they are; the values of
 all settings are in the derivation anyway.
 """
 
@@ -33,6 +33,8 @@ _OUTSIDE = (
     "ups.kinds",
     "ups.section",
     "ups.problems.generated",
+    "ups.metric_labels",
+    "ups.model_labels",
 )
 _SUM = 16  # hexadecimal digits: enough to tell versions of a module apart
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from ups.commands.arguments import add_overrides, add_root, count
 from ups.commands.tables import comparison_table, print_progress, show
 from ups.config.load import parse_overrides
+from ups.pipeline.ab_gates import Gates, judged, require_passed
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, train, turns
 from ups.pipeline.device import resolve
-from ups.pipeline.gates import Gates, judged, require_passed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

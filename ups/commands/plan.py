@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ups.artifacts import Store
 from ups.commands.arguments import add_configuration, add_root, read_configuration
-from ups.commands.tables import plan_table, print_progress, show
+from ups.commands.tables import duration, plan_table, print_progress, show
 from ups.config import Configuration
 from ups.config.load import parse_overrides
 from ups.config.schema import TRAINING_STAGES
@@ -74,7 +74,7 @@ def _predictions_table(predictions: dict[str, Prediction]) -> Table:
         table.add_row(
             name,
             "" if step is None else f"{step:.3g}",
-            _duration(prediction.seconds),
+            duration(prediction.seconds),
             "" if memory is None else f"{memory:.2g}",
         )
     return table
@@ -82,10 +82,10 @@ def _predictions_table(predictions: dict[str, Prediction]) -> Table:
 
 def _total(predictions: dict[str, Prediction], configuration: Configuration) -> str:
     seconds = sum(prediction.seconds for prediction in predictions.values())
-    seeds, rate = configuration.seeds, configuration.resources.hourly_rate_usd
+    seeds, usd = configuration.seeds, configuration.resources.cost(seconds)
     each = "" if seeds == 1 else f" for each of {seeds} seeds"
-    cost = "" if rate is None else f", {rate * seconds / 3600:.2f} USD"
-    return f"in all {_duration(seconds)}{cost}{each}; a prediction: this machine was measured for a moment"
+    cost = "" if usd is None else f", {usd:.2f} USD"
+    return f"in all {duration(seconds)}{cost}{each}; a prediction: this machine was measured for a moment"
 
 
 def _batches_table(batches: list[dict[str, Any]]) -> Table:
@@ -103,10 +103,3 @@ def _batches_table(batches: list[dict[str, Any]]) -> Table:
             Text(record.get("note", "")),
         )
     return table
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -8,10 +8,11 @@ from typing import Any
 
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root, add_stage
-from ups.commands.tables import console, plan_table, result_tables, seed_tables, show
+from ups.commands.tables import console, gate_table, plan_table, result_tables, seed_tables, show
 from ups.config.load import parse_overrides
+from ups.errors import GateError
 from ups.pipeline.execute import Built
-from ups.pipeline.run import OUTSIDE, Run, overrides_by_seed, run_all
+from ups.pipeline.run import GATES, OUTSIDE, Run, overrides_by_seed, run_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,11 @@ def run_and_show(
 
 
 def follow(run: Run, until: str | None) -> None:
-    """Run with progress on the terminal."""
+    """Run with progress on the terminal.
+
+    Raises:
+        UpsError: see `run_all`; of a gate once all is shown.
+    """
     terminal = console()
     show(plan_table(list(run.plan.values())))
     started = time.monotonic()
@@ -54,16 +59,24 @@ def follow(run: Run, until: str | None) -> None:
         verdict = "cached" if built.hit else f"done in {built.artifact.manifest.seconds:.1f} s"
         terminal.print(f"[bold]{name}[/] {verdict}  {built.artifact.digest[:12]}")
 
-    run_all(
-        run,
-        on_line=lambda line: terminal.print(line, markup=False, soft_wrap=True),
-        on_stage=on_stage,
-        until=until,
-    )
-    if "evaluate" in run.plan:
+    failure = None
+    try:
+        run_all(
+            run,
+            on_line=lambda line: terminal.print(line, markup=False, soft_wrap=True),
+            on_stage=on_stage,
+            until=until,
+        )
+    except GateError as error:
+        failure = error
+    if "evaluate" in run.built:
         for name in ("metrics.json", OUTSIDE):
             for table in result_tables(read_json(run.directory / name)):
                 show(table)
         terminal.print(f"report: {run.directory / 'report.html'}", markup=False, soft_wrap=True)
+    if (run.directory / GATES).exists():
+        show(gate_table(read_json(run.directory / GATES)))
     seconds = time.monotonic() - started
     terminal.print(f"run: {run.directory}  ({seconds:.1f} s)", markup=False, soft_wrap=True)
+    if failure is not None:
+        raise failure

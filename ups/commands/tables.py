@@ -98,6 +98,25 @@ def result_table(records: list[dict[str, Any]]) -> Table:
     return table
 
 
+def gate_table(verdicts: list[dict[str, Any]]) -> Table:
+    """A row per number that a gate limits, of gates.json."""
+    table = _table(
+        *map(_narrow, ("gate", "of", "metric", "problem", "field")),
+        *(_narrow(name, "right") for name in ("at least", "value", "at most")),
+        _narrow("verdict"),
+    )
+    for row in verdicts:
+        value = "missing" if row["value"] is None else f"{row['value']:.4g}"
+        limits = (_number(row[key], "g") for key in ("at_least", "at_most"))
+        verdict = "passed" if row["passed"] else "failed"
+        table.add_row(
+            *(row[key] or "" for key in ("kind", "subject", "metric", "problem", "field")),
+            next(limits), value, next(limits),
+            Text(verdict, style="green" if row["passed"] else "red"),
+        )  # fmt: skip
+    return table
+
+
 def seed_tables(runs: list[list[dict[str, Any]]]) -> dict[str, Table]:
     """Of each problem a table of runs that differ in their seeds: of every metric its mean over seeds and its range.
 
@@ -153,7 +172,8 @@ def _parts(table: Table, width: int) -> Iterator[Table]:
         chosen = [first, others.pop(0)]
         while others and sum(least + _GAP for _, least in (*chosen, others[0])) - _GAP <= width:
             chosen.append(others.pop(0))
-        spare = max(0, width + _GAP - sum(least + _GAP for _, least in chosen))
+        broken = sum(not column.no_wrap for column, _ in chosen)
+        spare = max(0, width + _GAP - sum(least + _GAP for _, least in chosen)) // max(1, broken)
         part = _table(title=title if isinstance(title, Text) else None)
         for column, least in chosen:
             # Fixed, so that headers break between words and cells do not break at all.
@@ -226,3 +246,23 @@ def rows_of(table: Table) -> list[dict[str, str]]:
     names = [str(column.header) for column in table.columns]
     cells = [list(column.cells) for column in table.columns]
     return [dict(zip(names, map(str, row), strict=True)) for row in zip(*cells, strict=True)]
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, or hours and minutes."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def money(usd: float | None) -> str:
+    """US dollars, with what is less than a cent; empty where it is not known."""
+    return "" if usd is None else f"{usd:.2f}" if usd >= 1 else f"{usd:.3g}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A number and its 95 % interval, where it has one."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
 from ups.config.data import Data, Mix, Sampling
+from ups.config.gates import Gates
 from ups.config.model import SYMMETRIES, Model, SymmetryUses
 from ups.config.networks import LARGEST_MATRIX, LinearPath
 from ups.config.optimizer import OptimizerSettings
@@ -144,6 +145,10 @@ class Resources(Section):
         default=None, description="of all machines of a run together, in US dollars an hour; null: not known"
     )
 
+    def cost(self, seconds: float) -> float | None:
+        """US dollars; None where the rate is not known."""
+        return None if self.hourly_rate_usd is None else self.hourly_rate_usd * seconds / 3600
+
 
 class _Run(Section):
     name: Name = Field(description="of the configuration; part of the names of its runs")
@@ -201,6 +206,7 @@ class Configuration(_RunOfStages):
 
     tracking: Tracking = Tracking()
     resources: Resources = Resources()
+    gates: Gates = Gates()
 
     @property
     def problems(self) -> dict[str, ProblemData]:
@@ -280,6 +286,12 @@ class Configuration(_RunOfStages):
             raise ValueError(
                 "execution.precision: tf32 is a format of GPUs, and execution.device is cpu: write fp32"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gates_are_of_this_run(self) -> Self:
+        if problem := self.gates.problem(TRAINING_STAGES, self.problems):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

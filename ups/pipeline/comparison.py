@@ -34,7 +34,7 @@ COMPARISONS = "comparisons"
 COMPARED = ("autoencoder", "operator")
 """Trainings whose validation error is one of decoded fields, and means the same in every arm."""
 _ERROR = "validation_relative_l2"
-_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "resources", "evaluation"}
+_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "resources", "gates", "evaluation"}
 
 
 @dataclass(frozen=True)
@@ -163,15 +163,12 @@ def train(
     overrides = {**arm.overrides, "seed": seed, "seeds": 1, "tracking.wandb": "disabled"}
     own = Store(place / COMPARISONS / comparison / digest_of({"arm": arm.name})[:12])
     until = max(STAGES[stage].inputs, key=list(STAGES).index)
-    before = Run.start(arm.config, overrides, root=place, until=until)
-    try:
+    with Run.start(arm.config, overrides, root=place, until=until) as before:
         for name in chain_to(until):
             artifact = before.stage(name, on_line=on_line).artifact
             for part in artifact.manifest.parts.values():
                 _share(before.store, own, DATA, part["digest"])
             _share(before.store, own, name, artifact.digest)
-    finally:
-        before.close()
     run = Run.start(arm.config, overrides, root=own.root, until=stage)
     run_all(run, on_line=on_line, on_stage=lambda *_: None, until=stage)
     settings: Training = STAGES[stage].own(run.configuration)

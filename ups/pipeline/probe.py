@@ -179,7 +179,8 @@ def _sizes(configuration: Configuration) -> tuple[int, int]:
 
 def _small(configuration: Configuration, train: int) -> dict[str, Any]:
     """Overrides that leave few trajectories and few steps."""
-    changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled"}
+    # A few steps pass no gate.
+    changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled", "gates": {}}
     several = isinstance(configuration.data, Mix)
     for name, data in configuration.problems.items():
         place = f"data.problems.{name}" if several else "data"

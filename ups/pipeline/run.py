@@ -1,5 +1,6 @@
-"""A run: its directory, its plan, its stages one after the other, its report."""
+"""A run: its directory, its plan, its stages one after the other, its gates, its report, and how it ended."""
 
+import fcntl
 import json
 import os
 import platform
@@ -7,13 +8,14 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import yaml
 
@@ -22,9 +24,18 @@ from ups.artifacts.files import read_json, read_records, storage_error, write_js
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
 from ups.config.schema import DATA, STAGES
-from ups.errors import ConfigurationError, IntegrityError
+from ups.errors import (
+    EXIT_OK,
+    ConfigurationError,
+    IntegrityError,
+    Interrupted,
+    ProcessKilled,
+    StorageError,
+    UpsError,
+)
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
+from ups.pipeline.gates import Kind, Verdict, judge_results, judge_trainings, require_passed
 from ups.pipeline.graph import chain_to
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
@@ -45,6 +56,12 @@ ARTIFACTS = "artifacts.json"
 METRICS = "metrics.jsonl"
 OUTSIDE = "outside.json"
 """Records outside the training range; empty where none were asked for."""
+GATES = "gates.json"
+"""Verdicts of the gates, where the configuration has some."""
+ENDED = "ended.json"
+"""State, message, exit code and time of a run's end; none of a run that goes on, or whose process was killed."""
+LOCK = "run.lock"
+"""Locked as long as the run goes on: the kernel frees it, however its process ends."""
 
 
 def find_root(root: str | Path | None) -> Path:
@@ -63,7 +80,8 @@ class Run:
 
     `runs/<UTC time>-<name>-<digest>/` holds config.yaml, plan.json, env.json, metrics.jsonl (all training
     records), metrics.json (the result table), outside.json (the same outside the training range), artifacts.json
-    (pointers), logs/, report.html; and scores/, what `ups evaluate` found.
+    (pointers), gates.json (verdicts), logs/, report.html, ended.json (how it ended); and scores/, what `ups evaluate`
+    found. As a context it notes how its work ended, and then closes.
     """
 
     def __init__(
@@ -104,6 +122,8 @@ class Run:
         directory = _make_directory(store.root / RUNS, configuration.name, digest_of(values))
         run = cls(configuration, store, plan, directory)
         try:
+            lock = run._leases.enter_context((directory / LOCK).open("ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
             for stage in plan:
                 if stage.digest is not None:
                     run._leases.enter_context(store.lease(stage.name, stage.digest))
@@ -237,6 +257,21 @@ class Run:
         self._register(name, built)
         return built
 
+    def judge(self, kind: Kind) -> list[Verdict]:
+        """Hold what the run's directory says of its trainings, or of its results, against the gates, and write it down."""
+        gates, path = self.configuration.gates, self.directory / GATES
+        if not getattr(gates, kind):
+            return []
+        if kind == "validation":
+            verdicts = judge_trainings(
+                gates, {name: row["summary"] for name, row in self._registered().items()}
+            )
+        else:
+            verdicts = judge_results(gates, read_json(self.directory / "metrics.json"))
+        others = [row for row in (read_json(path) if path.exists() else []) if row["kind"] != kind]
+        write_json(path, [*others, *(verdict.to_json() for verdict in verdicts)])
+        return verdicts
+
     def report(self, *, on_line: Output) -> Path:
         """Write report.html from what the run's directory holds.
 
@@ -253,6 +288,16 @@ class Run:
         """
         self._leases.close()
         self._mirror.close(finished=self._registered().keys() == self.plan.keys())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with suppress(StorageError):  # on a full disk: why the run ends is the news
+            write_json(self.directory / ENDED, _end(error))
+        self.close()
 
     def _inputs(self, name: str) -> dict[str, Artifact]:
         return {i: self.built[i].artifact for i in STAGES[name].inputs}
@@ -289,6 +334,7 @@ class Run:
             "hit": built.hit,
             "reason": built.reason,
             "seconds": built.artifact.manifest.seconds,
+            "seconds_from_scratch": self._seconds_from_scratch(built.artifact),
             "summary": built.artifact.manifest.summary,
         }
         write_json(self.directory / ARTIFACTS, self._registered() | {name: row})
@@ -296,6 +342,12 @@ class Run:
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
             write_json(self.directory / OUTSIDE, read_json(built.artifact.path / OUTSIDE))
+            self.judge("test")
+
+    def _seconds_from_scratch(self, artifact: Artifact) -> float:
+        """With those of its parts, which another run may have made."""
+        parts = sum(part.manifest.seconds for part in self.store.parts(artifact))
+        return max(artifact.manifest.seconds, parts)
 
     def _relative(self, path: Path) -> str:
         """Either may be reached through a symbolic link, and .. is what lies above its target."""
@@ -356,15 +408,18 @@ def run_all(
 
     Raises:
         UpsError: of the first stage that failed.
+        GateError: its trainings do not pass their gates, and it was not evaluated; or its results do not pass theirs, and
+            all is published.
     """
-    try:
+    with run:
         for name in chain_to(until):
+            if name == "evaluate":
+                require_passed(run.judge("validation"))
             on_stage(name, None)
             on_stage(name, run.stage(name, on_line=on_line))
         if "evaluate" in run.built:
             run.report(on_line=on_line)
-    finally:
-        run.close()
+            require_passed(run.judge("test"))
 
 
 def write_report(directory: Path, *, on_line: Output) -> None:
@@ -390,6 +445,28 @@ def write_report(directory: Path, *, on_line: Output) -> None:
         on_line=on_line,
     )
     classify(returncode, work)
+
+
+def _end(error: BaseException | None) -> dict[str, Any]:
+    """How a run ended, as ended.json says it."""
+    if error is None:
+        state, code = "finished", EXIT_OK
+    elif isinstance(error, UpsError):
+        state, code = "failed", error.exit_code
+        if isinstance(error, Interrupted | ProcessKilled):
+            state = "interrupted"
+    elif isinstance(error, BrokenPipeError) or not isinstance(
+        error, Exception
+    ):  # Ctrl-C, and Prefect's cancellation
+        state, code = "interrupted", Interrupted.exit_code
+    else:
+        state, code = "failed", UpsError.exit_code
+    return {
+        "state": state,
+        "message": None if error is None else str(error) or type(error).__name__,
+        "exit_code": code,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 @cache

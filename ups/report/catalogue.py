@@ -3,45 +3,12 @@
 Without matplotlib, for the page needs the names too.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from ups.errors import IntegrityError
-
-
-@dataclass(frozen=True)
-class Model:
-    """How one model is shown.
-
-    Attributes:
-        label: for people; the records' `model` is for programs.
-        colour: of Okabe and Ito (2008), distinct with every common colour blindness.
-        dashes: matplotlib's line style, so that prints in grey can be read as well.
-        trivial: needs no training; never the best of a table.
-    """
-
-    label: str
-    colour: str
-    dashes: str = "-"
-    trivial: bool = False
-
+from ups.model_labels import MODELS, Model
 
 TRUTH_COLOUR = "#000000"
-
-MODELS: dict[str, Model] = {
-    "persistence": Model("persistence", "#777777", ":", trivial=True),
-    "spatial_mean": Model("spatial mean", "#a5a5a5", "--", trivial=True),
-    "train_mean": Model("train mean", "#8d8d8d", "-.", trivial=True),
-    "linear": Model("linear map", "#56b4e9", "-."),
-    "operator": Model("operator", "#0072b2"),
-    "operator_dressed": Model("operator with past errors", "#6a51a3", "--"),
-    "operator_dressed_scaled": Model("operator with scaled past errors", "#9e9ac8", "--"),
-    "diffusion": Model("diffusion", "#d55e00"),
-    "diffusion_zero_noise": Model("diffusion, zero noise", "#e69f00", "--"),
-    "diffusion_mean": Model("diffusion, mean", "#8c510a", ":"),
-    "consistency_1": Model("consistency, 1 call", "#009e73"),
-    "consistency_2": Model("consistency, 2 calls", "#cc79a7"),
-}
 
 # Of each problem; which of them it has follows from its axes and from whether it is a map.
 SPACE_TIME = "space_time.png"
@@ -75,7 +42,7 @@ def model_named(name: str) -> Model:
         raise IntegrityError(
             f"the model {name!r} has no label and colour",
             where="report",
-            fix="add it to MODELS in ups/report/catalogue.py",
+            fix="add it to MODELS in ups/model_labels.py",
         ) from None
 
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from ups.errors import IntegrityError
-from ups.report.catalogue import MODELS, TRUTH_COLOUR, entry, model_named
+from ups.model_labels import MODELS
+from ups.report.catalogue import TRUTH_COLOUR, entry, model_named
 from ups.report.drawing import (
     FAINT,
     GRID,

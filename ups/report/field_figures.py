@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ups.errors import IntegrityError
-from ups.report.catalogue import MODELS, TRUTH_COLOUR, entry
+from ups.model_labels import MODELS
+from ups.report.catalogue import TRUTH_COLOUR, entry
 from ups.report.drawing import WIDTH, Array, Curves, positions, scored_fields, styled, times
 
 Examples = Mapping[str, Array]

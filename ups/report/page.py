@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from ups.errors import IntegrityError
-from ups.metric_labels import COVERAGE, HEADLINE, Metric
+from ups.metric_labels import COVERAGE, HEADLINE, METRICS, Metric
+from ups.model_labels import MODELS, Model
 from ups.report import catalogue, writing
 from ups.report.catalogue import model_named
 from ups.report.results import Cell, Row, measured_metrics, result_table
 from ups.report.run_directory import ProblemResults, RunDirectory, read_bytes
+from ups.report.template import render
 from ups.report.verdict import Finding, calibration_of, verdict
 from ups.report.writing import SPACE, count, duration, number, percent
 
@@ -56,6 +56,7 @@ class Stage:
 
     Attributes:
         seconds: what building it took, in this run or, on a HIT, in the one that built it.
+        seconds_from_scratch: the same with all that it consists of, which yet another run may have made.
         share: of the longest stage, in per cent.
     """
 
@@ -63,9 +64,22 @@ class Stage:
     hit: bool
     reason: str
     seconds: float
+    seconds_from_scratch: float
     share: float
     digest: str
     result: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One number that a gate limits."""
+
+    kind: str
+    subject: str
+    metric: str
+    value: str
+    limits: str
+    passed: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Section:
     results: ProblemResults
     findings: list[Finding]
     tiles: list[Tile]
-    models: list[catalogue.Model]
+    models: list[Model]
     groups: dict[str, list[Row]]
     setup: list[tuple[str, list[str]]]
     convention: dict[str, str]
@@ -104,17 +118,10 @@ def html(run_directory: Path) -> str:
         IntegrityError: something that it shows is missing; the message says what and where.
     """
     run = RunDirectory.read(run_directory)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "duration": duration, "gibibytes": writing.gibibytes}
     built = stages(run)
     sections = [_section(results) for results in run.problems]
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         run=run,
         sections=sections,
         work=_work_tile(built),
@@ -125,6 +132,9 @@ def html(run_directory: Path) -> str:
         stages=built,
         seconds_now=sum(stage.seconds for stage in built if not stage.hit),
         seconds_reused=sum(stage.seconds for stage in built if stage.hit),
+        seconds_from_scratch=sum(stage.seconds_from_scratch for stage in built),
+        cost=run.resources.cost,
+        gates=gates(run),
         round_trip=_round_trip(run),
         reconstruction=_reconstruction(run),
     )
@@ -148,6 +158,22 @@ def markdown(run_directory: Path) -> str:
         if len(run.problems) > 1:
             lines += [f"## {_escaped(results.name)}: {_escaped(results.convention('dataset'))}", ""]
         lines += _markdown_results(results)
+    if judged := gates(run):
+        lines += _markdown_table(
+            ["gate", "of", "", "value", "asked for", "verdict"],
+            [
+                [
+                    g.kind,
+                    g.subject,
+                    _escaped(g.metric),
+                    g.value,
+                    g.limits,
+                    "passed" if g.passed else "**failed**",
+                ]
+                for g in judged
+            ],
+        )
+        lines.append("")
     lines += _markdown_table(
         ["stage", "cache", "time", "why"],
         [[s.name, "HIT" if s.hit else "MISS", duration(s.seconds), _escaped(s.reason)] for s in stages(run)],
@@ -205,12 +231,42 @@ def stages(run: RunDirectory) -> list[Stage]:
             hit=run.stage(name, "hit"),
             reason=_reason(run, name, row),
             seconds=run.stage(name, "seconds"),
+            # A run of an earlier version has not looked.
+            seconds_from_scratch=run.stage(name).get("seconds_from_scratch", run.stage(name, "seconds")),
             share=round(100 * run.stage(name, "seconds") / longest, 1),
             digest=run.stage(name, "digest")[:12],
             result=_result(run.stage(name, "summary")),
         )
         for name, row in planned
     ]
+
+
+def gates(run: RunDirectory) -> list[Gate]:
+    """The verdicts of a run's gates, as they are shown.
+
+    Raises:
+        IntegrityError: a verdict lacks something.
+    """
+    return [_gate(row, where=str(run.path / "gates.json")) for row in run.gates]
+
+
+def _gate(row: Mapping[str, Any], *, where: str) -> Gate:
+    kind, subject, metric, problem, field, value, at_least, at_most, passed = (
+        catalogue.entry(row, key, where=where)
+        for key in (
+            "kind", "subject", "metric", "problem", "field", "value", "at_least", "at_most", "passed",
+        )
+    )  # fmt: skip
+    shown = next((known for known in METRICS if known.name == metric), None)
+    limits = (("at least", at_least), ("at most", at_most))
+    return Gate(
+        kind,
+        model_named(subject).label if kind == "test" else subject,
+        ", ".join([shown.label if shown else _in_words(metric), *filter(None, (problem, field))]),
+        number(value) if value is not None else "missing",
+        " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None),
+        passed,
+    )
 
 
 def _reason(run: RunDirectory, name: str, planned: Mapping[str, Any]) -> str:
@@ -233,11 +289,16 @@ def _result(summary: Mapping[str, Any]) -> str:
         parts.append(f"{count(_total(summary['trajectories']))} trajectories")
     if "parameters" in summary:
         parts.append(f"{count(summary['parameters'])} weights")
-    for key in ("validation_relative_l2", "validation_loss"):
-        if key in summary:
-            name = key.replace("_", " ").replace("l2", "L2")
-            parts.append(f"{name} {number(summary[key])}")
+    parts.extend(
+        f"{_in_words(key)} {number(summary[key])}"
+        for key in ("validation_relative_l2", "validation_loss")
+        if key in summary
+    )
     return ", ".join(parts)
+
+
+def _in_words(key: str) -> str:
+    return key.replace("_", " ").replace("l2", "L2")
 
 
 def _section(results: ProblemResults) -> Section:
@@ -258,11 +319,9 @@ def _section(results: ProblemResults) -> Section:
     )
 
 
-def _overview(sections: list[Section]) -> tuple[list[catalogue.Model], list[tuple[Section, list[Cell]]]]:
+def _overview(sections: list[Section]) -> tuple[list[Model], list[tuple[Section, list[Cell]]]]:
     """The models of all problems, and the headline of each problem; empty cells where it has no such model."""
-    models = [
-        model for model in catalogue.MODELS.values() if any(model in section.models for section in sections)
-    ]
+    models = [model for model in MODELS.values() if any(model in section.models for section in sections)]
     rows = []
     for section in sections:
         headline = next(iter(section.groups.values()))[0]

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ups.artifacts.files import read_json, storage_error
+from ups.config.schema import Resources
 from ups.errors import IntegrityError
 from ups.report.catalogue import FIGURES, entry, model_named
 
@@ -118,6 +119,7 @@ class RunDirectory:
 
     Attributes:
         problems: results of each problem, in the order of the records.
+        gates: verdicts of its gates; none where it has no gates.
         figures: directory of the figures of the run as a whole.
     """
 
@@ -128,6 +130,7 @@ class RunDirectory:
     artifacts: Mapping[str, Any]
     environment: Mapping[str, Any]
     problems: Sequence[ProblemResults]
+    gates: Sequence[Mapping[str, Any]]
     figures: Path
 
     @classmethod
@@ -166,8 +169,14 @@ class RunDirectory:
                 )
                 for name, records in indexed.items()
             ],
+            gates=_read(path / "gates.json") if any((configuration.get("gates") or {}).values()) else [],
             figures=path / FIGURES,
         )
+
+    @property
+    def resources(self) -> Resources:
+        """What its machine costs."""
+        return Resources.model_validate(self.configuration.get("resources") or {})
 
     @property
     def name(self) -> str:

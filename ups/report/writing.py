@@ -50,6 +50,11 @@ def duration(seconds: float | None) -> str:
     return f"{number(seconds * 1e6)}{SPACE}µs"
 
 
+def dollars(usd: float) -> str:
+    """US dollars, to the cent, or with three digits where that is less."""
+    return f"{number(usd) if usd < 1 else f'{usd:,.2f}'.replace(',', SPACE)}{SPACE}USD"
+
+
 def gibibytes(count: float) -> str:
     """Bytes of memory."""
     return f"{count / 2**30:.1f}{SPACE}GiB"

@@ -278,6 +278,61 @@ def test_hits_and_misses_come_with_reasons_and_times(make_run: MakeRun) -> None:
     assert page.markdown(run).count("| MISS |") == 6
 
 
+def test_a_run_with_a_rate_says_what_it_cost_and_what_it_would_from_scratch(make_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        contents["configuration"]["resources"] = {"hourly_rate_usd": 3600}
+        contents["artifacts"]["download"] |= {"hit": True, "seconds_from_scratch": 15.0}
+
+    text = Elements(page.html(make_run(edit))).text
+    assert "This run cost 270.00 USD, and from scratch it would have been 285.00 USD" in text
+    assert "at 3 600.00 USD an hour" in text
+    assert re.search(r"download HIT 10\.0 s 0 USD 15\.00 USD", text)
+    assert re.search(r"autoencoder MISS 20\.0 s 20\.00 USD 20\.00 USD", text)
+
+
+def test_without_a_rate_there_is_no_cost(make_run: MakeRun) -> None:
+    assert "USD" not in Elements(page.html(make_run())).text
+
+
+def verdict_row(kind: str, subject: str, metric: str, value: float | None, *, passed: bool) -> Contents:
+    limits = {"at_least": None, "at_most": 0.1, "passed": passed}
+    return {
+        "kind": kind,
+        "subject": subject,
+        "metric": metric,
+        "problem": None,
+        "field": None,
+        "value": value,
+    } | limits
+
+
+def test_gates_are_shown_with_their_verdicts(make_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        contents["configuration"]["gates"] = {"validation": [], "test": ["of the schema"]}
+
+    run = make_run(edit)
+    with pytest.raises(IntegrityError, match=r"gates\.json"):
+        page.html(run)
+    rows = [
+        verdict_row("validation", "operator", "validation_relative_l2", 0.05, passed=True),
+        verdict_row("test", "consistency_1", "mass_drift", 0.2, passed=False),
+        verdict_row("test", "operator", "coverage_90", None, passed=False),
+    ]
+    (run / "gates.json").write_text(json.dumps(rows))
+    text = Elements(page.html(run)).text
+    assert "1 OF 3 GATES PASSED" in text
+    assert "validation operator validation relative L2 0.0500 at most 0.1 PASSED" in text
+    assert "test consistency, 1 call Mass drift 0.200 at most 0.1 FAILED" in text
+    assert "test operator Coverage of the 90 % interval missing at most 0.1 FAILED" in text
+    assert page.markdown(run).count("| **failed** |") == 2
+
+
+def test_a_run_without_gates_says_nothing_of_them(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "GATES" not in page.html(run)
+    assert "gate" not in page.markdown(run)
+
+
 def test_shows_environment_configuration_and_what_compression_costs(make_run: MakeRun) -> None:
     run = make_run()
     parsed = Elements(page.html(run))

@@ -133,6 +133,7 @@ def html(run_directory: Path) -> str:
         seconds_now=sum(stage.seconds for stage in built if not stage.hit),
         seconds_reused=sum(stage.seconds for stage in built if stage.hit),
         seconds_from_scratch=sum(stage.seconds_from_scratch for stage in built),
+        rate=run.resources.hourly_rate_usd,
         cost=run.resources.cost,
         gates=gates(run),
         round_trip=_round_trip(run),

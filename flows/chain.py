@@ -1,5 +1,7 @@
 """The method, as every flow of this project follows it."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from coolname.data import config as _coolname
@@ -12,7 +14,9 @@ from tasks.chain import autoencoder, cache_encode, consistency, diffusion, downl
 from tasks.gates import judge
 from tasks.publish import publish, publish_seeds
 from tasks.secrets import take_secrets
-from ups.pipeline.run import Run, overrides_by_seed
+from ups.config import load_configuration
+from ups.pipeline.finish_hooks import finish_hooks
+from ups.pipeline.run import Run, find_root, overrides_by_seed
 
 _WORDS_OF_PREFECT = {word for kind in _coolname.values() for word in kind.get("words", ())}
 """Two of these name a run that nobody has named."""
@@ -42,19 +46,24 @@ def train_and_evaluate(experiment: Experiment) -> str:
         Experiment(config=experiment.config, overrides=overrides)
         for overrides in overrides_by_seed(experiment.path, experiment.overrides)
     ]
-    reports = [_one_seed(run) for run in runs]
-    if len(reports) > 1:
-        publish_seeds(reports)
+    configuration = load_configuration(experiment.path, experiment.overrides)
+    with finish_hooks(configuration, find_root(None), after_the_process=True) as begun:
+        reports = [_one_seed(run, begun) for run in runs]
+        if len(reports) > 1:
+            publish_seeds(reports)
     return reports[-1]
 
 
-def _one_seed(experiment: Experiment) -> str:
+def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     """The chain once; the path of its report.
+
+    begun: is told of the run's directory.
 
     Tasks are called and not submitted: each reads what the one before it made; and a signal, which reaches the main
     thread alone, ends the stage that is running there.
     """
     started = Run.start(experiment.path, experiment.overrides)
+    begun(started.directory)
     get_run_logger().info("run directory: %s", started.directory)
     # Prefect draws the graph by the identity of what it finds in arguments, and names of stages are everywhere in these.
     run: Any = quote(started.settings)

@@ -142,6 +142,11 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "resources.hourly_rate_usd": (2.0, NONE),
     "gates.validation": ([{"stage": "operator", "at_most": 0.1}], NONE),
     "gates.test": ([{"model": "operator", "metric": "mass_drift", "at_most": 0.1}], NONE),
+    "hooks.finished": ("date", NONE),
+    "hooks.failed": (["true"], NONE),
+    "hooks.interrupted": ("date", NONE),
+    "hooks.always": ("date", NONE),
+    "hooks.timeout_seconds": (5.0, NONE),
 }
 # A solver computes with these; a copy does not depend on the machine.
 SOLVING: dict[str, tuple[Any, set[str]]] = {

@@ -9,10 +9,11 @@ from typing import Any
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root, add_stage
 from ups.commands.tables import console, gate_table, plan_table, result_tables, seed_tables, show
-from ups.config.load import parse_overrides
+from ups.config.load import load_configuration, parse_overrides
 from ups.errors import GateError
 from ups.pipeline.execute import Built
-from ups.pipeline.run import GATES, OUTSIDE, Run, overrides_by_seed, run_all
+from ups.pipeline.finish_hooks import finish_hooks
+from ups.pipeline.run import GATES, OUTSIDE, Run, find_root, overrides_by_seed, run_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +34,13 @@ def run_and_show(
 ) -> None:
     """Plan, run, and end with the result table and the path of the report; of several seeds, with their range."""
     tables = []
-    for chosen in overrides_by_seed(config, overrides):
-        run = Run.start(config, chosen, root=root, until=until)
-        follow(run, until)
-        if "evaluate" in run.plan:
-            tables.append(read_json(run.directory / "metrics.json"))
+    with finish_hooks(load_configuration(config, overrides), find_root(root)) as begun:
+        for chosen in overrides_by_seed(config, overrides):
+            run = Run.start(config, chosen, root=root, until=until)
+            begun(run.directory)
+            follow(run, until)
+            if "evaluate" in run.plan:
+                tables.append(read_json(run.directory / "metrics.json"))
     if len(tables) > 1:
         for table in seed_tables(tables).values():
             show(table)

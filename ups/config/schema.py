@@ -25,7 +25,7 @@ from ups.config.stages.evaluate import Evaluation
 from ups.config.stages.operator import OperatorTraining
 from ups.kinds import kind_of
 from ups.problems.generated import FromSinusoids, ProblemData
-from ups.section import Count, Name, Parallel, Section, Seed
+from ups.section import Count, Name, Parallel, Positive, Section, Seed
 
 STAGES: dict[str, Stage] = all_stages()
 """By name, each behind what it reads."""
@@ -150,6 +150,45 @@ class Resources(Section):
         return None if self.hourly_rate_usd is None else self.hourly_rate_usd * seconds / 3600
 
 
+def _a_command(value: object) -> object:
+    words = value if isinstance(value, list) else [value]
+    if not words or not all(isinstance(word, str) for word in words) or not words[0]:
+        raise ValueError(f"must be text for sh -c, or a list of words (got {reprlib.repr(value)})")
+    return value
+
+
+Command = Annotated[
+    str | list[str],
+    BeforeValidator(_a_command),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
+class Hooks(Section):
+    """What is run when a run has ended, by a process of its own. Never part of a digest.
+
+    A command is a list of words, or text for `sh -c`. It finds UPS_STATE (finished, failed, interrupted), UPS_RUN (the run's
+    directory; empty where none was begun) and UPS_NAME in its environment, and prints into the run's logs/hooks.log.
+    """
+
+    finished: Command | None = Field(default=None, description="command where the run is done; null: none")
+    failed: Command | None = Field(
+        default=None, description="command where the run failed, crashed, was killed, or could not begin"
+    )
+    interrupted: Command | None = Field(
+        default=None, description="command where the run was cancelled or interrupted, and can be resumed"
+    )
+    always: Command | None = Field(default=None, description="command in each of these cases, after theirs")
+    timeout_seconds: Positive = Field(default=300.0, description="seconds after which a command is ended")
+
+
 class _Run(Section):
     name: Name = Field(description="of the configuration; part of the names of its runs")
     seed: Seed = Field(default=0, description="seed of initial weights, batches and noise")
@@ -207,6 +246,7 @@ class Configuration(_RunOfStages):
     tracking: Tracking = Tracking()
     resources: Resources = Resources()
     gates: Gates = Gates()
+    hooks: Hooks = Hooks()
 
     @property
     def problems(self) -> dict[str, ProblemData]:

@@ -5,14 +5,10 @@ run goes on and ends all the same, and says once how to mirror it later.
 """
 
 import logging
-import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 from ups.config.schema import Tracking
+from ups.pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -26,46 +22,35 @@ class Mirror:
         self.directory = directory
         self.tracking = tracking
         self.log_file = directory / "logs" / "tracking.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: Watcher | None = None
         self._failed = False
 
     def start(self) -> None:
         """Start following, once."""
-        if self._process is not None or self._failed or self.tracking.wandb == "disabled":
+        if self._watcher is not None or self._failed or self.tracking.wandb == "disabled":
             return
-        command = [sys.executable, "-m", "ups.tracking", str(self.directory)]
         # By itself if we are killed; else we have ended it before, and said so.
-        command += ["--follow", str(2 * _LAST_RECORDS_SECONDS)]
+        arguments = [str(self.directory), "--follow", str(2 * _LAST_RECORDS_SECONDS)]
         try:
             with self.log_file.open("ab") as output:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-                )
+                self._watcher = Watcher("ups.tracking", arguments, output)
         except OSError as error:
             self._failed = True
             self._warn(f"could not be started ({error})")
 
     def close(self, *, finished: bool) -> None:
         """Tell the mirror that the run is over, and let it finish: its standard input closes, after a word if the run
-        got to its end."""
-        if self._process is None:
+        got to its end. It is killed if it does not end, with the processes that W&B started."""
+        if self._watcher is None:
             return
-        assert self._process.stdin is not None
-        try:
-            with suppress(BrokenPipeError):  # a mirror that has failed is told of below
-                if finished:
-                    self._process.stdin.write(b"finished\n")
-                self._process.stdin.close()
-            code = self._process.wait(_LAST_RECORDS_SECONDS)
-            if code != 0:
-                self._warn(f"ended with exit code {code}")
-        except subprocess.TimeoutExpired:
+        watcher, self._watcher = self._watcher, None
+        if finished:
+            watcher.tell("finished")
+        code = watcher.end(_LAST_RECORDS_SECONDS)
+        if code is None:
             self._warn(f"did not end within {_LAST_RECORDS_SECONDS} s")
-        finally:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL)  # W&B starts processes of its own
-                self._process.wait()
-            self._process = None
+        elif code != 0:
+            self._warn(f"ended with exit code {code}")
 
     def _warn(self, what: str) -> None:
         log.warning(

@@ -12,6 +12,7 @@ from prefect.utilities.annotations import quote
 from flows.experiment import Experiment
 from tasks.chain import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from tasks.gates import judge
+from tasks.preflight import preflight
 from tasks.publish import publish, publish_seeds
 from tasks.secrets import take_secrets
 from ups.config import load_configuration
@@ -48,6 +49,7 @@ def train_and_evaluate(experiment: Experiment) -> str:
     ]
     configuration = load_configuration(experiment.path, experiment.overrides)
     with finish_hooks(configuration, find_root(None), after_the_process=True) as begun:
+        preflight(str(experiment.path), runs[0].overrides, experiment.preflight)
         reports = [_one_seed(run, begun) for run in runs]
         if len(reports) > 1:
             publish_seeds(reports)

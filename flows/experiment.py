@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -40,6 +40,13 @@ class Experiment(BaseModel):
             '{"seed": 1, "training.operator.learning_rate": 3e-4}.',
         ),
     ] = {}
+    preflight: Annotated[
+        Literal["quick", "dry"],
+        Field(
+            description="Before the first stage. quick: disk, device, server and limits are checked; dry: every stage that is to be "
+            "built is also tried with few trajectories and steps, in about a minute.",
+        ),
+    ] = "quick"
 
     @property
     def path(self) -> Path:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.chain import given_name
 from flows.experiment import Experiment
 from tasks.comparison import judge, train_arm
+from tasks.preflight import preflight
 from ups.errors import ConfigurationError
 from ups.pipeline.ab_gates import Gates
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, turns
@@ -65,6 +66,9 @@ def validate_optimizations(comparison: Comparison) -> None:
         comparison: Two configurations, and the gates.
     """
     arms = comparison.arms()
+    for arm in arms:
+        check = preflight.with_options(task_run_name=f"preflight of {arm.name}")
+        check(arm.config, dict(arm.overrides), "quick", comparison.stage)
     name, root = name_of(arms), str(find_root(None))
     trained = [
         train_arm.with_options(task_run_name=f"{arm.name}, seed {seed}")(

@@ -25,7 +25,8 @@ def test_every_argument_and_every_result_of_every_task_survives_json(built: Orch
     )
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == (
-        "carried: autoencoder cache_encode consistency diffusion download evaluate operator publish publish_seeds"
+        "carried: autoencoder cache_encode consistency diffusion download evaluate operator preflight publish "
+        "publish_seeds"
     )
     *_, sealed, new = sorted((built.root / "runs").iterdir())
     for run, hit in ((sealed, True), (new, False)):

@@ -37,7 +37,11 @@ def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
         schema = found["parameter_openapi_schema"]
         assert set(schema["properties"]) == {"experiment"}
         shown = schema["definitions"]["Experiment"]["properties"]
-        assert {key for key, value in shown.items() if value["description"]} == {"config", "overrides"}
+        assert {key for key, value in shown.items() if value["description"]} == {
+            "config",
+            "overrides",
+            "preflight",
+        }
 
 
 def test_runs_of_a_schedule_are_created(deployed: Orchestra):
@@ -112,12 +116,12 @@ def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra
     assert flow_run["state_name"] == "Completed"
     tasks = built.task_runs(flow_run)
     assert {name: task["state_name"] for name, task in tasks.items()} == dict.fromkeys(
-        [*STAGES, "publish"], "Completed"
+        ["preflight", *STAGES, "publish"], "Completed"
     )
     assert _edges(built, flow_run) == {
         name.replace("_", "-"): {i.replace("_", "-") for i in stage.inputs}
         for name, stage in schema.STAGES.items()
-    } | {"publish": {"evaluate"}}
+    } | {"preflight": set(), "publish": {"evaluate"}}
 
     pointers = json.loads((built.first_run() / "artifacts.json").read_text())
     results = Path(built.environment["PREFECT_HOME"]) / "storage"
@@ -171,7 +175,7 @@ def test_a_damaged_and_a_deleted_artifact_are_rebuilt_though_prefect_has_their_r
     states = {name: task["state_name"] for name, task in built.task_runs(built.latest_flow_run()).items()}
     # The rebuilt diffusion model equals the lost one, so what was made from it still counts.
     expected = dict.fromkeys(STAGES, "Cached") | dict.fromkeys(
-        ("diffusion", "evaluate", "publish"), "Completed"
+        ("preflight", "diffusion", "evaluate", "publish"), "Completed"
     )
     assert states == expected
     [reason] = built.root.glob(f"artifacts/.quarantine/diffusion-{damaged.name}*/reason.txt")
@@ -181,22 +185,24 @@ def test_a_damaged_and_a_deleted_artifact_are_rebuilt_though_prefect_has_their_r
     output, _ = again.communicate()
     assert again.returncode == 0, output
     states = {name: task["state_name"] for name, task in built.task_runs(built.latest_flow_run()).items()}
-    assert states == dict.fromkeys(STAGES, "Cached") | {"publish": "Completed"}
+    assert states == dict.fromkeys(STAGES, "Cached") | {"preflight": "Completed", "publish": "Completed"}
 
 
-def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra):
-    flow_run = _start_until_checkpoint(built)
+def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra, tmp_path):
+    flow_run = _start_until_checkpoint(built, hooks=tmp_path / "hooks")
     _cancel(built, flow_run)
+    _expect_hooks(tmp_path / "hooks", "interrupted")
     assert built.stage_processes() == []
     _expect_last_step_in_a_checkpoint(built)
 
 
-def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orchestra):
-    flow_run = _start_until_checkpoint(built)
+def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orchestra, tmp_path):
+    flow_run = _start_until_checkpoint(built, hooks=tmp_path / "hooks")
     assert built.mirrors(), "its end is looked at below"
     engine = _engine(built)
     os.kill(engine, signal.SIGKILL)
     assert _final_state(built, flow_run) == "Crashed"
+    _expect_hooks(tmp_path / "hooks", "failed")
     wait_for("the stage to end", lambda: not built.stage_processes())
     wait_for("the W&B mirror to end", lambda: not built.mirrors())
     step = _expect_last_step_in_a_checkpoint(built)
@@ -242,7 +248,7 @@ def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(
     assert run["run_count"] == 4
     states = {name: task["state_name"] for name, task in built.task_runs(flow_run).items()}
     assert states == dict.fromkeys(STAGES, "Cached") | dict.fromkeys(
-        ("consistency", "evaluate", "publish"), "Completed"
+        ("preflight", "consistency", "evaluate", "publish"), "Completed"
     )
     assert built.worker_said().count("resumes at step") >= 2
 
@@ -269,14 +275,18 @@ def _newest_checkpoint(orchestra: Orchestra) -> str:
     return ""
 
 
-def _start_until_checkpoint(orchestra: Orchestra, assignment: str = NEVER_ENDS) -> dict:
+def _start_until_checkpoint(
+    orchestra: Orchestra, assignment: str = NEVER_ENDS, *, hooks: Path | None = None
+) -> dict:
+    """hooks: file to which a finish hook writes."""
     before = _newest_checkpoint(orchestra)
     key, _, value = assignment.partition("=")
+    overrides = {key: int(value)} | ({"hooks.always": f"echo $UPS_STATE >> {hooks}"} if hooks else {})
     deployment = orchestra.api("GET", "/deployments/name/burgers-upt/demo")
     flow_run = orchestra.api(
         "POST",
         f"/deployments/{deployment['id']}/create_flow_run",
-        parameters={"experiment": {"config": TINY, "overrides": {key: int(value)}}},
+        parameters={"experiment": {"config": TINY, "overrides": overrides}},
     )
     wait_for(
         "a checkpoint",
@@ -284,6 +294,12 @@ def _start_until_checkpoint(orchestra: Orchestra, assignment: str = NEVER_ENDS) 
         orchestra.worker_said,
     )
     return flow_run
+
+
+def _expect_hooks(path: Path, state: str) -> None:
+    """Once."""
+    wait_for("the finish hook", path.exists)
+    assert path.read_text() == f"{state}\n"
 
 
 def _final_state(orchestra: Orchestra, flow_run: dict) -> str:
@@ -313,6 +329,33 @@ def _expect_last_step_in_a_checkpoint(orchestra: Orchestra) -> int:
     return step
 
 
+def test_what_a_run_lacks_is_told_by_its_first_task_and_hooks_are_run(built: Orchestra, tmp_path):
+    runs = set((built.root / "runs").iterdir())
+    lacks = asked(**{"execution.threads": 1000, "hooks.failed": f"echo $UPS_STATE >> {tmp_path / 'hooks'}"})
+    _refused(built, "burgers-upt/demo", "--watch", "--param", f"experiment={lacks}")
+    flow_run = built.latest_flow_run()
+    assert "1000 threads for each process" in flow_run["state"]["message"]
+    states = {name: task["state_name"] for name, task in built.task_runs(flow_run).items()}
+    assert states == {"preflight": "Failed"}
+    assert set((built.root / "runs").iterdir()) == runs
+    _expect_hooks(tmp_path / "hooks", "failed")
+
+
+@pytest.mark.long
+def test_a_dry_preflight_tries_every_stage_and_says_what_it_will_take(built: Orchestra):
+    changed = {"seed": 5, "resources.hourly_rate_usd": 2.0}
+    experiment = json.loads(asked(**changed)) | {"preflight": "dry"}
+    built.prefect(
+        "deployment", "run", "burgers-upt/demo", "--watch", "--param", f"experiment={json.dumps(experiment)}"
+    )
+    flow_run = built.latest_flow_run()
+    artifacts = built.api("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
+    [table] = [artifact for artifact in artifacts if artifact["key"] == "burgers-tiny-preflight"]
+    assert "USD" in table["description"]
+    assert {row["to be built"].replace("_", "-") for row in json.loads(table["data"])} <= set(STAGES)
+    assert not list(built.root.glob(".probe-*"))
+
+
 def test_an_optimisation_that_does_not_hold_its_promise_fails_the_run(deployed: Orchestra):
     short = {"training.operator.steps": 12, "training.operator.warmup_steps": 2, "execution.device": "cpu"}
     comparison = {
@@ -328,8 +371,9 @@ def test_an_optimisation_that_does_not_hold_its_promise_fails_the_run(deployed: 
     assert "speed: " in flow_run["state"]["message"]
     assert "is not shown to be above 1000" in flow_run["state"]["message"]
     tasks = deployed.task_runs(flow_run)
-    assert set(tasks) == {"judge"} | {
-        f"{arm}, seed {seed}" for arm in ("baseline", "optimised") for seed in (0, 1)
+    arms = ("baseline", "optimised")
+    assert set(tasks) == {"judge"} | {f"preflight of {arm}" for arm in arms} | {
+        f"{arm}, seed {seed}" for arm in arms for seed in (0, 1)
     }
     lenient = json.dumps(comparison | {"speed": 1e-3})
     deployed.prefect("deployment", "run", name, "--watch", "--param", f"comparison={lenient}")

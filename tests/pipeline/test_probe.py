@@ -6,7 +6,7 @@ import pytest
 from command_line import TINY
 
 from ups.commands.main import main
-from ups.commands.plan import _total
+from ups.commands.predictions import total
 from ups.config import load_configuration
 from ups.pipeline.probe import Prediction, _grown, _Measured, _predicted, _sizes, _small
 
@@ -56,9 +56,9 @@ def test_what_a_machine_costs_makes_a_prediction_a_price():
         "operator": Prediction("operator", 1800.0, None, None),
         "diffusion": Prediction("diffusion", 1800.0, None, None),
     }
-    assert " USD" not in _total(predictions, load_configuration(TINY))
+    assert " USD" not in total(predictions, load_configuration(TINY))
     paid = load_configuration(TINY, {"resources.hourly_rate_usd": 2.5, "seeds": 3})
-    assert "in all 60 min, 2.50 USD for each of 3 seeds" in _total(predictions, paid)
+    assert "in all 60 min, 2.50 USD for each of 3 seeds" in total(predictions, paid)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from ups.errors import EXIT_OK, Interrupted, UpsError
 
 _COMMANDS = {
     "validate": "check a configuration and print it complete",
+    "doctor": "check this machine: versions, torch, GPU, Prefect server, disk, clock, limits",
     "plan": "show per stage HIT or MISS, why, and predicted bytes",
     "run": "run the whole chain without Prefect",
     "stage": "run one stage, and what it needs",

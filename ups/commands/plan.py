@@ -9,8 +9,8 @@ from rich.text import Text
 
 from ups.artifacts import Store
 from ups.commands.arguments import add_configuration, add_root, read_configuration
-from ups.commands.tables import duration, plan_table, print_progress, show
-from ups.config import Configuration
+from ups.commands.predictions import predictions_table, total
+from ups.commands.tables import plan_table, print_progress, show
 from ups.config.load import parse_overrides
 from ups.config.schema import TRAINING_STAGES
 from ups.pipeline.plan import make_plan
@@ -58,34 +58,12 @@ def execute(options: argparse.Namespace) -> None:
         return
     show(plan_table(plan))
     if predictions:
-        show(_predictions_table(predictions))
-        print(_total(predictions, configuration))
+        show(predictions_table(predictions))
+        print(total(predictions, configuration))
     elif options.probe:
         print("nothing is to be built")
     if batches:
         show(_batches_table(batches))
-
-
-def _predictions_table(predictions: dict[str, Prediction]) -> Table:
-    heads = ("s/step", "predicted", "GB memory")
-    table = Table("to be built", *(Column(head, justify="right") for head in heads), box=None, pad_edge=False)
-    for name, prediction in predictions.items():
-        step, memory = prediction.seconds_per_step, prediction.memory
-        table.add_row(
-            name,
-            "" if step is None else f"{step:.3g}",
-            duration(prediction.seconds),
-            "" if memory is None else f"{memory:.2g}",
-        )
-    return table
-
-
-def _total(predictions: dict[str, Prediction], configuration: Configuration) -> str:
-    seconds = sum(prediction.seconds for prediction in predictions.values())
-    seeds, usd = configuration.seeds, configuration.resources.cost(seconds)
-    each = "" if seeds == 1 else f" for each of {seeds} seeds"
-    cost = "" if usd is None else f", {usd:.2f} USD"
-    return f"in all {duration(seconds)}{cost}{each}; a prediction: this machine was measured for a moment"
 
 
 def _batches_table(batches: list[dict[str, Any]]) -> Table:

@@ -8,11 +8,23 @@ from typing import Any
 
 from ups.artifacts.files import read_json
 from ups.commands.arguments import add_configuration, add_root, add_stage
-from ups.commands.tables import console, gate_table, plan_table, result_tables, seed_tables, show
+from ups.commands.predictions import predictions_table, total
+from ups.commands.tables import (
+    console,
+    findings_table,
+    gate_table,
+    plan_table,
+    print_progress,
+    result_tables,
+    seed_tables,
+    show,
+)
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import GateError
+from ups.pipeline.checks import require_no_problem
 from ups.pipeline.execute import Built
 from ups.pipeline.finish_hooks import finish_hooks
+from ups.pipeline.preflight import preflight, try_stages
 from ups.pipeline.run import GATES, OUTSIDE, Run, find_root, overrides_by_seed, run_all
 
 
@@ -23,9 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "--until", default=None, help="last stage to run, of those that it needs; all by default"
     )
 
+    parser.add_argument(
+        "--dry",
+        action="store_true",
+        help="build nothing: check this machine, try every stage that is to be built with few trajectories and steps, and say what "
+        "the run will take and cost; exit code 3 with what is missing",
+    )
+
 
 def execute(options: argparse.Namespace) -> None:
-    """See `run_and_show`."""
+    """See `run_and_show`; with --dry, `dry_run`."""
+    if options.dry:
+        dry_run(options.config, parse_overrides(options.assignments), root=options.root, until=options.until)
+        return
     run_and_show(options.config, parse_overrides(options.assignments), root=options.root, until=options.until)
 
 
@@ -44,6 +66,28 @@ def run_and_show(
     if len(tables) > 1:
         for table in seed_tables(tables).values():
             show(table)
+
+
+def dry_run(config: Path, overrides: Mapping[str, Any], *, root: Path | None, until: str | None) -> None:
+    """Find out whether a run would work, and show what it would take. Nothing is built, and nothing left behind.
+
+    Raises:
+        PreflightError: something is missing, or a stage does not work.
+    """
+    first, place = overrides_by_seed(config, overrides)[0], find_root(root)
+    ready = preflight(config, first, place, until=until)
+    show(findings_table(ready.findings))
+    print()
+    require_no_problem(ready.findings, where=str(config))
+    show(plan_table(ready.plan))
+    print()
+    predictions = try_stages(ready, config, first, place, on_line=print_progress)
+    if not predictions:
+        print("nothing is to be built")
+        return
+    show(predictions_table(predictions))
+    print(f"every stage works. At least: {total(predictions, load_configuration(config, overrides))}")
+    print("`ups plan --probe` measures what grows with the data, too")
 
 
 def follow(run: Run, until: str | None) -> None:

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.metric_labels import HEADINGS
+from ups.pipeline.checks import Finding
 from ups.pipeline.plan import PlannedStage
 
 _WIDTH_OF_FILES = 200  # where there is no terminal whose width could be asked
@@ -52,6 +53,18 @@ def plan_table(plan: list[PlannedStage]) -> Table:
             "" if stage.digest is None else stage.digest[:12],
             f"{stage.predicted_bytes / 1e6:.1f}",
         )
+    return table
+
+
+_VERDICTS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """What was looked at, verdict, what was found, what to do."""
+    table = _table(_narrow("what"), _narrow("verdict"), "found", "fix")
+    for finding in findings:
+        verdict = Text(finding.verdict, style=_VERDICTS[finding.verdict])
+        table.add_row(finding.what, verdict, Text(finding.found), Text(finding.fix))
     return table
 
 

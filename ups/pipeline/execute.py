@@ -51,7 +51,8 @@ _WAIT_SECONDS = 60.0  # for the processes of a killed parent: longer than their 
 _POLL_SECONDS = 0.1
 _SECONDS = "seconds.json"
 _FULL_BYTES = 1 << 20  # a disk with less is full
-_MARGIN = 1.1  # of the prediction
+MARGIN = 1.1
+"""Of the bytes that a stage is predicted to write."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def require_space(where: Path, needed: int, who: str) -> None:
     if usage.total == 0:  # /proc, and what else is no disk
         raise storage_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), existing)
     free = usage.free
-    if _MARGIN * needed > free:
+    if MARGIN * needed > free:
         raise PreflightError(
             f"{who} will write about {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free",
             where=str(where),

@@ -9,8 +9,8 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ups.problems.published import TEST_ROWS
 
 _FEW, _MORE = 16, 160  # train trajectories of the two probes; of the other splits a quarter
 _STEPS, _WINDOW = 12, 3
+_FEWEST_STEPS = 3  # the first one has what is done once, as compiling
 _LARGEST_BATCH = 4096
 _WORTH = 1.1  # samples a second of twice the batch, at least
 
@@ -96,18 +97,49 @@ def probe(
     wanted = [stage.name for stage in plan if stage.verdict == "MISS"]
     if not wanted:
         return {}
-    measured: dict[str, list[_Measured]] = {name: [] for name in wanted}
-    for train in _sizes(configuration):
-        with _own_root(root) as place:
-            small = {**overrides, **_small(configuration, train)}
-            run = Run.start(config, small, root=place, until=wanted[-1])
-            run_all(run, on_line=on_line, on_stage=lambda *_: None, until=wanted[-1])
-            for name in wanted:
-                measured[name].append(_of_stage(run, name))
-    predictions = {}
-    for name, (few, more) in measured.items():
-        predictions[name] = _predicted(name, few, more, configuration)
-    return predictions
+    few, more = (
+        _measured(config, {**overrides, **_small(configuration, train)}, wanted, root, on_line)
+        for train in _sizes(configuration)
+    )
+    return {name: _predicted(name, few[name], more[name], configuration) for name in wanted}
+
+
+def rehearse(
+    config: str | Path,
+    overrides: Mapping[str, Any],
+    configuration: Configuration,
+    plan: list[PlannedStage],
+    root: Path,
+    *,
+    on_line: Output,
+) -> dict[str, Prediction]:
+    """As `probe`, by one chain with the fewest trajectories and steps: whether every stage works, and what it takes at least.
+
+    Of what grows with the trajectories, validations are predicted and the rest is not, nor memory. Rejected: both chains of
+    `probe` with fewer steps; whoever waits for a run would wait twice as long before it. A slope from one chain; the start
+    of a process, which takes longest in it, is then taken for work.
+
+    Raises:
+        UpsError: of the stage that failed.
+    """
+    require_one_machine(configuration, "a rehearsal")
+    wanted = [stage.name for stage in plan if stage.verdict == "MISS"]
+    if not wanted:
+        return {}
+    changes = _small(configuration, _sizes(configuration)[0], steps=_FEWEST_STEPS, window=1)
+    found = _measured(config, {**overrides, **changes}, wanted, root, on_line)
+    origin = {name: replace(one, validated=0, validation=0.0) for name, one in found.items()}
+    return {name: _predicted(name, origin[name], found[name], configuration) for name in wanted}
+
+
+def _measured(
+    config: str | Path, overrides: Mapping[str, Any], wanted: Sequence[str], root: Path, on_line: Output
+) -> dict[str, _Measured]:
+    """Of a chain in a root of its own, up to the last stage that is wanted."""
+    with _own_root(root) as place:
+        run = Run.start(config, overrides, root=place, until=wanted[-1])
+        run_all(run, on_line=on_line, on_stage=lambda *_: None, until=wanted[-1])
+        return {name: _of_stage(run, name) for name in wanted}
 
 
 def probe_batches(
@@ -162,12 +194,16 @@ def probe_batches(
 
 @contextmanager
 def _own_root(root: Path) -> Iterator[Path]:
+    made = [path for path in (root, *root.parents) if not path.exists()]
     root.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".probe-", dir=root))
     try:
         yield place
     finally:
         shutil.rmtree(place)
+        with suppress(OSError):  # somebody else has begun to use it
+            for path in made:
+                path.rmdir()
 
 
 def _sizes(configuration: Configuration) -> tuple[int, int]:
@@ -177,8 +213,10 @@ def _sizes(configuration: Configuration) -> tuple[int, int]:
     return few, few * (_MORE // _FEW)
 
 
-def _small(configuration: Configuration, train: int) -> dict[str, Any]:
-    """Overrides that leave few trajectories and few steps."""
+def _small(
+    configuration: Configuration, train: int, *, steps: int = _STEPS, window: int = _WINDOW
+) -> dict[str, Any]:
+    """Overrides that leave few trajectories and few steps, of which every `window` are recorded."""
     # A few steps pass no gate.
     changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled", "gates": {}}
     several = isinstance(configuration.data, Mix)
@@ -202,11 +240,11 @@ def _small(configuration: Configuration, train: int) -> dict[str, Any]:
     for stage in TRAINING_STAGES:
         if getattr(configuration.training, stage).steps:
             settings = {
-                "steps": _STEPS,
+                "steps": steps,
                 "warmup_steps": 0,
-                "log_every": _WINDOW,
-                "validate_every": _STEPS,
-                "checkpoint_every": _STEPS,
+                "log_every": window,
+                "validate_every": steps,
+                "checkpoint_every": steps,
                 "early_stop": None,
             }
             changes |= {f"training.{stage}.{key}": value for key, value in settings.items()}

@@ -3,16 +3,13 @@
 import fcntl
 import json
 import os
-import platform
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +36,7 @@ from ups.pipeline.gates import Kind, Verdict, judge_results, judge_trainings, re
 from ups.pipeline.graph import chain_to
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
+from ups.pipeline.provenance import environment
 from ups.pipeline.supervise.launch import launch
 from ups.pipeline.supervise.outcome import classify
 from ups.pipeline.supervise.rendezvous import Rendezvous
@@ -117,7 +115,7 @@ class Run:
         missing = [stage for stage in plan if stage.verdict == "MISS"]
         if configuration.execution.nodes > 1 and any(STAGES[stage.name].parallel for stage in missing):
             Rendezvous.here(configuration.execution.nodes)  # rather now than after the download
-        _require_space(store, configuration, plan)
+        require_space(store.artifacts, sum(bytes_to_write(store, configuration, plan).values()), "this run")
         values = configuration.model_dump(mode="json")
         directory = _make_directory(store.root / RUNS, configuration.name, digest_of(values))
         run = cls(configuration, store, plan, directory)
@@ -132,7 +130,7 @@ class Run:
             write_text(directory / "config.yaml", yaml.safe_dump(values, sort_keys=False))
             run._write_plan()
             write_json(
-                directory / "env.json", _environment() | {"command": _command(config, overrides, until)}
+                directory / "env.json", environment() | {"command": _command(config, overrides, until)}
             )
             (directory / "logs").mkdir()
         except OSError as error:
@@ -480,20 +478,19 @@ def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return record["stage"], record["step"], *record
 
 
-def _require_space(store: Store, configuration: Configuration, plan: list[PlannedStage]) -> None:
-    """Refuse a run whose stages together have no room on the disk."""
+def bytes_to_write(store: Store, configuration: Configuration, plan: list[PlannedStage]) -> dict[str, int]:
+    """Of each stage that is to be built, by prediction less what an earlier launch wrote."""
     download = next((stage for stage in plan if stage.name == "download"), None)
     sealed = None
     if download and download.digest and download.verdict == "HIT":
         sealed = store.find("download", download.digest)
-    needed = sum(
-        remaining_bytes(store, stage.name, stage.digest, configuration, sealed)
+    return {
+        stage.name: remaining_bytes(store, stage.name, stage.digest, configuration, sealed)
         if stage.digest is not None
         else stage.predicted_bytes
         for stage in plan
         if stage.verdict == "MISS"
-    )
-    require_space(store.artifacts, needed, "this run")
+    }
 
 
 def _make_directory(runs: Path, name: str, digest: str) -> Path:
@@ -515,47 +512,9 @@ def _make_directory(runs: Path, name: str, digest: str) -> Path:
     raise ConfigurationError("could not make a new run directory", where=str(runs))
 
 
-def _environment() -> dict[str, Any]:
-    libraries = {}
-    for name in ("torch", "numpy", "zarr", "h5py", "prefect", "wandb", "pydantic", "safetensors"):
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            libraries[name] = "not installed"
-    package = Path(__file__).resolve().parent
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "commit": _git(package, "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git(package, "status", "--porcelain")),
-        "libraries": libraries,
-    }
-
-
 def _command(config: str | Path, overrides: Mapping[str, Any] | None, until: str | None) -> str:
     """What does the same without Prefect, in the same place, whoever started it."""
     words = ["ups", "run", str(config)]
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join([*words, *([] if until is None else ["--until", until])])
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _git(directory: Path, *arguments: str) -> str | None:
-    """Output of a git command, or None outside a checkout or without git."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from coolname.data import config as _coolname
 from prefect import get_run_logger
@@ -15,12 +16,21 @@ from tasks.gates import judge
 from tasks.preflight import preflight
 from tasks.publish import publish, publish_seeds
 from tasks.secrets import take_secrets
+from tasks.stopping import crash_left_behind, end_left_behind, say_what_was_kept
 from ups.config import load_configuration
 from ups.pipeline.finish_hooks import finish_hooks
 from ups.pipeline.run import Run, find_root, overrides_by_seed
 
 _WORDS_OF_PREFECT = {word for kind in _coolname.values() for word in kind.get("words", ())}
 """Two of these name a run that nobody has named."""
+
+
+OF_A_FLOW: dict[str, Any] = {
+    "persist_result": False,
+    "on_crashed": [end_left_behind],
+    "on_cancellation": [say_what_was_kept],
+}
+"""Options of every flow of this method."""
 
 
 def name_of_this_run() -> str:
@@ -43,6 +53,7 @@ def train_and_evaluate(experiment: Experiment) -> str:
         Path of the report, of the last seed where the configuration asks for several.
     """
     take_secrets()
+    crash_left_behind(UUID(flow_run.get_id()))  # what an attempt that was killed has left, whoever found it
     runs = [
         Experiment(config=experiment.config, overrides=overrides)
         for overrides in overrides_by_seed(experiment.path, experiment.overrides)

@@ -2,11 +2,11 @@
 
 from prefect import flow
 
-from flows.chain import name_of_this_run, train_and_evaluate
+from flows.chain import OF_A_FLOW, name_of_this_run, train_and_evaluate
 from flows.experiment import Experiment
 
 
-@flow(name="pdebench-upt", flow_run_name=name_of_this_run, persist_result=False)
+@flow(name="pdebench-upt", flow_run_name=name_of_this_run, **OF_A_FLOW)
 def pdebench_upt(experiment: Experiment) -> str:
     """Train and evaluate one Universal Physics Transformer on several PDEBench problems.
 

@@ -1,42 +1,40 @@
 """The stages of the chain as tasks: the settings of the run and pointers to what it reads in, a pointer out."""
 
-from prefect import task
-
 from tasks.stage import Settings, build, stage
 from ups.pipeline.run import Pointer
 
 
-@task(**stage("download"))
+@stage("download")
 def download(run: Settings) -> Pointer:
     """Trajectories in PDEBench's layout, and their splits."""
     return build("download", run)
 
 
-@task(**stage("autoencoder"))
+@stage("autoencoder")
 def autoencoder(run: Settings, data: Pointer) -> Pointer:
     """Train encoder and any-point decoder together."""
     return build("autoencoder", run, data)
 
 
-@task(**stage("cache_encode"))
+@stage("cache_encode")
 def cache_encode(run: Settings, data: Pointer, codec: Pointer) -> Pointer:
     """Encode all trajectories into a float16 zarr cache."""
     return build("cache_encode", run, data, codec)
 
 
-@task(**stage("operator"))
+@stage("operator")
 def operator(run: Settings, data: Pointer, cache: Pointer) -> Pointer:
     """Train the latent operator on cached latents."""
     return build("operator", run, data, cache)
 
 
-@task(**stage("diffusion"))
+@stage("diffusion")
 def diffusion(run: Settings, data: Pointer, cache: Pointer, forecast: Pointer) -> Pointer:
     """Train the diffusion model of the operator's residual."""
     return build("diffusion", run, data, cache, forecast)
 
 
-@task(**stage("consistency"))
+@stage("consistency")
 def consistency(
     run: Settings, data: Pointer, cache: Pointer, forecast: Pointer, residual: Pointer
 ) -> Pointer:
@@ -44,7 +42,7 @@ def consistency(
     return build("consistency", run, data, cache, forecast, residual)
 
 
-@task(**stage("evaluate"))
+@stage("evaluate")
 def evaluate(
     run: Settings,
     data: Pointer,

@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.gpu import gpu
-from tasks.stage import RETRIES
+from tasks.retries import RETRIES
 from ups.commands.tables import comparison_table, rows_of
 from ups.pipeline.ab_gates import Gates, judged, require_passed
 from ups.pipeline.comparison import Arm, Trained, train

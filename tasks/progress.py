@@ -3,10 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from ups.config.schema import TRAINING_STAGES
@@ -15,34 +19,67 @@ from ups.pipeline.run import Progress, Run
 SECONDS_BETWEEN_UPDATES = 1.0
 """An update is a request to the server (about 15 ms); a small model does hundreds of steps a second."""
 SECONDS_AFTER_A_FAILURE = 60.0
+_SHOWN = {
+    "loss": "loss",
+    "validation_relative_l2": "validation relative L2",
+    "validation_loss": "validation loss",
+}
 
 
 @contextmanager
 def shown_progress(run: Run, name: str) -> Iterator[Progress | None]:
-    """Show the records of a training as a progress bar of this task run; None for other stages."""
+    """Show the records of a training as one progress bar, whatever tries the flow run needs; None for other stages."""
     if name not in TRAINING_STAGES:
         yield None
         return
-    of_run = f"{name} of {run.directory.name}"
     series = series_key(run.configuration.name, f"{name}-progress")
-    artifact: Any = None  # made with the first record
+    told: dict[str, Any] = {}
+    artifact: UUID | None = None  # found or made with the first record
 
     def send(record: dict[str, Any]) -> None:
         nonlocal artifact
         # A stage without steps tells its validation alone.
         done = 100 * record["step"] / record["steps"] if record["steps"] else 100.0
-        description = f"step {record['step']} of {record['steps']}, {of_run}"
+        description = progress_text(name, run, record)
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            artifact = artifact or _of_an_earlier_try(series, _subject(name, run))
             if artifact is None:
-                artifact = create_progress_artifact(done, key=series, description=description)
+                artifact = cast(UUID, create_progress_artifact(done, key=series, description=description))
             else:
                 update_progress_artifact(artifact, progress=done, description=description)
 
+    def show(_stage: str, record: dict[str, Any]) -> None:
+        told.update(record)  # losses and validation errors come in different records
+        bar.show(dict(told))
+
     bar = Throttle(send)
     try:
-        yield lambda _stage, record: bar.show(record)
+        yield show
     finally:
         bar.flush()
+
+
+def progress_text(name: str, run: Run, told: dict[str, Any]) -> str:
+    """What a progress bar is of, and how it goes."""
+    parts = [f"{_subject(name, run)} step {told['step']} of {told['steps']}"]
+    parts += [f"{words} {told[key]:.3g}" for key, words in _SHOWN.items() if told.get(key) is not None]
+    return f"{', '.join(parts)}. Run {run.directory.name}"
+
+
+def _subject(name: str, run: Run) -> str:
+    return f"{name} of {run.configuration.name}, seed {run.configuration.seed}:"
+
+
+def _of_an_earlier_try(series: str, subject: str) -> UUID | None:
+    """The progress bar that an earlier try, or an earlier attempt at the flow run, has made."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(
+                key=ArtifactFilterKey(any_=[series]),
+                flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(flow_run.get_id())]),
+            )
+        )
+    return next((each.id for each in found if (each.description or "").startswith(subject)), None)
 
 
 def series_key(configuration: str, what: str) -> str:

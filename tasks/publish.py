@@ -1,5 +1,10 @@
 """Results of a run in the Prefect UI."""
 
+import base64
+import os
+import re
+import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +13,25 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.progress import series_key
-from tasks.stage import RETRIES, Settings
+from tasks.retries import RETRIES
+from tasks.stage import Settings
 from ups.artifacts.files import read_json
-from ups.commands.tables import result_tables, rows_of, seed_tables
+from ups.commands.tables import result_table, rows_of, seed_tables
 from ups.config import load_configuration
-from ups.metric_labels import HEADINGS
+from ups.metric_labels import METRICS
 from ups.pipeline.run import Pointer, Run
+
+REPORTS_URL = "UPS_REPORTS_URL"
+"""Environment variable: where the root's `runs/` is served, for example http://127.0.0.1:4201."""
+
+TABLES = {"accuracy": {"Accuracy", "Physics", "Cost"}, "uncertainty": {"Uncertainty", "Compared"}}
+"""Artifacts, and the groups whose metrics are their columns: as many as an artifact's page has room for."""
+TABLES_OF_SEEDS = {
+    "accuracy": {"Accuracy"},
+    "uncertainty": {"Uncertainty"},
+    "physics-and-cost": {"Physics", "Compared", "Cost"},
+}
+"""The same where a cell has a mean and a range."""
 
 
 @task(
@@ -32,18 +50,42 @@ def publish(run: Settings, table: Pointer) -> str:
     finished = Run.of(run, [table])
     report = finished.report(on_line=get_run_logger().info)
     records = read_json(report.parent / "metrics.json")
-    titles = [str(table.title) for table in result_tables(records)]
-    create_table_artifact(
-        key=series_key(finished.configuration.name, "metrics"),
-        description=f"{'. '.join(titles)}. Run {report.parent.name}",
-        table=result_rows(records),
-    )
+    problems = list(dict.fromkeys(record["problem"] for record in records))
+    for problem in problems:
+        of_problem = [record for record in records if record["problem"] == problem]
+        conventions = f"{result_table(of_problem).title}. Run {report.parent.name}"
+        for name, groups in TABLES.items():
+            rows = result_rows(of_problem, groups)
+            create_table_artifact(
+                key=_key(finished.configuration.name, name, problem if len(problems) > 1 else None),
+                description=f"{name.capitalize()}. {conventions}",
+                table=rows,
+            )
     create_markdown_artifact(
         key=series_key(finished.configuration.name, "report"),
         description=f"Report of run {report.parent.name}",
-        markdown=f"{(report.parent / 'report.md').read_text()}\n\nFull report: `{report}`\n",
+        markdown=f"{_link(report)}\n\n{_with_pictures(report.with_name('report.md'))}",
     )
     return str(report)
+
+
+def _link(report: Path) -> str:
+    """To the whole report, where somebody serves `runs/`; a browser does not follow a page of a server to a file."""
+    base = os.environ.get(REPORTS_URL)
+    if base:
+        return f"[Whole report: all figures, spectra, calibration, setup]({base.rstrip('/')}/{report.parent.name}/{report.name})"
+    return f"The whole report is `{report}` on {socket.gethostname()}; set {REPORTS_URL} for the worker to have a link here."
+
+
+def _with_pictures(markdown: Path) -> str:
+    """The text of a report with its pictures inside: the page of the server sees no file of the worker."""
+
+    def inside(link: re.Match[str]) -> str:
+        content = base64.b64encode((markdown.parent / link[1]).read_bytes()).decode()
+        kind = {".png": "image/png", ".svg": "image/svg+xml"}[Path(link[1]).suffix]
+        return f"](data:{kind};base64,{content})"
+
+    return re.sub(r"\]\((figures/[^)]+)\)", inside, markdown.read_text())
 
 
 @task(
@@ -63,23 +105,37 @@ def publish_seeds(reports: list[str]) -> None:
     name = load_configuration(directories[0] / "config.yaml").name
     tables = seed_tables([read_json(directory / "metrics.json") for directory in directories])
     for problem, table in tables.items():
-        key = series_key(name, f"seeds-{problem}" if len(tables) > 1 else "seeds")
-        create_table_artifact(key=key, description=str(table.title), table=rows_of(table))
+        rows = rows_of(table)
+        for what, groups in TABLES_OF_SEEDS.items():
+            columns = ["model", *_headings(groups).values()]
+            create_table_artifact(
+                key=_key(name, f"seeds-{what}", problem if len(tables) > 1 else None),
+                description=f"{what.capitalize()}. {table.title}",
+                table=[{column: row[column] for column in columns if column in row} for row in rows],
+            )
 
 
-def result_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per problem and model, one column per metric, of the records of a metrics.json.
+def _key(configuration: str, what: str, problem: str | None) -> str:
+    return series_key(configuration, what if problem is None else f"{what}-{problem}")
 
-    Four digits: more than the test split can tell apart, and a column that can be read. Of several fields the
-    mean over all is shown, and the problem only where there are several.
+
+def _headings(groups: Collection[str]) -> dict[str, str]:
+    """Of the metrics of some groups, by metric."""
+    return {metric.name: metric.heading for metric in METRICS if metric.group in groups and metric.heading}
+
+
+def result_rows(records: list[dict[str, Any]], groups: Collection[str]) -> list[dict[str, Any]]:
+    """One row per model, one column per metric of the groups, of the records of one problem.
+
+    Three digits: about as many as the test split can tell apart. Of several fields the mean over all is shown. Models
+    without any of the metrics are left out.
     """
-    over_fields = [record for record in records if record["field"] is None]
-    values = {(r["problem"], r["model"], r["metric"]): r["value"] for r in over_fields}
-    measured = [metric for metric in HEADINGS if any(metric == known for _, _, known in values)]
-    several = len({record["problem"] for record in records}) > 1
+    values = {(r["model"], r["metric"]): r["value"] for r in records if r["field"] is None}
+    measured = {name: words for name, words in _headings(groups).items() if any(name == m for _, m in values)}
     rows = []
-    for problem, model in dict.fromkeys((record["problem"], record["model"]) for record in over_fields):
-        cells = {metric: values.get((problem, model, metric)) for metric in measured}
-        row = {HEADINGS[metric]: None if v is None else float(f"{v:.4g}") for metric, v in cells.items()}
-        rows.append(({"problem": problem} if several else {}) | {"model": model} | row)
+    for model in dict.fromkeys(model for model, _ in values):
+        cells = {words: values.get((model, metric)) for metric, words in measured.items()}
+        if any(value is not None for value in cells.values()):
+            shown = {words: None if v is None else float(f"{v:.3g}") for words, v in cells.items()}
+            rows.append({"model": model} | shown)
     return rows

@@ -9,41 +9,27 @@ whether the files are still there, or registers them in the directory of this ru
 artifact's key, and `refresh_cache` has the body run whether there is one or not.
 """
 
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import get_run_logger
+from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.states import Completed
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Completed
+from prefect.utilities.annotations import quote
 
 from tasks.gpu import gpu
 from tasks.progress import shown_progress
+from tasks.retries import RETRIES_OF_A_STAGE
+from tasks.stopping import ended_by_suspend, told_to_end
 from ups.errors import UpsError
 from ups.pipeline.run import Pointer, Run
 
 Settings = dict[str, Any]
 """A started run as plain data, see `ups.pipeline.run.Run.settings`."""
-
-RETRY_DELAYS_SECONDS = [5.0, 30.0]
-RETRY_JITTER = 0.5
-"""A delay grows by up to this part of itself: what failed together does not come back together."""
-
-
-def worth_a_retry(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Input/output errors, interruptions and killed processes may go well the next time; nothing else does, and a full
-    disk is full then too."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, UpsError) and error.retryable
-
-
-RETRIES: dict[str, Any] = {
-    "retries": len(RETRY_DELAYS_SECONDS),
-    "retry_delay_seconds": RETRY_DELAYS_SECONDS,
-    "retry_jitter_factor": RETRY_JITTER,
-    "retry_condition_fn": worth_a_retry,
-}
 
 
 @dataclass
@@ -71,17 +57,38 @@ class ArtifactKey(CachePolicy):
             return None
 
 
-def stage(name: str) -> dict[str, Any]:
-    """The options of a stage's task."""
+class StageTask(Task[..., Any]):
+    """The task of a stage, as a flow calls it.
+
+    In the graph of a flow run its edge comes from the last input alone: Prefect draws one from every task whose result
+    it finds in the arguments, and as stages read what earlier ones made, the chain would be a web.
+    """
+
+    def __call__(self, run: Any, *inputs: Pointer) -> Any:
+        """The pointer of the stage's artifact; its flow ends here if the stage was told to end."""
+        ended = super().__call__(run, *map(quote, inputs[:-1]), *inputs[-1:])
+        if ended.is_cancelled():
+            raise TerminationSignal(signal.SIGTERM)
+        return ended.result()
+
+
+def stage(name: str) -> Callable[[Callable[..., Pointer]], StageTask]:
+    """Makes the task of a stage."""
     shown_name = name.replace("_", "-")
-    return RETRIES | {
-        "name": shown_name,
-        "task_run_name": shown_name,
-        "cache_policy": ArtifactKey(stage=name),
-        "refresh_cache": True,
-        "persist_result": True,
-        "result_serializer": "json",
-    }
+
+    def task(function: Callable[..., Pointer]) -> StageTask:
+        return StageTask(
+            fn=function,
+            name=shown_name,
+            task_run_name=shown_name,
+            cache_policy=ArtifactKey(stage=name),
+            refresh_cache=True,
+            persist_result=True,
+            result_serializer="json",
+            **RETRIES_OF_A_STAGE,
+        )
+
+    return task
 
 
 def build(name: str, settings: Settings, *inputs: Pointer) -> Any:  # a state; callers get its data
@@ -89,13 +96,23 @@ def build(name: str, settings: Settings, *inputs: Pointer) -> Any:  # a state; c
 
     Raises:
         UpsError: see `ups.pipeline.execute.execute`, and `tasks.gpu.gpu`.
+        TerminationSignal: this machine shuts down.
     """
     run = Run.of(settings, inputs)
     try:
         built = run.adopt(name)
         if built is None:
-            with gpu(needed=run.uses_gpu(name)), shown_progress(run, name) as on_progress:
+            with (
+                ended_by_suspend(),
+                gpu(needed=run.uses_gpu(name)),
+                shown_progress(run, name) as on_progress,
+            ):
                 built = run.stage(name, on_line=get_run_logger().info, on_progress=on_progress)
+    except TerminationSignal:
+        if not told_to_end():
+            raise
+        step = run.last_step(name)
+        return Cancelled(message="nothing to keep yet" if step is None else f"checkpoint at step {step}")
     finally:
         run.close()
     return Completed(

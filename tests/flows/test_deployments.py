@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
 from flows.experiment import Experiment
 from flows.validate_optimizations import Comparison
-from ups.config import schema
 
 pytestmark = pytest.mark.slow
 
@@ -118,10 +118,8 @@ def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra
     assert {name: task["state_name"] for name, task in tasks.items()} == dict.fromkeys(
         ["preflight", *STAGES, "publish"], "Completed"
     )
-    assert _edges(built, flow_run) == {
-        name.replace("_", "-"): {i.replace("_", "-") for i in stage.inputs}
-        for name, stage in schema.STAGES.items()
-    } | {"preflight": set(), "publish": {"evaluate"}}
+    chain = [*STAGES, "publish"]
+    assert _edges(built, flow_run) == {"preflight": set(), "download": set()} | {b: {a} for a, b in pairwise(chain)}
 
     pointers = json.loads((built.first_run() / "artifacts.json").read_text())
     results = Path(built.environment["PREFECT_HOME"]) / "storage"
@@ -137,20 +135,22 @@ def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra
     }
     trainings = ("autoencoder", "operator", "diffusion", "consistency")
     assert set(artifacts) == {
-        "burgers-tiny-metrics",
+        "burgers-tiny-accuracy",
+        "burgers-tiny-uncertainty",
         "burgers-tiny-report",
         *(f"burgers-tiny-{stage}-progress" for stage in trainings),
     }
     for stage in trainings:
         progress = artifacts[f"burgers-tiny-{stage}-progress"]
         assert progress["data"] == 100
-        assert progress["description"].startswith("step 20 of 20")
-    rows = json.loads(artifacts["burgers-tiny-metrics"]["data"])
+        assert progress["description"].startswith(f"{stage} of burgers_tiny, seed 0: step 20 of 20, loss ")
+    rows = json.loads(artifacts["burgers-tiny-accuracy"]["data"])
     assert {"persistence", "spatial_mean", "operator", "diffusion", "consistency_1"} <= {
         row["model"] for row in rows
     }
-    assert "decoded fields" in artifacts["burgers-tiny-metrics"]["description"]
+    assert "decoded fields" in artifacts["burgers-tiny-accuracy"]["description"]
     assert "report.html" in artifacts["burgers-tiny-report"]["data"]
+    assert "](data:image/png;base64," in artifacts["burgers-tiny-report"]["data"]
 
 
 def _edges(orchestra: Orchestra, flow_run: dict) -> dict[str, set[str]]:
@@ -193,7 +193,47 @@ def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra, tm
     _cancel(built, flow_run)
     _expect_hooks(tmp_path / "hooks", "interrupted")
     assert built.stage_processes() == []
-    _expect_last_step_in_a_checkpoint(built)
+    step = _expect_last_step_in_a_checkpoint(built)
+    _expect_message(built, flow_run, f"consistency: checkpoint at step {step}")
+    assert built.task_runs(flow_run)["consistency"]["state_name"] == "Cancelled"
+    assert "Traceback" not in _logs(built, flow_run)
+    assert "Crash" not in _logs(built, flow_run)
+
+
+def test_suspend_ends_the_training_at_a_checkpoint_and_resume_goes_on_there(built: Orchestra):
+    flow_run = _start_until_checkpoint(built)
+    state = {
+        "type": "PAUSED",
+        "name": "Suspended",
+        "state_details": {"pause_timeout": "2100-01-01T00:00:00Z", "pause_reschedule": True},
+    }
+    url = f"/flow_runs/{flow_run['id']}"
+    assert built.api("POST", f"{url}/set_state", state=state)["status"] == "ACCEPT"
+    wait_for("the stage to end", lambda: not built.stage_processes())
+    step = _expect_last_step_in_a_checkpoint(built)
+    assert built.task_runs(flow_run)["consistency"]["state"]["message"] == f"checkpoint at step {step}"
+    assert built.api("GET", url)["state_name"] == "Suspended"
+
+    built.api("POST", f"{url}/resume")
+    wait_for("it to go on", lambda: f"resumes at step {step} of 1000000" in _logs(built, flow_run))
+    _cancel(built, flow_run)
+    # One bar for all attempts at one training.
+    shown = built.api("POST", "/artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
+    assert [each["key"] for each in shown] == ["burgers-tiny-consistency-progress"]
+
+
+def _expect_message(orchestra: Orchestra, flow_run: dict, message: str) -> None:
+    wait_for(
+        message,
+        lambda: orchestra.api("GET", f"/flow_runs/{flow_run['id']}")["state"]["message"] == message,
+        orchestra.worker_said,
+    )
+
+
+def _logs(orchestra: Orchestra, flow_run: dict) -> str:
+    logs = {"flow_run_id": {"any_": [flow_run["id"]]}}
+    records = orchestra.api("POST", "/logs/filter", logs=logs, sort="TIMESTAMP_DESC")
+    return "\n".join(record["message"] for record in records)
 
 
 def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orchestra, tmp_path):
@@ -206,6 +246,8 @@ def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orche
     wait_for("the stage to end", lambda: not built.stage_processes())
     wait_for("the W&B mirror to end", lambda: not built.mirrors())
     step = _expect_last_step_in_a_checkpoint(built)
+    # No task run stays Running: this waits until all have ended.
+    assert built.task_runs(flow_run)["consistency"]["state_name"] == "Crashed"
 
     flow = built.flow(NEVER_ENDS, PREFECT_API_URL=None)
     assert flow.stdout is not None

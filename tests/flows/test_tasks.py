@@ -1,16 +1,20 @@
 """The tasks' decisions, without a server."""
 
 import json
+from types import SimpleNamespace
+from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.logging import disable_run_logger
 from prefect.states import Crashed, Failed
 
-from tasks.progress import SECONDS_BETWEEN_UPDATES, Throttle
-from tasks.publish import result_rows
-from tasks.stage import worth_a_retry
+from tasks import retries
+from tasks.progress import SECONDS_BETWEEN_UPDATES, Throttle, progress_text
+from tasks.publish import TABLES, TABLES_OF_SEEDS, _link, _with_pictures, result_rows
+from tasks.retries import while_it_progresses, worth_a_retry
 from ups import errors
+from ups.metric_labels import METRICS
 
 KINDS = [
     kind
@@ -35,6 +39,44 @@ def test_what_we_have_not_classified_is_not_tried_again(error):
 
 def test_a_state_without_an_error_is_not_tried_again():
     assert worth_a_retry(None, None, Crashed(message="by whatever")) is False
+
+
+@pytest.mark.parametrize(
+    ("steps", "tries"),
+    [
+        ([0, 0, 0], 3),
+        ([40, 40, 40], 3),
+        ([10, 20, 30, 40, 50, 60, 70, 80, 90, 100], 11),
+        ([10, 10, 20, 20, 20], 5),
+        ([50, 40, 45], 3),
+    ],
+    ids=["never began", "stuck", "killed ten times", "stuck after a while", "less than before"],
+)
+def test_tries_are_counted_anew_when_one_got_further(monkeypatch, steps, tries):
+    """Each value is the step of the last checkpoint when a try was killed; beyond the last, the stage would end."""
+    reached = iter(steps)
+
+    class Reached:
+        def progress(self, name: str) -> int:
+            assert name == "cache_encode"
+            return next(reached)
+
+    monkeypatch.setattr(retries.Run, "of", lambda settings: Reached())
+    monkeypatch.setattr(retries, "_furthest", {})
+    context = SimpleNamespace(parameters={"run": {}})
+    monkeypatch.setattr(retries, "TaskRunContext", SimpleNamespace(get=lambda: context))
+    task, run = SimpleNamespace(name="cache-encode"), SimpleNamespace(id=uuid4())
+    killed = Failed(data=errors.ProcessKilled("by somebody"))
+    made = 1
+    with disable_run_logger():
+        while made <= len(steps) and while_it_progresses(task, run, killed):
+            made += 1
+    assert made == tries
+
+
+def test_a_wrong_configuration_is_not_tried_again_however_far_it_got():
+    state = Failed(data=errors.ConfigurationError("what"))
+    assert while_it_progresses(SimpleNamespace(name="operator"), SimpleNamespace(id=uuid4()), state) is False
 
 
 class Clock:
@@ -86,23 +128,42 @@ def test_a_table_has_one_row_per_model_and_only_columns_that_were_measured():
         record("persistence", "pdebench_nrmse", 1.23456),
         record("persistence", "seconds_per_trajectory", 5.4321e-06),
         record("diffusion", "pdebench_nrmse", 0.5),
-        record("diffusion", "crps", None),
+        record("diffusion", "crps", 0.25),
+        record("diffusion", "pdebench_nrmse", 0.75, field="density"),
     ]
-    rows = result_rows(records)
+    rows = result_rows(records, TABLES["accuracy"])
     assert rows == [
-        {"model": "persistence", "PDEBench nRMSE": 1.235, "CRPS": None, "s / trajectory": 5.432e-06},
-        {"model": "diffusion", "PDEBench nRMSE": 0.5, "CRPS": None, "s / trajectory": None},
+        {"model": "persistence", "PDEBench nRMSE": 1.23, "s / trajectory": 5.43e-06},
+        {"model": "diffusion", "PDEBench nRMSE": 0.5, "s / trajectory": None},
     ]
     json.dumps(rows, allow_nan=False)
+    assert result_rows(records, TABLES["uncertainty"]) == [{"model": "diffusion", "CRPS": 0.25}]
 
 
-def test_a_table_of_several_problems_names_them_and_leaves_single_fields_out():
-    records = [
-        record("operator", "pdebench_nrmse", 0.25, problem="darcy"),
-        record("operator", "pdebench_nrmse", 0.5, problem="compressible"),
-        record("operator", "pdebench_nrmse", 0.75, problem="compressible", field="density"),
-    ]
-    assert result_rows(records) == [
-        {"problem": "darcy", "model": "operator", "PDEBench nRMSE": 0.25},
-        {"problem": "compressible", "model": "operator", "PDEBench nRMSE": 0.5},
-    ]
+@pytest.mark.parametrize("tables", [TABLES, TABLES_OF_SEEDS])
+def test_every_column_of_the_terminal_is_in_one_table(tables):
+    groups = [group for of_table in tables.values() for group in of_table]
+    assert len(groups) == len(set(groups))
+    assert {metric.group for metric in METRICS if metric.heading} == set(groups)
+
+
+def test_a_progress_bar_says_what_it_is_of_and_how_it_goes(tmp_path):
+    run = SimpleNamespace(configuration=SimpleNamespace(name="demo", seed=3), directory=tmp_path / "a run")
+    told = {"step": 5, "steps": 20, "loss": 0.123456, "validation_relative_l2": 0.5, "L_forward": 1.0}
+    assert progress_text("operator", run, told) == (
+        "operator of demo, seed 3: step 5 of 20, loss 0.123, validation relative L2 0.5. Run a run"
+    )
+
+
+def test_a_report_is_shown_with_its_pictures_and_a_link(tmp_path, monkeypatch):
+    (tmp_path / "figures" / "x").mkdir(parents=True)
+    (tmp_path / "figures" / "x" / "space_time.png").write_bytes(b"picture")
+    report = tmp_path / "report.md"
+    report.write_text("before ![Truth](figures/x/space_time.png) after [1, 2](elsewhere)")
+    assert _with_pictures(report) == (
+        "before ![Truth](data:image/png;base64,cGljdHVyZQ==) after [1, 2](elsewhere)"
+    )
+    monkeypatch.setenv("UPS_REPORTS_URL", "http://127.0.0.1:4201/")
+    assert f"(http://127.0.0.1:4201/{tmp_path.name}/report.html)" in _link(tmp_path / "report.html")
+    monkeypatch.delenv("UPS_REPORTS_URL")
+    assert "UPS_REPORTS_URL" in _link(tmp_path / "report.html")

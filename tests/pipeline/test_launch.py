@@ -118,6 +118,39 @@ def test_a_plain_process_that_fails(tmp_path, arguments, kind, text):
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize(
+    ("arguments", "processes", "lines", "in_the_log"),
+    [
+        (("value-error",), None, [], ["Traceback", "ValueError: a wrong value"]),
+        pytest.param(
+            ("die", "9"),
+            1,
+            [],
+            ["torch/distributed", "(SIGKILL)"],
+            marks=pytest.mark.slow,
+            id="a killed rank",
+        ),
+        pytest.param(
+            ("data-error",),
+            1,
+            [],
+            ["Root Cause", "no dataset"],
+            marks=pytest.mark.slow,
+            id="our error in a rank",
+        ),
+    ],
+)
+def test_tracebacks_and_what_torchrun_says_are_in_the_log_alone(
+    tmp_path, arguments, processes, lines, in_the_log
+):
+    """What a user is told is the error that `classify` raises."""
+    told: list[str] = []
+    run(tmp_path, *arguments, processes=processes, on_line=told.append)
+    assert told == lines
+    log = (tmp_path / "log.txt").read_text()
+    assert all(words in log for words in in_the_log), log
+
+
 def test_a_module_that_does_not_exist_is_a_failure_and_not_a_killed_process(tmp_path):
     returncode = launch(
         "ups.no_such_stage", [], work=tmp_path, processes=None, log_file=tmp_path / "log.txt", on_line=print

@@ -39,6 +39,7 @@ from ups.pipeline.plan import (
     part_keys,
 )
 from ups.pipeline.supervise.launch import LOCK_FILE, launch
+from ups.pipeline.supervise.launcher import INTERRUPTED_FILE
 from ups.pipeline.supervise.outcome import classify
 from ups.pipeline.supervise.rendezvous import Rendezvous
 
@@ -192,6 +193,15 @@ def remaining_bytes(
     needed = STAGES[name].bytes(configuration, kept_shapes(configuration, download), missing)
     files = (path for work in begun for path in work.rglob("*") if path.is_file())
     return max(0, needed - sum(path.stat().st_size for path in files))
+
+
+def last_step(store: Store, name: str, digest: str) -> int | None:
+    """Of the newest checkpoint of a stage that has not ended; of one without steps, how many parts it has; None: nothing."""
+    work = store.work(name, digest)
+    steps = [int(path.name.split("-")[1]) for path in (work / "checkpoints").glob("step-*.safetensors")]
+    with suppress(FileNotFoundError, IntegrityError):
+        steps.append(int(read_json(work / INTERRUPTED_FILE)["step"]))
+    return max(steps, default=None)
 
 
 @contextmanager

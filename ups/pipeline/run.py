@@ -31,7 +31,7 @@ from ups.errors import (
     UpsError,
 )
 from ups.pipeline.device import require_machine, resolve
-from ups.pipeline.execute import Built, Listener, execute, remaining_bytes, require_space
+from ups.pipeline.execute import Built, Listener, execute, last_step, remaining_bytes, require_space
 from ups.pipeline.gates import Kind, Verdict, judge_results, judge_trainings, require_passed
 from ups.pipeline.graph import chain_to
 from ups.pipeline.mirror import Mirror
@@ -206,6 +206,20 @@ class Run:
         """Whether a stage computes on a GPU; one that only fetches or reads files does not."""
         generates = any(isinstance(data, Generated) for data in self.configuration.problems.values())
         return self.configuration.execution.device == "cuda" and (generates or name != "download")
+
+    def last_step(self, name: str) -> int | None:
+        """Of the newest checkpoint of a stage that was interrupted; None if it has none."""
+        digest = self.plan[name].digest
+        return None if digest is None else last_step(self.store, name, digest)
+
+    def progress(self, name: str) -> int:
+        """How far a stage that has not ended would go on: its step, or of a stage without, minus the bytes that it has yet to
+        write."""
+        digest = self.plan[name].digest
+        if STAGES[name].trains or digest is None:
+            return self.last_step(name) or 0
+        download = self.built["download"].artifact if "download" in self.built else None
+        return -remaining_bytes(self.store, name, digest, self.configuration, download)
 
     def key(self, name: str) -> str:
         """The key of a stage whose inputs are there.

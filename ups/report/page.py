@@ -29,6 +29,12 @@ _SETUP = {
     "calls_per_member": "Further network calls per member, for all steps together",
     "batch": "States advanced at a time",
 }
+_IN_SHORT = {
+    metric.label
+    for metric in METRICS
+    if metric.name in {HEADLINE, "crps", COVERAGE, "seconds_per_trajectory"}
+}
+"""Columns of the short version; all others are in the page."""
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")
 _CONVENTION = (
     "dataset", "data_version", "split", "n_trajectories", "frames", "frames_skipped", "resolution", "fields_scored",
@@ -185,16 +191,26 @@ def markdown(run_directory: Path) -> str:
 def _markdown_results(results: ProblemResults) -> list[str]:
     first, *others = verdict(results)
     labels = [model_named(name).label for name in results.models]
-    rows: list[Row] = [row for group in result_table(results).values() for row in group]
     conventions = (
         f"{results.convention('n_trajectories')} {results.convention('split')} trajectories, "
         f"{_measured_on(results)}; decoded fields against the float32 source. "
         "Best value in bold, trivial forecasts aside."
     )
+    picture = catalogue.figures_of(results.axes, is_map=results.is_map)[0]
+    # A row for each model, and few columns: twelve models side by side are wider than a page of Prefect's.
+    rows = [row for group in result_table(results).values() for row in group if row.label in _IN_SHORT]
+    cells = zip(*(map(_markdown_cell, row.cells) for row in rows), strict=True)
     return [
-        f"**{_escaped(first.text)}** " + " ".join(_escaped(finding.text) for finding in others),
+        f"**{_escaped(first.text)}**",
         "",
-        *_markdown_table(["", *labels], [[row.label, *map(_markdown_cell, row.cells)] for row in rows]),
+        *(f"- {_escaped(finding.text)}" for finding in others),
+        "",
+        f"![Truth, forecasts and their errors]({catalogue.FIGURES}/{results.name}/{picture})",
+        "",
+        *_markdown_table(
+            ["", *(row.label for row in rows)],
+            [[label, *values] for label, values in zip(labels, cells, strict=True)],
+        ),
         "",
         _escaped(conventions),
         "",

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from ups.artifacts.files import write_json
 from ups.errors import StageError
 from ups.pipeline.supervise.launcher import AGENT_MARGIN_SECONDS, INTERRUPTED_FILE, RANKS_DIRECTORY
-from ups.pipeline.supervise.process import ERROR_FILE_VARIABLE
+from ups.pipeline.supervise.process import DETAIL, ERROR_FILE_VARIABLE
 from ups.pipeline.supervise.rendezvous import RENDEZVOUS_FILE, Rendezvous
 
 ERROR_FILE = "error.json"
@@ -51,8 +51,9 @@ def launch(
     be writing its last checkpoint.
 
     Output (standard error included) goes to the end of `log_file`, and each line that is complete to
-    `on_line`. The processes write to the file and not into a pipe: a slow `on_line` does not hold up
-    training, and a stage whose parent was killed can still print while it writes its last checkpoint.
+    `on_line`, but for tracebacks and what torchrun says. The processes write to the file and not into a
+    pipe: a slow `on_line` does not hold up training, and a stage whose parent was killed can still print
+    while it writes its last checkpoint.
     A progress bar that redraws its line with carriage returns counts as one line, its last state.
 
     However this function is left (an exception from `on_line`, KeyboardInterrupt, a cancellation that
@@ -73,6 +74,11 @@ def launch(
         StageError: processes of an earlier launch in `work` do not end.
         OSError: `work` or the log file cannot be written or the launcher cannot be started.
     """
+
+    def tell(line: str) -> None:
+        if not line.startswith(DETAIL):
+            on_line(line)
+
     work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +133,7 @@ def launch(
             while not ended:
                 ended = launcher.poll() is not None  # asked first, so that the last lines are read below
                 for line in lines.read():
-                    on_line(line)
+                    tell(line)
                 if time.monotonic() > deadline:
                     deadline, kill_at = math.inf, time.monotonic() + wait_seconds
                     launcher.terminate()
@@ -143,7 +149,7 @@ def launch(
             if not joins:
                 (work / RENDEZVOUS_FILE).unlink(missing_ok=True)
         for line in lines.read(final=True):
-            on_line(line)
+            tell(line)
     return launcher.returncode
 
 

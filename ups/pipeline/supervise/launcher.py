@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace, module: Sequence[str], received: list[int]
         wait_seconds = grace + AGENT_MARGIN_SECONDS
         arguments = process.arguments(
             signal.SIGTERM,
-            "torch.distributed.run",
+            process.AGENT,
             *(["--standalone"] if rendezvous is None else rendezvous.agent_options()),
             f"--nproc-per-node={options.processes}",
             "--max-restarts=0",

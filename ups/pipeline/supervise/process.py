@@ -9,8 +9,11 @@ runs MODULE as `python -m MODULE ARGS...` does, with two guarantees that a stage
 - It leaves a word. An exception (also one from an import, before any decorator of the stage's own
   is at work) or a non-zero exit is written to the file named by `TORCHELASTIC_ERROR_FILE`, in the
   format of torchelastic, so that *no file* means that the process was killed.
+
+Tracebacks, and all that the agent says, are for the log file alone: the error that the parent raises says it in short.
 """
 
+import io
 import json
 import os
 import runpy
@@ -20,12 +23,16 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from ups.errors import EXIT_OK, Interrupted, UpsError
 from ups.prctl import die_with_parent
 
 PARENT_VARIABLE = "UPS_PARENT_PID"
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+AGENT = "torch.distributed.run"
+DETAIL = "  |"
+"""Begins the lines of the output that are for the log file alone."""
 
 
 def arguments(death_signal: signal.Signals, module: str, *module_arguments: str) -> list[str]:
@@ -61,14 +68,16 @@ def record_failure(message: str, *, callstack: str = "", exit_codes: Mapping[str
 
 
 def main() -> None:
-    """Run the module named on the command line; its exceptions and its exit pass through.
+    """Run the module named on the command line; its exit passes through, and its exceptions are recorded.
 
     Raises:
-        BaseException: whatever the module raises.
+        SystemExit: the module ended so, or with an exception.
     """
     death_signal, module, *module_arguments = sys.argv[1:]
     die_with_parent(signal.Signals[death_signal], parent=int(os.environ[PARENT_VARIABLE]))
     os.environ[PARENT_VARIABLE] = str(os.getpid())
+    if module == AGENT:
+        sys.stderr = _Details(sys.stderr)
     sys.argv = [module, *module_arguments]  # run_module puts the module's file into argv[0]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -83,7 +92,8 @@ def main() -> None:
     except Exception as error:
         if not type(error).__module__.startswith("torch.distributed.elastic."):
             record_failure(f"{type(error).__name__}: {error}", callstack=_callstack(error))
-            raise
+            _Details(sys.stderr).write(_callstack(error))
+            sys.exit(1)
         # This is torchrun's agent, which found that its ranks failed, or was told to end. It has copied
         # the error file of the first rank that left one, but not how each rank ended.
         failures = getattr(error, "failures", {})
@@ -92,6 +102,21 @@ def main() -> None:
             exit_codes={str(rank): failure.exitcode for rank, failure in failures.items()},
         )
         sys.exit(str(error))  # its summary, without a traceback through the agent
+
+
+class _Details(io.TextIOBase):
+    """A stream whose lines are details."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._begins = True
+
+    def write(self, text: str, /) -> int:
+        for line in text.splitlines(keepends=True):
+            self._stream.write(f"{DETAIL} {line}" if self._begins else line)
+            self._begins = line.endswith("\n")
+        self._stream.flush()
+        return len(text)
 
 
 def _callstack(error: BaseException) -> str:

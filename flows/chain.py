@@ -7,6 +7,7 @@ from uuid import UUID
 
 from coolname.data import config as _coolname
 from prefect import get_run_logger
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
@@ -55,7 +56,7 @@ def train_and_evaluate(experiment: Experiment) -> str:
     take_secrets()
     crash_left_behind(UUID(flow_run.get_id()))  # what an attempt that was killed has left, whoever found it
     runs = [
-        Experiment(config=experiment.config, overrides=overrides)
+        experiment.model_copy(update={"overrides": overrides})
         for overrides in overrides_by_seed(experiment.path, experiment.overrides)
     ]
     configuration = load_configuration(experiment.path, experiment.overrides)
@@ -75,7 +76,14 @@ def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     Tasks are called and not submitted: each reads what the one before it made; and a signal, which reaches the main
     thread alone, ends the stage that is running there.
     """
-    started = Run.start(experiment.path, experiment.overrides)
+    context = FlowRunContext.get()
+    started = Run.start(
+        experiment.path,
+        experiment.overrides,
+        rebuild=experiment.rebuild,
+        # A retry of the flow run does not ask again.
+        asked=None if context is None or context.flow_run is None else context.flow_run.created,
+    )
     begun(started.directory)
     get_run_logger().info("run directory: %s", started.directory)
     # Prefect draws the graph by the identity of what it finds in arguments, and names of stages are everywhere in these.

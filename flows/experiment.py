@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ups.config import load_configuration
+from ups.config.schema import STAGES
 from ups.errors import ConfigurationError
+from ups.pipeline.rebuild import REBUILDABLE, Rebuild
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -48,6 +50,14 @@ class Experiment(BaseModel):
         ),
     ] = "quick"
 
+    rebuild: Annotated[
+        list[Annotated[str, WithJsonSchema({"type": "string", "enum": list(REBUILDABLE)})]],
+        Field(
+            description="Stages to build again although they are sealed. What is behind one is built again if its bytes "
+            "change."
+        ),
+    ] = []
+
     @property
     def path(self) -> Path:
         """Of the configuration file."""
@@ -58,12 +68,14 @@ class Experiment(BaseModel):
     @property
     def name(self) -> str:
         """For example "burgers_demo seed=3": in a list of runs the one thing that tells them apart."""
-        return " ".join([self.path.stem, *(f"{key}={value}" for key, value in self.overrides.items())])
+        words = [self.path.stem, *(f"{key}={value}" for key, value in self.overrides.items())]
+        return " ".join(words + [f"rebuild={','.join(self.rebuild)}"] * bool(self.rebuild))
 
     @model_validator(mode="after")
     def _is_valid(self) -> Self:
         try:
             load_configuration(self.path, self.overrides)
+            Rebuild.of(self.rebuild, STAGES)
         except ConfigurationError as error:
             raise ValueError(str(error)) from None  # Prefect shows it as the flow run's state
         return self

@@ -41,6 +41,7 @@ def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
             "config",
             "overrides",
             "preflight",
+            "rebuild",
         }
 
 

@@ -7,7 +7,9 @@ import shutil
 import threading
 import time
 from collections import namedtuple
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from ups.errors import (
 from ups.pipeline import execute as execute_module
 from ups.pipeline.execute import Built, Listener, execute
 from ups.pipeline.plan import derive
+from ups.pipeline.rebuild import NOTHING, Rebuild
 
 CONFIGURATION = load_configuration(TINY, {"execution.device": "cpu"})
 Usage = namedtuple("Usage", "total used free")
@@ -78,7 +81,7 @@ class Stage:
         options["on_line"]("a line")
         return self.returncode
 
-    def execute(self) -> Built:
+    def execute(self, rebuild: Rebuild = NOTHING) -> Built:
         return execute(
             "autoencoder",
             self.derivation,
@@ -87,12 +90,82 @@ class Stage:
             self.store,
             Listener(self.lines.append, self.records.append),
             self.store.root / "log.txt",
+            rebuild,
         )
+
+    def ask_again(self) -> Rebuild:
+        """Somebody asks a second after the artifact was sealed; dates are whole seconds."""
+        manifest = self.store.find("autoencoder", self.digest).manifest
+        return Rebuild(("autoencoder",), datetime.fromisoformat(manifest.created) + timedelta(seconds=1))
 
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     return Stage(tmp_path, monkeypatch)
+
+
+def test_a_stage_that_is_asked_for_again_keeps_its_artifact_where_the_bytes_are_the_same(stage, monkeypatch):
+    first = stage.execute().artifact
+    files = {path: path.stat().st_ino for path in first.path.iterdir() if path.name != MANIFEST}
+    rebuild = stage.ask_again()
+    # A stage that takes two seconds.
+    later = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=2))
+    monkeypatch.setattr(store_module, "datetime", later)
+    again = stage.execute(rebuild)
+    assert (again.hit, again.reason, stage.launches) == (False, "rebuild: asked for", 2)
+    assert "autoencoder: rebuild: asked for; what is sealed stays until the new one is" in stage.lines
+    assert {path: path.stat().st_ino for path in files} == files, "nobody who reads it is disturbed"
+    assert again.artifact.manifest.content == first.manifest.content
+    assert again.artifact.manifest.created > first.manifest.created
+    assert stage.execute(rebuild).hit, "a retry does not ask again"
+    fresh = Store(stage.store.root)
+    found = fresh.find("autoencoder", stage.digest)
+    assert fresh.is_unchanged(found)
+    fresh.verify(found, deep=True)
+
+
+def test_a_stage_that_comes_out_different_takes_the_place_of_what_is_set_aside(stage):
+    first = stage.execute().artifact
+    held = next(path for path in first.path.iterdir() if path.name in FILES).open("rb")
+    stage.files = {name: content + b"!" for name, content in FILES.items()}
+    again = stage.execute(stage.ask_again()).artifact
+    assert again.manifest.content != first.manifest.content
+    assert stage.store.find("autoencoder", stage.digest).manifest.content == again.manifest.content
+    [aside] = (stage.store.artifacts / ".quarantine").iterdir()
+    assert (aside / "reason.txt").read_text() == "was built again on request, and came out different\n"
+    assert all((aside / "artifact" / name).read_bytes() == content for name, content in FILES.items())
+    assert held.read() in FILES.values()
+    held.close()
+
+
+def test_a_stage_that_fails_when_it_is_asked_for_again_leaves_what_was_there(stage):
+    stage.execute()
+    first, rebuild = stage.store.find("autoencoder", stage.digest), stage.ask_again()
+    stage.returncode = 1
+    with pytest.raises(ProcessKilled):
+        stage.execute(rebuild)
+    assert stage.store.find("autoencoder", stage.digest) == first
+    assert stage.execute().hit
+
+
+def test_a_replacement_that_was_cut_short_is_finished(stage, monkeypatch):
+    """Killed when the old one is set aside and the new one is not yet in its place."""
+    stage.execute()
+    rebuild = stage.ask_again()
+    stage.files = {name: content + b"!" for name, content in FILES.items()}
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name == "output":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.execute(rebuild)
+    assert not stage.execute(rebuild).hit
+    assert stage.launches == 2, "sealed without another launch"
 
 
 def test_built_once_and_then_found(stage):

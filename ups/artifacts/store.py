@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -247,7 +248,9 @@ class Store:
     ) -> Artifact:
         """Turn `<work>/output` into the sealed artifact and remove the work directory.
 
-        Called under the lock, when the stage has written all its files.
+        Called under the lock, when the stage has written all its files. One that is there already, because the stage
+        was asked for again, stays if it has the same bytes, and has a new date: whoever uses it is not disturbed. One of
+        other bytes is set aside, never deleted; who uses it finds out when it looks at its input again.
 
         Raises:
             StageError: there are no files.
@@ -290,7 +293,15 @@ class Store:
             for file in files:
                 (output / file.path).chmod(mode)
             final.parent.mkdir(parents=True, exist_ok=True)
-            output.rename(final)
+            before = self.find(stage, digest)
+            if before is None:
+                output.rename(final)
+            elif before.manifest.content == manifest.content:
+                manifest = replace(before.manifest, created=manifest.created, seconds=manifest.seconds)
+                write_json(final / MANIFEST, manifest.to_json())
+            else:
+                self.quarantine(stage, digest, reason="was built again on request, and came out different")
+                output.rename(final)
             for directory in (final.parent, self.artifacts, self.root):  # any of them may be new
                 sync_directory(directory)
         except OSError as error:

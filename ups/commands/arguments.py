@@ -61,6 +61,18 @@ def add_stage(parser: argparse.ArgumentParser, name: str, **options: Any) -> Non
     parser.add_argument(name, choices=STAGES, type=lambda text: text.replace("-", "_"), **options)
 
 
+def add_rebuild(parser: argparse.ArgumentParser) -> None:
+    """--rebuild."""
+    add_stage(
+        parser,
+        "--rebuild",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="build it again although it is sealed, and what is behind it if its bytes change; repeatable",
+    )
+
+
 def count(text: str) -> int:
     """Type of an argument that is a whole number from 1 upwards."""
     if not text.isdecimal() or int(text) == 0:

@@ -2,12 +2,12 @@
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ups.artifacts.files import read_json
-from ups.commands.arguments import add_configuration, add_root, add_stage
+from ups.commands.arguments import add_configuration, add_rebuild, add_root, add_stage
 from ups.commands.predictions import predictions_table, total
 from ups.commands.tables import (
     console,
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stage(
         parser, "--until", default=None, help="last stage to run, of those that it needs; all by default"
     )
+    add_rebuild(parser)
 
     parser.add_argument(
         "--dry",
@@ -48,17 +49,28 @@ def execute(options: argparse.Namespace) -> None:
     if options.dry:
         dry_run(options.config, parse_overrides(options.assignments), root=options.root, until=options.until)
         return
-    run_and_show(options.config, parse_overrides(options.assignments), root=options.root, until=options.until)
+    run_and_show(
+        options.config,
+        parse_overrides(options.assignments),
+        root=options.root,
+        until=options.until,
+        rebuild=options.rebuild,
+    )
 
 
 def run_and_show(
-    config: Path, overrides: Mapping[str, Any], *, root: Path | None = None, until: str | None = None
+    config: Path,
+    overrides: Mapping[str, Any],
+    *,
+    root: Path | None = None,
+    until: str | None = None,
+    rebuild: Sequence[str] = (),
 ) -> None:
     """Plan, run, and end with the result table and the path of the report; of several seeds, with their range."""
     tables = []
     with finish_hooks(load_configuration(config, overrides), find_root(root)) as begun:
         for chosen in overrides_by_seed(config, overrides):
-            run = Run.start(config, chosen, root=root, until=until)
+            run = Run.start(config, chosen, root=root, until=until, rebuild=rebuild)
             begun(run.directory)
             follow(run, until)
             if "evaluate" in run.plan:

@@ -38,6 +38,7 @@ from ups.pipeline.plan import (
     missing_trajectories,
     part_keys,
 )
+from ups.pipeline.rebuild import ASKED_FOR, NOTHING, Rebuild
 from ups.pipeline.supervise.launch import LOCK_FILE, launch
 from ups.pipeline.supervise.launcher import INTERRUPTED_FILE
 from ups.pipeline.supervise.outcome import classify
@@ -85,10 +86,12 @@ def execute(
     store: Store,
     listener: Listener,
     log_file: Path,
+    rebuild: Rebuild = NOTHING,
 ) -> Built:
     """Return the artifact of a stage, built under its lock if it is not there.
 
     A damaged artifact is quarantined and rebuilt. An interrupted build goes on from its checkpoints.
+    One that is to be built again stays where it is until the new one is sealed.
 
     Raises:
         UpsError: of the kind that `ups.pipeline.supervise.outcome` finds in the files of the stage.
@@ -103,10 +106,12 @@ def execute(
         store.verify(artifact)
     try:
         with _exclusive(store, name, digest, work, listener):
-            artifact, reason = check(store, name, digest, read=True)
+            artifact, reason = check(store, name, digest, read=True, rebuild=rebuild)
             if artifact is not None:
                 return Built(artifact, hit=True, reason=reason)
-            if store.path(name, digest).exists():
+            if reason == ASKED_FOR:
+                listener.on_line(f"{name}: {reason}; what is sealed stays until the new one is")
+            elif store.path(name, digest).exists():
                 listener.on_line(f"{name}: {reason}; moved to quarantine, building anew")
                 store.quarantine(name, digest, reason=reason)
             if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():

@@ -20,6 +20,7 @@ from ups.config.sizes import KeptShape
 from ups.config.stage import LAYOUT
 from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.graph import chain_to, stage_settings
+from ups.pipeline.rebuild import ASKED_FOR, NOTHING, Rebuild
 from ups.problems.generated import SPLITS, ProblemData
 
 
@@ -53,7 +54,9 @@ class PlannedStage:
         }
 
 
-def make_plan(configuration: Configuration, store: Store, until: str | None = None) -> list[PlannedStage]:
+def make_plan(
+    configuration: Configuration, store: Store, until: str | None = None, rebuild: Rebuild = NOTHING
+) -> list[PlannedStage]:
     """Keys and verdicts of all stages, or of one and what it needs. Builds nothing.
 
     Args:
@@ -75,7 +78,7 @@ def make_plan(configuration: Configuration, store: Store, until: str | None = No
         else:
             derivation = derive(name, configuration, hits, store)
             digest = digest_of(derivation)
-            artifact, reason = check(store, name, digest, read=False)
+            artifact, reason = check(store, name, digest, read=False, rebuild=rebuild)
         if artifact is None:
             shapes = kept_shapes(configuration, hits.get("download"))
             size = STAGES[name].bytes(configuration, shapes, missing_rows)
@@ -190,7 +193,9 @@ def missing_trajectories(configuration: Configuration, store: Store, parts: Part
     }
 
 
-def check(store: Store, name: str, digest: str, *, read: bool) -> tuple[Artifact | None, str]:
+def check(
+    store: Store, name: str, digest: str, *, read: bool, rebuild: Rebuild = NOTHING
+) -> tuple[Artifact | None, str]:
     """The artifact if it is sealed and intact, and the reason for the verdict.
 
     read: read its bytes, as everybody does who goes on with it. A plan does so only where somebody has written to
@@ -204,6 +209,8 @@ def check(store: Store, name: str, digest: str, *, read: bool) -> tuple[Artifact
             store.verify(artifact)
     except IntegrityError as error:
         return None, f"damaged: {error}"
+    if rebuild.wants(artifact):
+        return None, ASKED_FOR
     return artifact, f"sealed {artifact.manifest.created}"
 
 

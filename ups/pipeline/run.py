@@ -37,6 +37,7 @@ from ups.pipeline.graph import chain_to
 from ups.pipeline.mirror import Mirror
 from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
 from ups.pipeline.provenance import environment
+from ups.pipeline.rebuild import NOTHING, Rebuild
 from ups.pipeline.supervise.launch import launch
 from ups.pipeline.supervise.outcome import classify
 from ups.pipeline.supervise.rendezvous import Rendezvous
@@ -83,12 +84,18 @@ class Run:
     """
 
     def __init__(
-        self, configuration: Configuration, store: Store, plan: Iterable[PlannedStage], directory: Path
+        self,
+        configuration: Configuration,
+        store: Store,
+        plan: Iterable[PlannedStage],
+        directory: Path,
+        rebuild: Rebuild = NOTHING,
     ) -> None:
         self.configuration = configuration
         self.store = store
         self.plan = {stage.name: stage for stage in plan}
         self.directory = directory
+        self.rebuild = rebuild
         self.built: dict[str, Built] = {}
         self._mirror = Mirror(directory, configuration.tracking)
         self._leases = ExitStack()
@@ -101,8 +108,12 @@ class Run:
         *,
         root: str | Path | None = None,
         until: str | None = None,
+        rebuild: Iterable[str] = (),
+        asked: datetime | None = None,
     ) -> "Run":
         """Load, resolve, plan, and make the run's directory.
+
+        rebuild, asked: stages to build again, and since when, see `ups.pipeline.rebuild`.
 
         Raises:
             ConfigurationError, PreflightError, DataError: the run cannot work; nothing was written.
@@ -111,14 +122,15 @@ class Run:
         configuration = resolve(load_configuration(config, overrides))
         require_machine(configuration)
         store = Store(find_root(root))
-        plan = make_plan(configuration, store, until)
+        chosen = Rebuild.of(rebuild, chain_to(until), asked)
+        plan = make_plan(configuration, store, until, chosen)
         missing = [stage for stage in plan if stage.verdict == "MISS"]
         if configuration.execution.nodes > 1 and any(STAGES[stage.name].parallel for stage in missing):
             Rendezvous.here(configuration.execution.nodes)  # rather now than after the download
         require_space(store.artifacts, sum(bytes_to_write(store, configuration, plan).values()), "this run")
         values = configuration.model_dump(mode="json")
         directory = _make_directory(store.root / RUNS, configuration.name, digest_of(values))
-        run = cls(configuration, store, plan, directory)
+        run = cls(configuration, store, plan, directory, chosen)
         try:
             lock = run._leases.enter_context((directory / LOCK).open("ab"))
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -168,7 +180,8 @@ class Run:
                 )
                 for row in read_json(directory / PLAN)
             ]
-            run = cls(Configuration.model_validate(settings["configuration"]), store, plan, directory)
+            configuration = Configuration.model_validate(settings["configuration"])
+            run = cls(configuration, store, plan, directory, Rebuild.from_json(settings["rebuild"]))
         except OSError as error:
             raise storage_error(error, directory) from error
         for pointer in inputs:
@@ -185,11 +198,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The run as plain data: its root, its directory and its resolved configuration."""
+        """The run as plain data: its root, its directory, its resolved configuration, and what it builds again."""
         return {
             "root": str(self.store.root),
             "directory": str(self.directory),
             "configuration": self.configuration.model_dump(mode="json"),
+            "rebuild": self.rebuild.to_json(),
         }
 
     def pointer(self, name: str) -> Pointer:
@@ -253,6 +267,7 @@ class Run:
             self.store,
             Listener(on_line, on_record),
             self.directory / "logs" / f"{name}.log",
+            self.rebuild,
         )
         self._register(name, built)
         return built
@@ -262,7 +277,9 @@ class Run:
 
         Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
         """
-        artifact, reason = check(self.store, name, digest_of(self._derive(name)), read=True)
+        artifact, reason = check(
+            self.store, name, digest_of(self._derive(name)), read=True, rebuild=self.rebuild
+        )
         if artifact is None:
             return None
         built = Built(artifact, hit=True, reason=reason)

@@ -4,22 +4,29 @@ Names are those that users of the first implementation know: `training/<stage>/<
 `training/operator/loss` and `training/operator/L_forward`, against `training/<stage>/step`; results as
 `evaluation/<problem>/<model>/<metric>`, with `/<field>` behind it where it is of one field. `L_inv_enc` and `L_inv_dec` are reserved for the inverse losses. Only terms
 that a training has appear.
+
+A configuration is one run of W&B below one root, however often it is tried again.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ups.config.schema import Tracking
+
 _POLL_SECONDS = 1.0
+SENT_SUFFIX = ".wandb.synced"
+"""`wandb sync` marks by it what it has sent."""
 _BOOKKEEPING = {"stage", "step", "steps"}
 
 
@@ -28,30 +35,40 @@ def main() -> int:
     its end; without one it was stopped, failed or killed. This process group ends SECONDS later at the latest."""
     parser = argparse.ArgumentParser(prog="python -m ups.tracking", description=main.__doc__)
     parser.add_argument("run", type=Path, help="directory of a run")
+    parser.add_argument("--offline", action="store_true", help="into a file, whatever tracking.wandb says")
     parser.add_argument("--follow", metavar="SECONDS", type=float, help="go on until standard input closes")
     arguments = parser.parse_args()
     run_is_over = None if arguments.follow is None else _Watch(arguments.follow)
     configuration = yaml.safe_load((arguments.run / "config.yaml").read_text())
-    tracking = configuration["tracking"]
+    tracking = Tracking.model_validate(configuration["tracking"])
+    mode = "offline" if arguments.offline else tracking.wandb
     os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_DATA_DIR", str(arguments.run / "wandb"))  # else copies go to the user's home
 
     import wandb  # here and nowhere else: 0.7 s, and optional
 
     run = wandb.init(
-        project=tracking["project"],
-        entity=tracking["entity"],
+        project=tracking.project,
+        entity=tracking.entity,
+        id=_identity(arguments.run, configuration),
+        resume="allow" if mode == "online" else None,
         name=arguments.run.name,
+        group=tracking.group or configuration["name"],
+        tags=list(tracking.tags),
         config=configuration,
         dir=str(arguments.run),
-        mode=tracking["wandb"],
+        mode=mode,
         settings=wandb.Settings(init_timeout=60, console="off", x_disable_stats=True, x_disable_meta=True),
     )
+    sent = dict(run.summary)  # by an earlier attempt at the same run
     defined: set[str] = set()
     for record in _records(arguments.run / "metrics.jsonl", run_is_over=run_is_over):
         prefix = f"training/{record['stage']}"
         if prefix not in defined:
             run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
             defined.add(prefix)
+        if record["step"] < sent.get(f"{prefix}/step", 0):
+            continue
         values = {f"{prefix}/{name}": value for name, value in record.items() if name not in _BOOKKEEPING}
         run.log(values | {f"{prefix}/step": record["step"]})
     table = arguments.run / "metrics.json"
@@ -59,8 +76,36 @@ def main() -> int:
         for row in json.loads(table.read_text()):
             name = row["metric"] if row["field"] is None else f"{row['metric']}/{row['field']}"
             run.summary[f"evaluation/{row['problem']}/{row['model']}/{name}"] = row["value"]
+        for artifact in _artifacts(wandb, arguments.run, tracking.upload):
+            run.log_artifact(artifact)
     run.finish(exit_code=0 if run_is_over is None or run_is_over.word else 1)
+    if mode == "online":
+        for file in arguments.run.glob("wandb/run-*/*.wandb"):
+            file.with_suffix(SENT_SUFFIX).touch()
     return 0
+
+
+def _identity(run: Path, configuration: dict[str, Any]) -> str:
+    """Of what a run does and where it lies: what changes no result is no part of it."""
+    does = {key: value for key, value in configuration.items() if key not in {"tracking", "resources"}}
+    text = json.dumps([str(run.resolve().parents[1]), does], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _artifacts(wandb: Any, run: Path, wanted: Collection[str]) -> Iterator[Any]:
+    """The report and the weights of each training, as files that nobody will change."""
+    if "report" in wanted and (run / "report.html").exists():
+        report = wandb.Artifact(f"{run.name}-report", "report")
+        report.add_file(str(run / "report.html"))
+        yield report
+    if "models" in wanted:
+        for stage, row in json.loads((run / "artifacts.json").read_text()).items():
+            weights = sorted((run / row["path"]).resolve().glob("*.safetensors"))
+            if weights and stage != "download":
+                model = wandb.Artifact(f"{run.name}-{stage}", "model", metadata={"digest": row["digest"]})
+                for file in weights:
+                    model.add_file(str(file), policy="immutable")
+                yield model
 
 
 class _Watch:

@@ -4,20 +4,23 @@ import json
 import logging
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from command_line import TINY, clean_environment
 
+from ups.commands.main import main
 from ups.config.schema import Tracking
 from ups.pipeline import mirror as mirror_module
-from ups.pipeline.mirror import Mirror
+from ups.pipeline.mirror import Mirror, is_sent
 from ups.pipeline.run import Run, run_all
 
 OFFLINE = {"wandb": "offline", "project": "ups", "entity": None}
@@ -117,9 +120,13 @@ def test_names_and_values_of_a_finished_run(finished_root, tmp_path):
 
 STUB = """
 import json, os, sys, time
-out = open(os.environ["STUB_OUT"], "a", buffering=1)
+out = open(os.environ["STUB_OUT"], "a", buffering=1) if __name__ != "__main__" else None
+class Artifact:
+    def __init__(self, name, kind, metadata=None): self.name, self.files = name, []
+    def add_file(self, file, policy=None): self.files.append(file)
 class Run:
     summary = {}
+    def log_artifact(self, a): out.write(" ".join(["artifact", a.name, *a.files]) + "\\n")
     def define_metric(self, *a, **k): pass
     def log(self, values): out.write(json.dumps(values) + "\\n")
     def finish(self, exit_code):
@@ -152,6 +159,159 @@ def wait_for(condition, what: str) -> None:
     while not condition():
         assert time.monotonic() < gives_up_at, f"waited in vain for {what}"
         time.sleep(0.02)
+
+
+def wandb_record(run: Path) -> Any:
+    """What the offline file says of the run itself."""
+    return next(r.run for r in stored_records(run) if r.WhichOneof("record_type") == "run")
+
+
+@pytest.mark.slow
+def test_group_tags_and_an_identity_that_repetitions_share(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    records = [{"stage": "operator", "step": 1, "steps": 2, "loss": 0.5}]
+    found = []
+    for root, name, tracking in (
+        ("a", "first", {}),
+        ("a", "again", {"group": "sweep 1", "tags": ["small", "cpu"]}),
+        ("b", "elsewhere", {}),
+    ):
+        run = make_run(tmp_path / root / "runs" / name, records)
+        configuration = {"name": "x", "seed": 3, "tracking": OFFLINE | tracking}
+        (run / "config.yaml").write_text(yaml.safe_dump(configuration))
+        mirror(run)
+        found.append(wandb_record(run))
+    first, again, elsewhere = found
+    assert (first.run_group, list(first.tags)) == ("x", [])
+    assert (again.run_group, list(again.tags)) == ("sweep 1", ["small", "cpu"])
+    assert first.run_id == again.run_id
+    assert first.run_id != elsewhere.run_id
+
+
+@pytest.mark.parametrize(
+    ("upload", "kept"),
+    [
+        ([], []),
+        (["report"], ["run-report report.html"]),
+        (["report", "models"], ["run-report report.html", "run-operator model.safetensors"]),
+    ],
+)
+def test_report_and_models_are_kept_when_asked_for(tmp_path, stub, upload, kept):
+    out = stub()
+    run = make_run(tmp_path / "run", [], table=[])
+    (run / "config.yaml").write_text(yaml.safe_dump({"name": "x", "tracking": OFFLINE | {"upload": upload}}))
+    (run / "report.html").touch()
+    for stage, file in (("operator", "model.safetensors"), ("evaluate", "curves.json")):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / file).touch()
+    pointers = {stage: {"path": f"../{stage}", "digest": "d"} for stage in ("operator", "evaluate")}
+    (run / "artifacts.json").write_text(json.dumps(pointers))
+    mirror(run)
+    lines = [line.split() for line in out.read_text().splitlines() if line.startswith("artifact ")]
+    assert [f"{name} {Path(file).name}" for _, name, file in lines] == kept
+
+
+def test_what_an_earlier_attempt_has_sent_is_not_sent_again(tmp_path, stub):
+    out = stub("Run.summary = {'training/operator/step': 2}")
+    records = [{"stage": "operator", "step": step, "steps": 3, "loss": 0.5} for step in (1, 2, 3)]
+    mirror(make_run(tmp_path / "run", records))
+    assert [json.loads(line)["training/operator/step"] for line in out.read_text().splitlines()[:2]] == [2, 3]
+
+
+SYNC = """
+import os, pathlib, sys
+if __name__ == "__main__":
+    print("syncing", file=sys.stderr)
+    %s
+    [file] = pathlib.Path(sys.argv[3]).glob("*.wandb")
+    file.with_suffix(".wandb.synced").touch()
+    open(os.environ["STUB_OUT"], "a").write(f"synced {sys.argv[1:3]}\\n")
+"""
+
+
+@pytest.fixture
+def offline_file(stub):
+    """W&B's stand-in that writes a file when it is offline, and sends it when it is asked to; returns where it tells."""
+
+    def install(sending: str = "pass") -> Path:
+        out = stub(
+            "d = __import__('pathlib').Path(k['dir']) / 'wandb' / f'offline-run-x-{k[\"id\"]}';"
+            "assert k['mode'] == 'offline'; d.mkdir(parents=True); (d / f'run-{k[\"id\"]}.wandb').touch()"
+        )
+        module = out.parent / "stub" / "wandb.py"
+        module.write_text(module.read_text() + SYNC % sending)
+        return out
+
+    return install
+
+
+def test_sync_sends_all_rows_once_and_again_when_there_are_more(tmp_path, offline_file, capsys):
+    out = offline_file()
+    record = {"stage": "operator", "step": 1, "steps": 2, "loss": 0.5}
+    runs = [make_run(tmp_path / "runs" / name, [record]) for name in ("one", "two", "untracked")]
+    for run in runs[:2]:
+        (run / "wandb" / "offline-run-of-a-mirror-that-was-killed").mkdir(parents=True)
+    assert main(["sync", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "one: sent\ntwo: sent\n"
+    assert out.read_text().count("synced ['sync', '--yes']") == 2
+    assert out.read_text().count('"training/operator/step": 1') == 2
+
+    assert main(["sync", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "one: sent before\ntwo: sent before\n"
+    with (runs[0] / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record | {"step": 2}) + "\n")
+    assert main(["sync", "one", "untracked", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "one: sent\nuntracked: sent\n"
+
+
+@pytest.mark.parametrize(
+    ("sending", "code", "told"),
+    [
+        (
+            "sys.exit('Error: No API key configured. Use `wandb login` to log in.')",
+            3,
+            "fix: set WANDB_API_KEY",
+        ),
+        ("sys.exit('Error: 503')", 4, "could not be sent: Error: 503"),
+        ("sys.exit(0)", 4, "did not say that it has all of it"),
+    ],
+)
+def test_what_cannot_be_sent_is_said(tmp_path, offline_file, capsys, sending, code, told):
+    offline_file(sending)
+    run = make_run(tmp_path / "runs" / "one", [{"stage": "operator", "step": 1, "steps": 2}])
+    assert main(["sync", str(run)]) == code
+    assert told in capsys.readouterr().err
+    assert main(["sync", str(tmp_path)]) == 2
+    assert "it has no metrics.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_holds_up_nothing_and_no_row_is_lost(tmp_path, monkeypatch, caplog):
+    """It takes connections and says nothing; rows go on being written, and what is sent later has all of them."""
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setattr(mirror_module, "_LAST_RECORDS_SECONDS", 0.5)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        run = make_run(tmp_path / "root" / "runs" / "run", [])
+        tracking = OFFLINE | {"wandb": "online"}
+        (run / "config.yaml").write_text(yaml.safe_dump({"name": "x", "tracking": tracking}))
+        following = Mirror(run, Tracking.model_validate(tracking))
+        following.start()
+        silent.accept()  # the mirror has come, and waits
+        with (run / "metrics.jsonl").open("a") as file:
+            for step in range(1, 101):
+                file.write(
+                    json.dumps({"stage": "operator", "step": step, "steps": 100, "loss": 1 / step}) + "\n"
+                )
+        following.close(finished=True)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"`ups sync {run}` sends it" in warning
+    assert not is_sent(run)
+    done = subprocess.run([sys.executable, "-m", "ups.tracking", run, "--offline"], check=True, input=b"")
+    assert done.returncode == 0
+    history, *_ = read_offline(run)
+    assert [row["training/operator/step"] for row in history] == list(range(1, 101))
 
 
 def test_only_terms_that_are_there_and_no_torn_line(tmp_path, stub):
@@ -203,7 +363,7 @@ def test_a_mirror_that_cannot_be_started_is_a_warning(tmp_path, caplog):
     broken.close(finished=True)
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "W&B mirror could not be started" in warning
-    assert "mirror it again: python -m ups.tracking" in warning
+    assert "ups sync" in warning
 
 
 def test_a_hanging_mirror_and_what_it_started_end_with_the_run(tmp_path, stub, caplog, monkeypatch):

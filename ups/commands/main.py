@@ -29,6 +29,7 @@ _COMMANDS = {
     "report": "write report.html of a run again",
     "runs": "list, filter, show and compare runs",
     "leaderboard": "finished runs by problem, the champion first",
+    "sync": "send runs to W&B that were offline",
     "data": "list, fetch, generate and check trajectories",
     "cache": "look after artifacts: list, show, verify, explain, pin, clean up",
     "ab": "compare two configurations: speed, error and memory over paired seeds, with gates",

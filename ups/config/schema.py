@@ -132,10 +132,21 @@ class Tracking(Section):
     """Mirror of metrics.jsonl. Never part of a digest."""
 
     wandb: Literal["disabled", "offline", "online"] = Field(
-        default="offline", description="offline: kept in the run's directory, for `wandb sync`"
+        default="offline", description="offline: kept in the run's directory, for `ups sync`"
     )
     project: str = Field(default="ups", min_length=1, description="W&B's project")
     entity: str | None = Field(default=None, min_length=1, description="W&B's user or team; null: your own")
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="runs that belong together; null: those of the configuration's name",
+    )
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), description="words to find runs by"
+    )
+    upload: tuple[Literal["report", "models"], ...] = Field(
+        default=(), description="what is kept as artifacts of a finished run"
+    )
 
 
 class Resources(Section):

@@ -32,6 +32,7 @@ _COMMANDS = {
     "sync": "send runs to W&B that were offline",
     "data": "list, fetch, generate and check trajectories",
     "cache": "look after artifacts: list, show, verify, explain, pin, clean up",
+    "sweep": "train combinations of some values, rank them, run the whole chain of the best",
     "ab": "compare two configurations: speed, error and memory over paired seeds, with gates",
     "profile": "where the time of a training step goes, on one page and as a trace",
     "bench": "measure data generation, the cache, and the operator against its peers, on this machine",

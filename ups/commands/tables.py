@@ -243,14 +243,15 @@ def comparison_table(records: list[dict[str, Any]], stage: str) -> Table:
             str(record.get("speed") or ""),
             f"{record['error']:.3g}",
             str(record.get("error_ratio") or ""),
-            _number(record["memory_gigabytes"], ".2g"),
-            _number(record.get("memory_ratio"), ".2f"),
+            number(record["memory_gigabytes"], ".2g"),
+            number(record.get("memory_ratio"), ".2f"),
             Text(verdict, style={"failed": "red", "passed": "green"}.get(verdict, "")),
         )
     return table
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """Nothing where there is none."""
     return "" if value is None else format(value, form)
 
 

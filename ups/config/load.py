@@ -128,12 +128,15 @@ def _absolute(data: ProblemData | Mix, directory: Path) -> ProblemData | Mix:
     return data
 
 
-def describe_problems(error: ValidationError, *, inside: tuple[str, ...] = ()) -> list[str]:
+def describe_problems(
+    error: ValidationError, *, inside: tuple[str, ...] = (), root: type[BaseModel] = Configuration
+) -> list[str]:
     """What is wrong, one sentence per key, with its fix.
 
     inside: location of the section whose values were validated alone; keys are called as they stand in it.
+    root: what the file holds.
     """
-    return [_describe(problem, inside) for problem in error.errors(include_url=False)]
+    return [_describe(problem, inside, root) for problem in error.errors(include_url=False)]
 
 
 def _yaml_error(error: yaml.YAMLError, text: str, *, where: str) -> ConfigurationError:
@@ -167,8 +170,10 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     section[last] = value
 
 
-def _describe(problem: Any, inside: tuple[str, ...]) -> str:
-    location, section = _follow([*inside, *(str(part) for part in problem["loc"] if part != "[key]")])
+def _describe(problem: Any, inside: tuple[str, ...], root: type[BaseModel]) -> str:
+    # Pydantic's "[key]", and tags of ours: the file has no such levels.
+    parts = [part for part in map(str, problem["loc"]) if not part.startswith("[")]
+    location, section = _follow([*inside, *parts], root)
     message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
     match problem["type"]:
         case "extra_forbidden":
@@ -209,7 +214,7 @@ def _describe(problem: Any, inside: tuple[str, ...]) -> str:
             message = f"{choices} (got {_shown(problem['input'])})"
         case _:
             message = f"{message} (got {_shown(problem['input'])})"
-    named = location[len(_follow(list(inside))[0]) :]
+    named = location[len(_follow(list(inside), root)[0]) :]
     return f"{'.'.join(named)}: {message}" if named else message
 
 
@@ -220,13 +225,13 @@ def _shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
-def _follow(parts: list[str]) -> tuple[list[str], type[BaseModel]]:
+def _follow(parts: list[str], root: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
     """A validation error's location as the user's file has it, and the section that its last key is in.
 
     A discriminated union adds its tags to the location; the file has no such level.
     """
-    section: type[BaseModel] = Configuration
-    inner: type[BaseModel] | None = Configuration
+    section = root
+    inner: type[BaseModel] | None = root
     location: list[str] = []
     named = False  # the next part is a name of the user's, whatever it looks like
     kinds: Mapping[str, type[BaseModel]] = {}

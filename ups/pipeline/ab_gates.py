@@ -8,12 +8,7 @@ from typing import Any
 
 from ups.errors import ComparisonError
 from ups.pipeline.comparison import BASELINE, OPTIMISED, Trained
-
-# 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom; beyond them the last, which is a little too wide.
-_STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+from ups.pipeline.intervals import half_width
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,7 @@ class Ratio:
     def of(cls, values: Sequence[float]) -> "Ratio":
         """values: at least two positive numbers."""
         logarithms = [math.log(value) for value in values]
-        middle, freedom = statistics.fmean(logarithms), len(values) - 1
-        quantile = _STUDENT[min(freedom, len(_STUDENT)) - 1]
-        width = quantile * statistics.stdev(logarithms) / math.sqrt(len(values))
+        middle, width = statistics.fmean(logarithms), half_width(logarithms)
         return cls(*(math.exp(value) for value in (middle, middle - width, middle + width)))
 
     def __str__(self) -> str:

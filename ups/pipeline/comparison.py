@@ -7,7 +7,6 @@ settings that change speed alone are in no key. The same comparison again, with 
 has not trained yet.
 """
 
-import math
 import os
 import platform
 import shutil
@@ -27,14 +26,13 @@ from ups.errors import ConfigurationError, StorageError
 from ups.pipeline.device import require_one_machine
 from ups.pipeline.graph import chain_to
 from ups.pipeline.run import Output, Run, find_root, run_all
-from ups.pipeline.training_records import Records, paces, peak_memory
+from ups.pipeline.training_records import Records, paces, peak_memory, validations
 
 BASELINE, OPTIMISED = "baseline", "optimised"
 COMPARISONS = "comparisons"
 COMPARED = ("autoencoder", "operator")
 """Trainings whose validation error is one of decoded fields, and means the same in every arm."""
-_ERROR = "validation_relative_l2"
-_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "resources", "gates", "evaluation"}
+_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "resources", "hooks", "gates", "evaluation"}
 
 
 @dataclass(frozen=True)
@@ -190,8 +188,7 @@ def read_training(arm: str, seed: int, stage: str, records: Records, *, best: bo
             f"{arm} trains nothing", where=f"training.{stage}.steps", fix="compare another stage"
         )
     seconds = {pace.step: pace.seconds for pace in taken}
-    errors = {record["step"]: record[_ERROR] for record in records if _ERROR in record}
-    curve = [(seconds[step], math.inf if error is None else error) for step, error in errors.items()]
+    curve = [(seconds[step], error) for step, error in validations(records)]
     published = min(error for _, error in curve) if best else curve[-1][1]
     middle = statistics.median(pace.seconds_per_step for pace in taken[len(taken) // 2 :])
     return Trained(arm, seed, middle, taken[-1].seconds, published, curve, peak_memory(records))

@@ -142,7 +142,7 @@ class Run:
             write_text(directory / "config.yaml", yaml.safe_dump(values, sort_keys=False))
             run._write_plan()
             write_json(
-                directory / "env.json", environment() | {"command": _command(config, overrides, until)}
+                directory / "env.json", environment() | {"command": command_line(config, overrides, until)}
             )
             (directory / "logs").mkdir()
         except OSError as error:
@@ -429,11 +429,12 @@ def run_all(
     *,
     on_line: Output,
     on_stage: Callable[[str, Built | None], None],
+    on_progress: Progress | None = None,
     until: str | None = None,
 ) -> None:
     """The chain without Prefect: every stage, or one and what it needs.
 
-    on_stage: called with None before a stage and with its result after it.
+    on_stage: called with None before a stage and with its result after it. on_progress: see `Run.stage`.
 
     Raises:
         UpsError: of the first stage that failed.
@@ -445,7 +446,7 @@ def run_all(
             if name == "evaluate":
                 require_passed(run.judge("validation"))
             on_stage(name, None)
-            on_stage(name, run.stage(name, on_line=on_line))
+            on_stage(name, run.stage(name, on_line=on_line, on_progress=on_progress))
         if "evaluate" in run.built:
             run.report(on_line=on_line)
             require_passed(run.judge("test"))
@@ -543,7 +544,7 @@ def _make_directory(runs: Path, name: str, digest: str) -> Path:
     raise ConfigurationError("could not make a new run directory", where=str(runs))
 
 
-def _command(config: str | Path, overrides: Mapping[str, Any] | None, until: str | None) -> str:
+def command_line(config: str | Path, overrides: Mapping[str, Any] | None, until: str | None) -> str:
     """What does the same without Prefect, in the same place, whoever started it."""
     words = ["ups", "run", str(config)]
     for key, value in (overrides or {}).items():

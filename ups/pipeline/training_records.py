@@ -1,10 +1,12 @@
 """What the records of a training say of its time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Records = Sequence[Mapping[str, Any]]
+_ERROR = "validation_relative_l2"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ def paces(records: Records) -> list[Pace]:
             step = record["step"]
             found.append(Pace(step, seconds, record["seconds_per_step"]))
     return found
+
+
+def validations(records: Records) -> list[tuple[int, float]]:
+    """Steps, and error on decoded fields of the validation split; infinite where it is no number."""
+    errors = {record["step"]: record[_ERROR] for record in records if _ERROR in record}
+    return [(step, math.inf if error is None else error) for step, error in errors.items()]
 
 
 def peak_memory(records: Records) -> float | None:

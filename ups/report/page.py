@@ -4,7 +4,6 @@ Without torch and matplotlib: the figures are in the run's directory (see `ups.r
 a fraction of a second.
 """
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from ups.metric_labels import COVERAGE, HEADLINE, METRICS, Metric
 from ups.model_labels import MODELS, Model
 from ups.report import catalogue, writing
 from ups.report.catalogue import model_named
+from ups.report.embedding import as_address
 from ups.report.results import Cell, Row, measured_metrics, result_table
 from ups.report.run_directory import ProblemResults, RunDirectory, read_bytes
 from ups.report.template import render
 from ups.report.verdict import Finding, calibration_of, verdict
 from ups.report.writing import SPACE, count, duration, number, percent
 
-_MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 _SETUP = {
     "n_members": "Members",
     "calls_per_step": "Network calls per step, of all members together",
@@ -439,8 +438,7 @@ def _total(counts: Any) -> int:
 
 def _embedded(path: Path) -> str:
     """A figure as an address that holds it."""
-    content = base64.b64encode(read_bytes(path)).decode()
-    return f"data:{_MEDIA_TYPES[path.suffix[1:]]};base64,{content}"
+    return as_address(read_bytes(path), path.suffix[1:])
 
 
 def _markdown_cell(cell: Cell) -> str:

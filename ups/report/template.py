@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from ups.report.writing import dollars, duration, gibibytes, number
+from ups.report.writing import count, dollars, duration, gibibytes, number
 
 
 def render(template: str, **values: Any) -> str:
@@ -19,6 +19,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters |= {
         "number": number,
+        "count": count,
         "duration": duration,
         "gibibytes": gibibytes,
         "dollars": dollars,

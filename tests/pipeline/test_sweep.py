@@ -1,0 +1,201 @@
+"""A sweep's rounds, journal and ranking; trainings are played here by curves that are known."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from command_line import CONFIGS, TINY
+
+from ups.artifacts import Store
+from ups.config.sweep import Member
+from ups.errors import ConfigurationError, PreflightError, StageError
+from ups.pipeline.sweep import DIVERGED, ENDED, FAILED, JOURNAL, PAUSED, Leg, SweepRun
+from ups.pipeline.sweep_plan import work_by_stage
+
+RATE = "training.operator.learning_rate"
+STEPS = 40
+
+
+def write(directory: Path, count: int = 9, **sweep: Any) -> Path:
+    path = directory / "some.yaml"
+    values = {
+        "base": str(TINY),
+        "overrides": {"training.operator.steps": STEPS, "execution.device": "cpu"},
+        "grid": {RATE: [number / 1000 for number in range(1, count + 1)]},
+        "name": f"{{{RATE}}}",
+    }
+    path.write_text(yaml.safe_dump(values | sweep))
+    return path
+
+
+@dataclass
+class Stage:
+    """Trainings whose errors are the rates of their members, over the step at which they are."""
+
+    reached: dict[str, int] = field(default_factory=dict)
+    evaluated: set[str] = field(default_factory=set)
+    legs: list[list[tuple[str, int | None]]] = field(default_factory=list)
+    fails: dict[str, str] = field(default_factory=dict)
+    breaks_at: str = ""
+
+    def run(self, sweep: SweepRun, legs: list[Leg]) -> None:
+        self.legs.append([(leg.member.name, leg.pause) for leg in legs])
+        for leg in legs:
+            name = leg.member.name
+            if name == self.breaks_at:
+                raise KeyboardInterrupt
+            if name in self.fails:
+                sweep.note(self.fails[name], leg.member, message="a reason")
+                continue
+            if leg.until is None:
+                self.evaluated.add(name)
+            self.reached[name] = leg.pause or STEPS
+            sweep.note(PAUSED if leg.pause else ENDED, leg.member)
+
+    def records(self, member: Member) -> list[dict[str, Any]]:
+        error = member.configuration.training.operator.learning_rate
+        steps = range(10, self.reached.get(member.name, 0) + 1, 10)
+        return [{"step": step, "steps": STEPS, "validation_relative_l2": error / step} for step in steps]
+
+
+@pytest.fixture
+def played(monkeypatch) -> Stage:
+    stage = Stage()
+
+    def artifact(member: Member) -> Any:
+        whole = stage.reached.get(member.name) == STEPS
+        return SimpleNamespace(manifest=SimpleNamespace(seconds=7.0)) if whole else None
+
+    monkeypatch.setattr(SweepRun, "_records", lambda _, member: stage.records(member))
+    monkeypatch.setattr(SweepRun, "_ranked", lambda _, member: ("key", artifact(member)))
+    monkeypatch.setattr(SweepRun, "_is_done", lambda _, member: artifact(member) is not None)
+    monkeypatch.setattr(
+        SweepRun, "_evaluation", lambda _, member: object() if member.name in stage.evaluated else None
+    )
+    monkeypatch.setattr("ups.pipeline.sweep._test_errors", lambda _: {"burgers1d": (0.5, 0.1)})
+    return stage
+
+
+HALVING = {"stop": {"successive_halving": {"first": 10, "factor": 3}}}
+
+
+def test_successive_halving_promotes_the_best_and_the_finalist_runs_the_whole_chain(played, tmp_path):
+    run = SweepRun(write(tmp_path, **HALVING, finalists=1), tmp_path)
+    run.conduct(played.run)
+    assert played.legs == [
+        [(f"0.00{n}", 10) for n in range(1, 10)],
+        [("0.001", 30), ("0.002", 30), ("0.003", 30)],
+        [("0.001", None)],
+        [("0.001", None)],
+    ]
+    assert played.evaluated == {"0.001"}
+    rows = run.ranking()
+    assert [(row["name"], row["state"], row["step"]) for row in rows[:4]] == [
+        ("0.001", "finished", 40), ("0.002", "stopped", 30), ("0.003", "stopped", 30), ("0.004", "stopped", 10),
+    ]  # fmt: skip
+    assert rows[0]["error"] == pytest.approx(0.001 / 40)
+    assert rows[0]["test"] == {"burgers1d": (0.5, 0.1)}
+    assert rows[3]["message"] == "not among the best 3 at step 10"
+    played.legs.clear()
+    SweepRun(run.file, tmp_path).conduct(played.run)
+    assert played.legs == [], "all is done"
+
+
+def test_a_sweep_that_broke_off_goes_on_where_it_was(played, tmp_path):
+    path = write(tmp_path, **HALVING)
+    played.breaks_at = "0.005"
+    with pytest.raises(KeyboardInterrupt):
+        SweepRun(path, tmp_path).conduct(played.run)
+    with (SweepRun(path, tmp_path).directory / JOURNAL).open("a") as journal:
+        journal.write('{"event": "torn')
+    played.breaks_at, before = "", len(played.legs)
+    run = SweepRun(path, tmp_path)
+    run.conduct(played.run)
+    assert played.legs[before] == [(f"0.00{n}", 10) for n in range(5, 10)]
+    assert [len(legs) for legs in played.legs[before + 1 :]] == [3, 1]
+    assert "torn" not in (run.directory / JOURNAL).read_text()
+
+
+def test_what_failed_is_tried_again_and_what_diverged_is_not(played, tmp_path):
+    path = write(tmp_path, 3)
+    played.fails = {"0.001": DIVERGED, "0.002": FAILED}
+    run = SweepRun(path, tmp_path)
+    run.conduct(played.run)
+    with pytest.raises(StageError, match=r"1 of 3 members failed: 0\.002"):
+        run.require_done()
+    assert [(row["name"], row["state"]) for row in run.ranking()] == [
+        ("0.003", "trained"), ("0.001", "diverged"), ("0.002", "failed"),
+    ]  # fmt: skip
+    played.fails.clear()
+    played.legs.clear()
+    again = SweepRun(path, tmp_path)
+    again.conduct(played.run)
+    again.require_done()
+    assert played.legs == [[("0.002", None)]]
+    assert again.launches(again.members[1]) == 2
+
+
+def test_a_training_above_the_median_is_ended_at_its_newest_validation_but_not_at_its_last(played, tmp_path):
+    run = SweepRun(write(tmp_path, 5, stop="median"), tmp_path)
+    *others, last = run.members
+    leg = Leg(last, "operator")
+    played.reached = {member.name: 40 for member in others[:3]} | {last.name: 10}
+    assert run.verdict(leg) == ("stopped", 10, "above the median of the others at step 10")
+    assert run.verdict(Leg(others[0], "operator")) is None
+    played.reached[last.name] = 40
+    assert run.verdict(leg) is None, "it is complete"
+    played.reached = {member.name: 40 for member in others[:2]} | {last.name: 10}
+    assert run.verdict(leg) is None, "too few to compare with"
+
+
+def test_seeds_count_as_one_configuration_with_an_interval(played, tmp_path):
+    run = SweepRun(write(tmp_path, 2, seeds=3), tmp_path)
+    run.conduct(played.run)
+    first, second = run.ranking()
+    assert (first["name"], first["seeds"]) == ("0.001", 3)
+    assert first["half_width"] == pytest.approx(0.0)
+    assert second["error"] == pytest.approx(0.002 / 40)
+
+
+def test_one_process_at_a_time_conducts_a_sweep(played, tmp_path):
+    path = write(tmp_path, 2)
+    outer = SweepRun(path, tmp_path)
+
+    def second(sweep: SweepRun, legs: list[Leg]) -> None:
+        assert SweepRun(path, tmp_path).is_running()
+        with pytest.raises(PreflightError, match="another process is writing it"):
+            SweepRun(path, tmp_path).conduct(played.run)
+        played.run(sweep, legs)
+
+    outer.conduct(second)
+    assert not outer.is_running()
+    assert len(played.legs) == 1
+
+
+def test_more_finalists_are_the_same_sweep_and_another_value_is_not(tmp_path):
+    first = SweepRun(write(tmp_path, 2), tmp_path).name
+    assert SweepRun(write(tmp_path, 2, finalists=2, at_once=1), tmp_path).name == first
+    assert SweepRun(write(tmp_path, 2, stop="median"), tmp_path).name != first
+    assert SweepRun(write(tmp_path, 3), tmp_path).name != first
+
+
+def test_members_that_validate_on_other_trajectories_do_not_compare(tmp_path):
+    counts = [{"train": 16, "validation": 4, "test": 4}, {"train": 16, "validation": 5, "test": 4}]
+    path = write(tmp_path, grid={"data.trajectories": counts}, name="{data.trajectories}")
+    with pytest.raises(ConfigurationError, match="validates on other trajectories than"):
+        SweepRun(path, tmp_path).plan()
+    counts[1] |= {"train": 17, "validation": 4}
+    path = write(tmp_path, grid={"data.trajectories": counts}, name="{data.trajectories}")
+    assert len(SweepRun(path, tmp_path).plan()) == 2
+
+
+def test_the_plan_counts_what_members_share_once(tmp_path):
+    run = SweepRun(CONFIGS / "sweeps" / "tiny.yaml", tmp_path)
+    work = work_by_stage(run, run.plan())
+    assert {one.stage: (one.members, one.different, one.hits) for one in work} == {
+        "download": (9, 1, 0), "autoencoder": (9, 1, 0), "cache_encode": (9, 1, 0), "operator": (9, 9, 0),
+    }  # fmt: skip
+    assert not list(Store(tmp_path)), "a plan builds nothing"

@@ -14,6 +14,7 @@ from prefect.utilities.annotations import quote
 from flows.experiment import Experiment
 from tasks.chain import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
 from tasks.gates import judge
+from tasks.part_of_the_chain import run_up_to
 from tasks.preflight import preflight
 from tasks.publish import publish, publish_seeds
 from tasks.secrets import take_secrets
@@ -63,13 +64,13 @@ def train_and_evaluate(experiment: Experiment) -> str:
     with finish_hooks(configuration, find_root(None), after_the_process=True) as begun:
         preflight(str(experiment.path), runs[0].overrides, experiment.preflight)
         reports = [_one_seed(run, begun) for run in runs]
-        if len(reports) > 1:
+        if len(reports) > 1 and experiment.until is None:
             publish_seeds(reports)
     return reports[-1]
 
 
 def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
-    """The chain once; the path of its report.
+    """The chain once; the path of its report, or of the run's directory where it ends before.
 
     begun: is told of the run's directory.
 
@@ -80,6 +81,7 @@ def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     started = Run.start(
         experiment.path,
         experiment.overrides,
+        until=experiment.until,
         rebuild=experiment.rebuild,
         # A retry of the flow run does not ask again.
         asked=None if context is None or context.flow_run is None else context.flow_run.created,
@@ -90,6 +92,9 @@ def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     run: Any = quote(started.settings)
     gates = started.configuration.gates
     with started:
+        if experiment.until is not None:
+            run_up_to(experiment.until, run)
+            return str(started.directory)
         data = download(run)
         codec = autoencoder(run, data)
         cache = cache_encode(run, data, codec)

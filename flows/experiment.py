@@ -57,6 +57,11 @@ class Experiment(BaseModel):
             "change."
         ),
     ] = []
+    until: Annotated[
+        str | None,
+        WithJsonSchema({"anyOf": [{"type": "string", "enum": list(STAGES)}, {"type": "null"}]}),
+        Field(description="Last stage to run, of those that it needs; all by default."),
+    ] = None
 
     @property
     def path(self) -> Path:
@@ -73,6 +78,8 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _is_valid(self) -> Self:
+        if self.until is not None and self.until not in STAGES:
+            raise ValueError(f"until: {self.until!r} is none of {', '.join(STAGES)}")
         try:
             load_configuration(self.path, self.overrides)
             Rebuild.of(self.rebuild, STAGES)

@@ -120,7 +120,7 @@ def gate_table(verdicts: list[dict[str, Any]]) -> Table:
     )
     for row in verdicts:
         value = "missing" if row["value"] is None else f"{row['value']:.4g}"
-        limits = (_number(row[key], "g") for key in ("at_least", "at_most"))
+        limits = (number(row[key], "g") for key in ("at_least", "at_most"))
         verdict = "passed" if row["passed"] else "failed"
         table.add_row(
             *(row[key] or "" for key in ("kind", "subject", "metric", "problem", "field")),

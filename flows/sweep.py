@@ -1,0 +1,79 @@
+"""The flow `sweep`: combinations of some values of a configuration, on all workers."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from flows.chain import given_name
+from flows.experiment import CONFIGS
+from tasks.sweep import cancel_members, publish_sweep, require_done, run_members, show_plan
+from ups.config.sweep import load_sweep
+from ups.errors import ConfigurationError
+from ups.pipeline.run import find_root
+
+SWEEPS = CONFIGS / "sweeps"
+NAMES = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
+class SweepFile(BaseModel):
+    """The file of a sweep."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Annotated[
+        str,
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "title": "Name", "enum": NAMES},
+                    {"type": "string", "title": "Path", "pattern": r"/|\.ya?ml$"},
+                ]
+            }
+        ),
+        Field(
+            description="A file of configs/sweeps/ by its name, or any by its path, relative to the checkout."
+        ),
+    ]
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return Path(os.path.relpath(SWEEPS / f"{self.file}.yaml")) if self.file in NAMES else Path(self.file)
+
+    @model_validator(mode="after")
+    def _is_valid(self) -> Self:
+        try:
+            load_sweep(self.path)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None  # Prefect shows it as the flow run's state
+        return self
+
+
+def name_of_this_sweep() -> str:
+    """The name that somebody gave it, or else that of its file."""
+    return given_name() or f"sweep {SweepFile.model_validate(flow_run.get_parameters()['sweep']).path.stem}"
+
+
+@flow(name="sweep", flow_run_name=name_of_this_sweep, persist_result=False, on_cancellation=[cancel_members])
+def sweep(sweep: SweepFile) -> str:
+    """Train every combination of a sweep's values as a flow run of its own, rank them, and evaluate the best.
+
+    Members run on whichever workers are free, and build what they share once. Cancel ends the members too, each after a
+    checkpoint; Retry goes on: what is done is not done again.
+
+    Args:
+        sweep: What varies, of which configuration.
+
+    Returns:
+        Path of the report.
+    """
+    file, root = str(sweep.path), str(find_root(None))
+    show_plan(file, root)
+    run_members(file, root)
+    report = publish_sweep(file, root)
+    require_done(file, root)
+    return report

@@ -119,6 +119,12 @@ class Orchestra:
     def start_worker(self) -> None:
         self._start(self.worker_log, "worker", "start", "--pool", "ups")
 
+    def start_further_worker(self, name: str) -> subprocess.Popen[bytes]:
+        """One that has two flow runs at a time."""
+        log = self.worker_log.with_name(f"{name}.log")
+        self._start(log, "worker", "start", "--pool", "ups", "--name", name, "--limit", "2")
+        return self.processes[-1]
+
     def worker_said(self) -> str:
         return self.worker_log.read_text() if self.worker_log.exists() else ""
 

@@ -13,6 +13,7 @@ import yaml
 from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
 from flows.experiment import Experiment
+from flows.sweep import SweepFile
 from flows.validate_optimizations import Comparison
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ NEVER_ENDS = "training.consistency.steps=1000000"
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_names_a_valid_configuration(deployment):
     for name, value in deployment["parameters"].items():
-        {"experiment": Experiment, "comparison": Comparison}[name].model_validate(value)
+        {"experiment": Experiment, "comparison": Comparison, "sweep": SweepFile}[name].model_validate(value)
 
 
 @pytest.mark.parametrize("flow", ["burgers_upt", "pdebench_upt"])
@@ -42,6 +43,7 @@ def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
             "overrides",
             "preflight",
             "rebuild",
+            "until",
         }
 
 

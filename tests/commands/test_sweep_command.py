@@ -56,8 +56,12 @@ def test_status_and_report_of_a_sweep_that_has_not_begun(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_in_a_training_goes_on_in_it_and_trains_every_member_once(tmp_path):
+@pytest.mark.timeout(1200)
+def test_a_sweep_that_is_killed_in_a_training_goes_on_in_it_and_trains_every_member_once(
+    tmp_path, monkeypatch
+):
     """SIGKILL of the command: the kernel ends the training with a checkpoint, and the lock is free."""
+    monkeypatch.setattr("marked_processes.LIMIT_SECONDS", 600.0)  # a whole member comes before
     root, marker = tmp_path / "root", str(tmp_path)
     path = write(
         tmp_path,
@@ -96,6 +100,7 @@ def test_a_sweep_that_is_killed_in_a_training_goes_on_in_it_and_trains_every_mem
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_successive_halving_pauses_exactly_and_what_was_ended_can_be_continued(tmp_path):
     """A member that went on has the bits of one that was never paused."""
     root, plain = tmp_path / "root", tmp_path / "plain"

@@ -11,7 +11,7 @@ import yaml
 
 from ups.config import load_configuration
 from ups.errors import ComparisonError, ConfigurationError
-from ups.pipeline.ab_gates import _STUDENT, Gates, Ratio, judged, require_passed
+from ups.pipeline.ab_gates import Gates, Ratio, judged, require_passed
 from ups.pipeline.comparison import (
     BASELINE,
     OPTIMISED,
@@ -22,6 +22,7 @@ from ups.pipeline.comparison import (
     read_training,
     turns,
 )
+from ups.pipeline.intervals import _STUDENT
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = str(CONFIGS / "burgers_tiny.yaml")

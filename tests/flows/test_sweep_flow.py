@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from orchestra import TINY, Orchestra, wait_for
 
 from tasks.part_of_the_chain import chain
+from ups.artifacts.files import read_records
 from ups.config.schema import STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -30,9 +32,18 @@ def patient(monkeypatch) -> None:
 
 
 @pytest.fixture
-def two_workers(deployed: Orchestra) -> Iterator[list[Any]]:
-    """Beside the one that all tests share, which from here on takes no more runs as long as they are there."""
-    yield (workers := [deployed.start_further_worker(name) for name in ("first", "second")])
+def further_workers(deployed: Orchestra) -> Iterator[Callable[[], list[Any]]]:
+    """Starts two, and has the worker that all tests share take no runs as long as they are there; its own go on."""
+    workers: list[Any] = []
+    shared = deployed.processes[1]
+
+    def begin() -> list[Any]:
+        os.kill(shared.pid, signal.SIGSTOP)
+        workers.extend(deployed.start_further_worker(name) for name in ("first", "second"))
+        return workers
+
+    yield begin
+    os.kill(shared.pid, signal.SIGCONT)
     for worker in workers:
         worker.kill()
         worker.wait()
@@ -71,6 +82,24 @@ def members(orchestra: Orchestra, sweep: dict[str, Any]) -> list[dict[str, Any]]
     return orchestra.api("POST", "/flow_runs/filter", flow_runs=of_it, limit=100)
 
 
+def all_cancelled(orchestra: Orchestra, sweep: dict[str, Any]) -> bool:
+    time.sleep(2)
+    states = {run["state_type"] for run in [read(orchestra, sweep), *members(orchestra, sweep)]}
+    return states == {"CANCELLED"}
+
+
+def ended(orchestra: Orchestra, sweep: dict[str, Any]) -> dict[str, Any] | None:
+    time.sleep(2)
+    run = read(orchestra, sweep)
+    return run if run["state_type"] in ENDED else None
+
+
+def journal(orchestra: Orchestra) -> list[dict[str, Any]]:
+    """Of all sweeps of this root: a file, where the server has enough to do."""
+    files = orchestra.root.glob("sweeps/nine-*/journal.jsonl")
+    return [record for path in files for record in read_records(path)]
+
+
 def begun(orchestra: Orchestra) -> list[Path]:
     return orchestra.checkpoints("operator")
 
@@ -96,23 +125,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def test_nine_members_on_two_workers_one_of_them_killed(deployed, two_workers, tmp_path):
+def test_nine_members_on_two_workers_one_of_them_killed(deployed, further_workers, tmp_path):
     path = write(tmp_path, 300, finalists=1)
     sweep = start(deployed, path)
-    wait_for("the sweep to begin", lambda: members(deployed, sweep), deployed.worker_said)
-    shared = deployed.processes[1]
-    os.kill(shared.pid, signal.SIGSTOP)  # the sweep's own run goes on below it
-    try:
-        wait_for("a training on a further worker", lambda: begun(deployed), deployed.worker_said)
-        victim = next(worker for worker in two_workers if children(worker.pid))
-        victim.kill()
-        final = wait_for(
-            "the end of the sweep",
-            lambda: (run := read(deployed, sweep))["state_type"] in ENDED and run,
-            deployed.worker_said,
-        )
-    finally:
-        os.kill(shared.pid, signal.SIGCONT)
+    wait_for("the sweep to begin", lambda: journal(deployed), deployed.worker_said)
+    workers = further_workers()
+
+    def at_work() -> list[Any]:
+        return begun(deployed) and [worker for worker in workers if children(worker.pid)]
+
+    victim, *_ = wait_for("a training, and flow runs of a further worker", at_work, deployed.worker_said)
+    victim.kill()
+    final = wait_for("the end of the sweep", lambda: ended(deployed, sweep), deployed.worker_said)
     assert final["state_type"] == "COMPLETED", final["state"]["message"]
     runs = members(deployed, sweep)
     names = [run["name"] for run in runs if run["state_type"] == "COMPLETED"]
@@ -139,19 +163,14 @@ def test_cancel_of_a_sweep_cancels_its_members_and_retry_goes_on(deployed, tmp_p
     before = set(begun(deployed))
     wait_for("a checkpoint", lambda: set(begun(deployed)) - before, deployed.worker_said)
     deployed.prefect("flow-run", "cancel", sweep["id"])
-    wait_for("the sweep", lambda: read(deployed, sweep)["state_type"] == "CANCELLED", deployed.worker_said)
-    wait_for(
-        "its members",
-        lambda: {run["state_type"] for run in members(deployed, sweep)} == {"CANCELLED"},
-        deployed.worker_said,
-    )
+    wait_for("it and its members", lambda: all_cancelled(deployed, sweep), deployed.worker_said)
     assert deployed.stage_processes() == []
-    first = len(members(deployed, sweep))
+    first = len(journal(deployed))
     state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
     deployed.api("POST", f"/flow_runs/{sweep['id']}/set_state", state=state, force=True)
     wait_for(
         "members again",
-        lambda: len(members(deployed, sweep)) > first and deployed.stage_processes(),
+        lambda: len(journal(deployed)) > first and deployed.stage_processes(),
         deployed.worker_said,
     )
     wait_for(
@@ -160,13 +179,7 @@ def test_cancel_of_a_sweep_cancels_its_members_and_retry_goes_on(deployed, tmp_p
         deployed.worker_said,
     )
     deployed.prefect("flow-run", "cancel", sweep["id"])
-    wait_for(
-        "the end",
-        lambda: (
-            {run["state_type"] for run in [read(deployed, sweep), *members(deployed, sweep)]} == {"CANCELLED"}
-        ),
-        deployed.worker_said,
-    )
+    wait_for("the end", lambda: all_cancelled(deployed, sweep), deployed.worker_said)
     assert deployed.stage_processes() == []
 
 

@@ -82,6 +82,12 @@ class ComparisonError(UpsError):
     exit_code = 8
 
 
+class RegressionError(UpsError):
+    """A night's benchmark is worse than the nights before it."""
+
+    exit_code = 8
+
+
 class Interrupted(UpsError):
     """Work was stopped by a signal after a checkpoint; the same command resumes it."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from ups.tools.tool_main import tool_main
 
 
-def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
+def measure(request: dict[str, Any]) -> Any:
     """Measure one subject."""
     if request["subject"] == "data":
         from ups.benchmarks.data import measure_generators
@@ -29,6 +29,10 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
             from ups.benchmarks.train import measure_training
 
             return measure_training(request, Path(directory))
+        if request["subject"] == "night":
+            from ups.benchmarks.night import measure_night
+
+            return measure_night(request, Path(directory))
         if request["subject"] == "profile":
             from ups.benchmarks.profile import measure_profile
 

@@ -21,7 +21,7 @@ its step, the most expensive ones.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +52,7 @@ _FINER = 4
 _ERROR_ROWS = 8
 _ROWS_PER_THREAD = 128  # few rows would measure what it costs to launch operations, on either side
 _RUNS = 2
+_REFERENCE_NU = 0.01  # where generators of other equations are compared with Burgers' reference
 
 # What is compared with the reference.
 _COMPARED = (
@@ -120,6 +121,39 @@ def measure_generators(*, threads: int, seconds: float, device: str) -> list[dic
         return records
     finally:
         torch.set_num_threads(torch_threads)
+
+
+def over_reference(
+    names: Sequence[str], *, part: float, frames: int, threads: int, device: str
+) -> dict[str, float]:
+    """Seconds of generators over those of Burgers' reference, which is timed before and after each; by the names of their cases.
+
+    Args:
+        part: of the rows of a case that are solved.
+        frames: at most, of the reference exactly.
+    """
+    cases = {case.name: case for case in _cases()}
+    rows = np.arange(max(1, round(part * _ROWS_PER_THREAD)) * threads)
+    initial = sinusoidal_initial_conditions(rows, seed=_SEED, resolution=_POINTS).astype(np.float32)
+
+    def reference() -> float:
+        return _seconds(lambda: _reference(initial, _REFERENCE_NU, frames, threads))
+
+    reference()  # the first call allocates
+    ratios, before = {}, reference()
+    for name in names:
+        case = cases[name]
+        count = max(1, round(part * case.rows_per_thread)) * threads
+        batch = tuple(value.to(device) for value in case.inputs(np.arange(count)))
+
+        def solve(case: _Case = case, batch: tuple[Tensor, ...] = batch) -> Tensor:
+            return _side_by_side(lambda *rows: case.solve(*rows, min(frames, case.frames)), batch, threads)
+
+        solve()
+        taken, after = _seconds(solve), reference()
+        ratios[name] = 2 * taken / (before + after)
+        before = after
+    return ratios
 
 
 def _cases() -> list[_Case]:

@@ -16,7 +16,7 @@ import logging
 import math
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -410,6 +410,15 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
         records += diverged
         race.clear()
     return records
+
+
+def race_as_configured(
+    configuration: Configuration, download: Path, directory: Path, peers: Sequence[str], seconds: float
+) -> list[Record]:
+    """Operator and peers, each by the configuration's own settings with its seed; scored on the validation split."""
+    race = Race(configuration, download, directory)
+    entrants = {name: race.run_as_configured(name, seconds, 1) for name in (OPERATOR, *peers)}
+    return _score(entrants, configuration, download, "validation", outside=False)
 
 
 @contextmanager

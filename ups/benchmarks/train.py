@@ -75,6 +75,13 @@ def _name(key: str) -> str:
     return key.rpartition(".")[2]
 
 
+def settled_seconds(artifact: Path) -> float:
+    """Of a step of a short training, without its first windows."""
+    records = read_records(artifact / "logs" / "metrics.jsonl")
+    paces = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
+    return statistics.median(paces[-WINDOWS // 2 :])
+
+
 def measure_training(request: Mapping[str, Any], directory: Path) -> list[Record]:
     """The trainings that a request describes: {"configuration", "inputs" by stage, "steps"}."""
     configuration = Configuration.model_validate(request["configuration"])
@@ -92,8 +99,7 @@ def measure_training(request: Mapping[str, Any], directory: Path) -> list[Record
             torch.compiler.reset()  # a process may compile one function for so many networks and no more
             output = run_stage("operator", changed, directory / f"{turn}-{place}", inputs)
             records = read_records(output / "logs" / "metrics.jsonl")
-            paces = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
-            seconds[name].append(statistics.median(paces[-WINDOWS // 2 :]))
+            seconds[name].append(settled_seconds(output))
             last[name] = {key: value for record in records for key, value in record.items()}
     on_device = configuration.execution.device == "cuda"
     reference = statistics.median(seconds[next(iter(chosen))])

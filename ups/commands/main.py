@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="ups",
         description="Universal Physics Stack: from PDE data to an evaluated neural surrogate.",
         epilog="Exit codes: 0 ok, 1 a stage failed, 2 configuration, 3 missing data, disk or device, "
-        "4 input/output, 5 integrity, 7 a gate, 8 an A/B gate, 75 interrupted (the same command resumes).",
+        "4 input/output, 5 integrity, 7 a gate, 8 an A/B gate or a regression, "
+        "75 interrupted (the same command resumes).",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -14,6 +14,7 @@ from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
 from flows.experiment import Experiment
 from flows.sweep import SweepFile
+from flows.nightly_benchmark import Night
 from flows.validate_optimizations import Comparison
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,7 @@ NEVER_ENDS = "training.consistency.steps=1000000"
 def test_a_deployment_names_a_valid_configuration(deployment):
     for name, value in deployment["parameters"].items():
         {"experiment": Experiment, "comparison": Comparison, "sweep": SweepFile}[name].model_validate(value)
+        {"experiment": Experiment, "comparison": Comparison, "night": Night}[name].model_validate(value)
 
 
 @pytest.mark.parametrize("flow", ["burgers_upt", "pdebench_upt"])

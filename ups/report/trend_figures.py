@@ -13,11 +13,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ups.report.drawing import FAINT, INK, WIDTH, styled
 
-WORSE, BETTER, USUAL = (
-    "#d55e00",
-    "#009e73",
-    "#0072b2",
-)  # of Okabe and Ito (2008), as all colours of the report
+_ALARMING, _USUAL = "#d55e00", "#0072b2"  # of Okabe and Ito (2008), as all colours of the report
+_WORSE = {"worse", "drifted"}
+"""Verdicts that fail a night."""
 _COLUMNS, _ROW_INCHES = 2, 2.15
 
 
@@ -63,28 +61,26 @@ def trends(shown: Sequence[Trend]) -> Figure:
 def _panel(axes: Axes, trend: Trend) -> None:
     at = date2num([point.at for point in trend.points])
     if trend.band is not None:
-        axes.axhspan(*trend.band, color=USUAL, alpha=0.1, linewidth=0)
+        axes.axhspan(*trend.band, color=_USUAL, alpha=0.1, linewidth=0)
     if trend.expected is not None:
         axes.axhline(trend.expected, color=FAINT, linewidth=1.0, linestyle="--")
     axes.vlines(
         at,
         [p.low for p in trend.points],
         [p.high for p in trend.points],
-        color=USUAL,
+        color=_USUAL,
         alpha=0.3,
         linewidth=1.5,
     )
-    axes.plot(at, [point.value for point in trend.points], color=USUAL, linewidth=1.2)
-    for worse, colour, size in ((False, USUAL, 14), (True, WORSE, 42)):
+    axes.plot(at, [point.value for point in trend.points], color=_USUAL, linewidth=1.2)
+    for worse, colour, size in ((False, _USUAL, 14), (True, _ALARMING, 42)):
         chosen = [
-            (x, p.value)
-            for x, p in zip(at, trend.points, strict=True)
-            if (p.status in {"step", "drift"}) == worse
+            (x, p.value) for x, p in zip(at, trend.points, strict=True) if (p.status in _WORSE) == worse
         ]
         if chosen:
             axes.scatter(*zip(*chosen, strict=True), s=size, color=colour, zorder=3)
     last = trend.points[-1]
-    axes.set_title(trend.name, color=WORSE if last.status in {"step", "drift"} else INK)
+    axes.set_title(trend.name, color=_ALARMING if last.status in _WORSE else INK)
     locator = AutoDateLocator(minticks=2, maxticks=6)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

@@ -11,13 +11,8 @@ from ups.report.template import render
 from ups.report.trend_figures import Point, Trend, trends
 from ups.report.writing import DASH, number, percent
 
-_WORDS = {
-    "step": "worse",
-    "drift": "drifted",
-    "better": "better",
-    "steady": "as before",
-    "too few nights": "too few nights",
-}
+_MARKS = {"worse": "bad", "drifted": "bad", "too few nights": "fair"}
+"""Classes of the badges of verdicts; of the others `good`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def html(request: Mapping[str, Any]) -> str:
         date=datetime.fromisoformat(night["date"]),
         nights=len(request["before"]),
         rows=rows,
-        unjudged=sum(row.verdict == _WORDS["too few nights"] for row in rows),
+        unjudged=sum(row.mark == "fair" for row in rows),
         regressions=request["regressions"],
         changes=request["changes"],
         pictures={name: _embedded(shown) for name, shown in sections.items()},
@@ -107,8 +102,8 @@ def _row(measurement: Mapping[str, Any], judgement: Mapping[str, Any], repeats: 
         DASH if band is None else f"{number(band[0])} to {number(band[1])}",
         DASH if judgement["change"] is None else percent(judgement["change"], signed=True),
         judgement["nights"],
-        _WORDS[status],
-        {"step": "bad", "drift": "bad", "better": "good", "steady": "good"}.get(status, "fair"),
+        status,
+        _MARKS.get(status, "good"),
     )
 
 

@@ -1,7 +1,7 @@
 """The history of a suite: a journal of nights, and of changes that somebody accepted.
 
 A night: {"kind": "night", "suite", "date", "commit", "uncommitted_changes", "hardware", "libraries", "seconds", "measurements": {name:
-{"repeats", "value"}}, "verdict": {name: "step", "drift", "better", "steady", "too few nights"}}.
+{"repeats", "value"}}, "verdict": {name: "worse", "drifted", "better", "as before", "too few nights"}}.
 An acceptance: {"kind": "accepted", "suite", "date", "measurements": [names], "reason"}.
 """
 
@@ -66,7 +66,7 @@ def _accepted(nights: Sequence[Record], name: str) -> list[Record]:
     kept: list[Record] = []
     since_the_change = True
     for night in reversed(nights):
-        since_the_change &= night["verdict"].get(name, "step") in WORSE
+        since_the_change &= night["verdict"].get(name, "worse") in WORSE
         measurements, verdict = dict(night["measurements"]), dict(night["verdict"])
         if since_the_change:
             verdict.pop(name, None)

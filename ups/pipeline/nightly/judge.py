@@ -2,10 +2,10 @@
 
 A night's value of a measurement is the median of its repeats. It is compared, in logarithms, with the last `TRAILING` nights:
 
-- step: worse than their median by more than `DEVIATIONS` robust standard deviations (1.4826 times the median absolute deviation) and
+- worse: above their median by more than `DEVIATIONS` robust standard deviations (1.4826 times the median absolute deviation) and
   by more than the measurement's own tolerance. Nights in which it was found worse are no part of the comparison, so that a step
   stays found until it is repaired or accepted.
-- drift: the median of the last `RECENT` nights, this one included, is worse than that of the first `TRAILING` by more than
+- drifted: the median of the last `RECENT` nights, this one included, is worse than that of the first `TRAILING` by more than
   `DRIFT_DEVIATIONS` of the standard errors of such a difference, and by more than the tolerance. A change of a fraction of a
   percent a night is no step in any of them.
 
@@ -27,26 +27,24 @@ DEVIATIONS, DRIFT_DEVIATIONS = 3.0, 5.0  # a drift is looked for every night in 
 _OF_NORMAL = 1.4826  # standard deviations in a median absolute deviation
 
 Night = Mapping[str, Any]
-Status = Literal["step", "drift", "better", "steady", "too few nights"]
-WORSE: tuple[Status, ...] = ("step", "drift")
+Status = Literal["worse", "drifted", "better", "as before", "too few nights"]
+WORSE: tuple[Status, ...] = ("worse", "drifted")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number of a night, above 0.
+    """One number of a night, above 0: a time or an error, so that less is better.
 
     Attributes:
         section: by which it is measured.
         tolerance: relative change that matters to nobody.
         meaning: what is divided by what, in words.
-        less_is_better: as for all that are times or errors.
     """
 
     name: str
     section: str
     tolerance: float
     meaning: str
-    less_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Judgement:
         nights: that it was compared with.
         expected: their median; of a drift that of the first nights. None where they are too few.
         band: values that are neither worse nor better, lowest and highest.
-        change: relative to what was expected, of the value, or of a drift of the last nights' median; above 0 is more.
+        change: relative to what was expected, of the value, or of a drift of the last nights' median; above 0 is worse.
         since: index into the history of the last night that was right, where the status is worse.
     """
 
@@ -83,13 +81,13 @@ def judge(measurement: Measurement, value: float, history: Sequence[Night]) -> J
 
     history: records of nights, see `ups.pipeline.nightly.history`.
     """
-    name, sign = measurement.name, 1.0 if measurement.less_is_better else -1.0
+    name = measurement.name
     seen = [
         (index, night["measurements"][name]["value"], night["verdict"].get(name))
         for index, night in enumerate(history)
         if name in night["measurements"]
     ]
-    right = [(index, other) for index, other, verdict in seen if verdict != "step"]
+    right = [(index, other) for index, other, verdict in seen if verdict != "worse"]
     trailing = right[-TRAILING:]
     if len(trailing) < LEAST_NIGHTS:
         return Judgement(name, "too few nights", value, len(trailing))
@@ -99,21 +97,21 @@ def judge(measurement: Measurement, value: float, history: Sequence[Night]) -> J
     expected, deviation = _middle([other for _, other in trailing])
     width = max(DEVIATIONS * deviation, math.log1p(measurement.tolerance))
     change = math.log(value) - math.log(expected)
-    status: Status = "steady"
+    status: Status = "as before"
     since = None
-    if sign * change > width:
-        status, since = "step", last_right
-    elif sign * change < -width:
+    if change > width:
+        status, since = "worse", last_right
+    elif change < -width:
         status = "better"
-    if status == "steady" and len(right) >= TRAILING + RECENT - 1:
+    if status == "as before" and len(right) >= TRAILING + RECENT - 1:
         first = [other for _, other in right[:TRAILING]]
         before, deviation = _middle(first)
         now = statistics.median([*(other for _, other in right[1 - RECENT :]), value])
         drifted = math.log(now) - math.log(before)
         allowed = max(DRIFT_DEVIATIONS * _error_of_medians(deviation), math.log1p(measurement.tolerance))
-        if sign * drifted > allowed:
+        if drifted > allowed:
             return Judgement(
-                name, "drift", value, len(first), before, _around(before, allowed), math.expm1(drifted),
+                name, "drifted", value, len(first), before, _around(before, allowed), math.expm1(drifted),
                 right[TRAILING - 1][0],
             )  # fmt: skip
     return Judgement(

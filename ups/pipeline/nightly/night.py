@@ -80,10 +80,10 @@ class NightResult:
     def _sentence(self, judgement: Judgement) -> str:
         assert judgement.change is not None
         assert judgement.expected is not None
-        size = f"{abs(judgement.change):.1%} {'more' if judgement.change > 0 else 'less'}"
+        size = f"{judgement.change:.1%} more"
         change = self.changes[judgement.name]
         came_between = f"since {change.date[:10]}: {change}"
-        if judgement.status == "drift":
+        if judgement.status == "drifted":
             return (
                 f"{judgement.name} has drifted: {size} in the last nights than {judgement.expected:.4g}, the median of the "
                 f"first {judgement.nights}; {came_between}"
@@ -128,12 +128,13 @@ def run_night(
         asked = {name: settings for name, settings in suite.sections.items() if not only or name in only}
         device, values = _measure(suite, suite_run, asked, on_line)
         values |= {name: list(taken) for name, taken in (further or {}).items()}
-        hardware, about = _hardware(suite_run, device), environment()
+        about = environment()
+        hardware = _hardware(about, suite_run, device)
         before = comparable_nights(records, hardware)
         judgements = _judge(values, before)
         again = {
             measurement.section
-            for measurement in measurements_of(j.name for j in judgements if j.status == "step")
+            for measurement in measurements_of(j.name for j in judgements if j.status == "worse")
         }
         again &= asked.keys()
         if again:
@@ -204,15 +205,10 @@ def _judge(values: Values, before: list[Record]) -> list[Judgement]:
     ]
 
 
-def _hardware(run: Run, device: str) -> dict[str, Any]:
+def _hardware(about: Record, run: Run, device: str) -> dict[str, Any]:
     """What must be equal for nights to be compared."""
-    about, execution = environment(), run.configuration.execution
-    return {
-        "processor": about["processor"],
-        "cores": about["cores"],
-        "device": device,
-        "threads": execution.threads,
-    }
+    machine = {name: about[name] for name in ("processor", "cores")}
+    return machine | {"device": device, "threads": run.configuration.execution.threads}
 
 
 def _change(right: Record, now: Record) -> Change:

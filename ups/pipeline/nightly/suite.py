@@ -125,6 +125,6 @@ QUICK = Suite(
         "accuracy": {"peer": _PEER, "seconds": 0.3},
         "training": {"steps": 8, "variants": {"training step": {}}},
         "latents": {"trajectories": 8},
-        "generators": {"names": ["burgers1d nu=0.01"], "part": 0.01, "frames": 3},
+        "generators": {"names": ["burgers1d nu=0.01"], "part": 0.05, "frames": 3},
     },
 )

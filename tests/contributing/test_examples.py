@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, added to a copy of the library and used as a user would."""
+"""The examples of docs/how-to/add-*.md, added to a copy of the library and used as a user would."""
 
 import json
 import os
@@ -13,17 +13,20 @@ import pytest
 from command_line import TINY, ups
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-TEXT = (CHECKOUT / "CONTRIBUTING.md").read_text()
-CHAPTER = TEXT.partition("\n## Adding things\n")[2].partition("\n## ")[0]
-TITLES = {
-    "an operator": "An operator",
-    "an optimiser": "An optimiser",
-    "a schedule of the learning rate": "A schedule of the learning rate",
-    "a term of the operator's loss": "A term of the operator's loss",
-    "a metric": "A metric",
-    "an equation": "An equation",
-    "a stage": "A stage",
+PAGES = CHECKOUT / "docs" / "how-to"
+CHAPTER = (
+    (CHECKOUT / "CONTRIBUTING.md").read_text().partition("\n## Adding things\n")[2].partition("\n## ")[0]
+)
+THINGS = {
+    "an operator": "add-an-operator",
+    "an optimiser": "add-an-optimiser",
+    "a schedule of the learning rate": "add-a-schedule",
+    "a term of the operator's loss": "add-a-loss-term",
+    "a metric": "add-a-metric",
+    "an equation": "add-an-equation",
+    "a stage": "add-a-stage",
 }
+"""What CONTRIBUTING.md's table names, and the page that it leads to."""
 BLOCK = re.compile(r"^`([\w/]+\.py)`:\n\n```(python|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -48,19 +51,17 @@ class Block:
         path.write_text(before.replace(place, place + "".join(line[1:] for line in added)))
 
 
-def example(title: str) -> str:
-    found = CHAPTER.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
-    assert found, f"CONTRIBUTING.md has no example {title!r}"
-    return found
+def example(page: str) -> str:
+    return (PAGES / f"{page}.md").read_text()
 
 
-def blocks(title: str) -> list[Block]:
-    return [Block(*found) for found in BLOCK.findall(example(title))]
+def blocks(page: str) -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(example(page))]
 
 
-def assignment(title: str) -> str:
+def assignment(page: str) -> str:
     """`section.key: value`, as the example says that it is used, for `--set`."""
-    (key, value) = re.findall(r"^Used by `([\w.]+): (.*)`\.$", example(title), re.MULTILINE)[0]
+    (key, value) = re.findall(r"^Used by `([\w.]+): (.*)`\.$", example(page), re.MULTILINE)[0]
     return f"{key}={value}"
 
 
@@ -70,8 +71,8 @@ def sources(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     for room in ("ups", "tasks", "flows"):
         shutil.copytree(CHECKOUT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for title in TITLES.values():
-        for block in blocks(title):
+    for page in THINGS.values():
+        for block in blocks(page):
             block.add(folder)
     return folder
 
@@ -83,20 +84,22 @@ def extended(sources: Path, *arguments: str | Path) -> str:
 
 
 def test_the_table_counts_the_files_of_the_examples():
-    row = r"^\| (an? [^|]+?) \| (\d+) \(\d+\)(?:, and (\d+) for Prefect)? \|"
-    told = {thing: (int(own), int(more or 0)) for thing, own, more in re.findall(row, CHAPTER, re.MULTILINE)}
+    row = r"^\| \[(an? [^]]+)\]\(docs/how-to/([\w-]+)\.md\) \| (\d+) \(\d+\)(?:, and (\d+) for Prefect)? \|"
+    rows = re.findall(row, CHAPTER, re.MULTILINE)
+    assert {thing: page for thing, page, *_ in rows} == THINGS
+    told = {thing: (int(own), int(more or 0)) for thing, _, own, more in rows}
     counted = {}
-    for thing, title in TITLES.items():
-        files = {block.file for block in blocks(title)}
+    for thing, page in THINGS.items():
+        files = {block.file for block in blocks(page)}
         own = sum(file.startswith("ups/") for file in files)
         counted[thing] = own, len(files) - own
-    assert told == counted == dict.fromkeys(TITLES, (2, 0)) | {"a stage": (2, 2)}
+    assert told == counted == dict.fromkeys(THINGS, (2, 0)) | {"a stage": (2, 2)}
 
 
-def test_no_block_of_the_chapter_is_left_out():
-    assert CHAPTER.count("\n```python\n") + CHAPTER.count("\n```diff\n") == sum(
-        len(blocks(title)) for title in TITLES.values()
-    )
+def test_no_block_of_a_page_is_left_out():
+    for path in PAGES.glob("add-*.md"):
+        text = path.read_text()
+        assert text.count("\n```python\n") + text.count("\n```diff\n") == len(blocks(path.stem)) > 0
 
 
 @pytest.mark.slow
@@ -113,8 +116,8 @@ def test_what_was_added_and_is_not_used_builds_nothing_again_but_the_evaluation(
 def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(finished_root[0], root)
-    chosen = [assignment(title) for title in list(TITLES.values())[:4]]
-    chosen.append(assignment("A stage"))
+    chosen = [assignment(page) for page in list(THINGS.values())[:4]]
+    chosen.append(assignment("add-a-stage"))
     chosen.append("model.operator.conserve=false")  # the codec of this configuration is not linear
     chosen += [f"training.{stage}.steps=2" for stage in ("operator", "diffusion", "consistency")]
     chosen += [f"training.{stage}.warmup_steps=0" for stage in ("operator", "diffusion", "consistency")]

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ups import __version__
@@ -39,8 +39,8 @@ _COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code (see ups.errors)."""
+def command_line(loaded: Collection[str] = tuple(_COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of `ups`; commands that are not loaded have a summary, but no arguments."""
     parser = argparse.ArgumentParser(
         prog="ups",
         description="Universal Physics Stack: from PDE data to an evaluated neural surrogate.",
@@ -50,13 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    wanted = _first_word(sys.argv[1:] if arguments is None else arguments)
     for name, summary in _COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
-        if name == wanted:
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if name in loaded:
             module = importlib.import_module(f"ups.commands.{name}")
             module.add_arguments(command)
             command.set_defaults(execute=module.execute)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code (see ups.errors)."""
+    wanted = _first_word(sys.argv[1:] if arguments is None else arguments)
+    parser = command_line(() if wanted is None else (wanted,))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Print the complete configuration, defaults filled in; or the schema."""
     if options.schema:
-        print(json.dumps(_standard(Configuration.model_json_schema()), indent=2))
+        print(json.dumps(schema(), indent=2))
         return
     if options.config is None:
         raise ConfigurationError(
@@ -41,6 +41,11 @@ def execute(options: argparse.Namespace) -> None:
         )
     configuration = load_configuration(options.config, parse_overrides(options.assignments))
     print(yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of configurations."""
+    return _standard(Configuration.model_json_schema())
 
 
 def _standard(schema: Any) -> Any:

@@ -25,6 +25,7 @@ myst_heading_anchors = 3
 # Links to files of the checkout, such as configurations, are offered for download.
 myst_enable_extensions = ["colon_fence", "deflist"]
 smartquotes = False  # two hyphens are an option of a command, not a dash
+highlight_language = "none"  # of blocks that name none
 html_theme = "furo"
 html_title = "UPS"
 html_static_path = ["static"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 from documents import CHECKOUT, DOCUMENTS, Command, commands
+from generate.command_line import subcommands
 
 from ups.commands.arguments import add_configuration
 from ups.commands.main import command_line
@@ -128,7 +129,8 @@ def _targets() -> set[str]:
 
 
 def is_mention(text: str) -> bool:
-    """Whether text in backticks names a command and gives it nothing: `ups cache`, `make run`, `python -m flows`."""
+    """Whether text in backticks names a command, or an option of it, and gives it nothing: `ups cache`,
+    `ups plan --probe`, `make run`."""
     program, *words = text.split()
     if program == "python":
         return words == ["-m", "flows"]
@@ -136,12 +138,7 @@ def is_mention(text: str) -> bool:
         return len(words) == 1 and words[0] in _targets()
     if program not in {"ups", ".venv/bin/ups"}:
         return False
-    parser: argparse.ArgumentParser | None = _ups()
-    for word in words:
-        choices = [
-            action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-        ]
-        parser = choices[0].get(word) if choices else None
-        if parser is None:
-            return False
-    return True
+    parser = _ups()
+    while words and words[0] in (inner := subcommands(parser)):
+        parser = inner[words.pop(0)]
+    return all(word in parser._option_string_actions for word in words)

@@ -110,7 +110,7 @@ PLACEHOLDERS = {
     r"\bseed=N\b": "seed=1",
     r"\b(retry|cancel) ID\b": r"\1 00000000-0000-0000-0000-000000000000",
     r"--seconds S\b": "--seconds 1",
-    r"\S*\.\.\.\S*hdf5|\bFILE\.hdf5": "rows.hdf5",
+    r"\S*\.\.\.\S*hdf5|\bFILE\.hdf5|(?<=check )FILE\b": "rows.hdf5",
 }
 """Words in capitals that stand for something of the reader's, and what the tests put there."""
 

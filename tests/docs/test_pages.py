@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import CHECKOUT, DOCUMENTS, GENERATED, blocks, tokens
-from workplace import Followed
-
-sys.path.insert(0, str(CHECKOUT / "docs"))
-
 from generate import PAGES
+from workplace import Followed
 
 from ups.commands.validate import schema
 from ups.metric_labels import METRICS
@@ -46,11 +43,8 @@ def _exists(file: Path) -> bool:
 @pytest.mark.parametrize(
     "path", [path for path in DOCUMENTS if path.is_relative_to(CHECKOUT / "docs")], ids=lambda path: path.stem
 )
-def test_blocks_have_a_language_and_are_well_formed(path: Path):
+def test_yaml_and_json_of_blocks_can_be_read(path: Path):
     for block in blocks(path):
-        assert block.language, (
-            f"{block.file}:{block.line}: name the language of the block: sh, yaml, python, text ..."
-        )
         if block.language == "yaml":
             yaml.safe_load(block.text)
         if block.language == "json":

@@ -1,6 +1,7 @@
 """A directory in which commands of the documents are run as a reader would: in a checkout, with its environment."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from command_line import clean_environment
 from documents import CHECKOUT
 
-LEFT_OUT = {".git", ".venv", "artifacts", "runs", "downloads", "comparisons", "site", "tests"}
+LEFT_OUT = {".git", ".venv", "artifacts", "runs", "downloads", "comparisons", "site", "tests", "configs"}
 ACTIVATE = 'export PATH="$PWD/.venv/bin:$PATH"\n'
 PROGRAM = """#!/bin/sh
 exec "{python}" {module} "$@"
@@ -23,6 +24,8 @@ class Workplace:
         for path in CHECKOUT.iterdir():
             if path.name not in LEFT_OUT:
                 (directory / path.name).symlink_to(path)
+        # Paths in a configuration are relative to it, wherever a link to it leads.
+        shutil.copytree(CHECKOUT / "configs", directory / "configs")
         programs = directory / ".venv" / "bin"
         programs.mkdir(parents=True)
         (programs / "activate").write_text(ACTIVATE)

@@ -67,7 +67,9 @@ def test_every_key_has_its_row():
 
 def test_every_command_and_argument_has_its_row():
     page = PAGES["command-line.md"]()
-    assert {"## `ups run`", "### `ups data fetch`"} <= set(page.splitlines())
+    assert {"## `ups run`", "### `ups data fetch`", "Run the whole chain without Prefect."} <= set(
+        page.splitlines()
+    )
     assert re.search(r"^\| `--rows START:STOP` \| only these rows, by byte range", page, re.MULTILINE)
     assert re.search(r"^\| `--until UNTIL` \| last stage to run.*`cache_encode`", page, re.MULTILINE)
 

@@ -57,4 +57,4 @@ def _offer_pages_outside(app: Sphinx, page: str, source: list[str]) -> None:
         target = (HERE / page).parent / link[1]
         return f"](path:{link[1]}" if not target.resolve().is_relative_to(HERE) else link[0]
 
-    source[0] = re.sub(r"\]\(((?:\.\./)+[\w./-]+\.md)", scheme, source[0])
+    source[0] = re.sub(r"\]\(((?:\.\./)+[\w./-]+\.md)(?:#[\w-]+)?", scheme, source[0])

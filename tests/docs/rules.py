@@ -41,6 +41,11 @@ KILLED = 128 + 9  # as a shell says it
 CHAIN = ("autoencoder", "operator", "diffusion", "consistency")
 RULES = (
     # Of the library.
+    Rule(r"ups doctor", "parse", why="ends with 3 where this machine lacks something; tests/commands run it"),
+    Rule(r"ups run .*--dry", "run small"),
+    Rule(r"ups (runs|leaderboard|forecast|export)\b", "run"),
+    Rule(r"ups sweep", "run small"),
+    Rule(r"ups bench nightly", "run small", " --quick"),
     Rule(r"ups data generate heat1d", "elsewhere", why="tests/contributing runs it, with the example added"),
     Rule(r"ups plan .*--probe", "run small", " --set evaluation.members=2"),
     Rule(r"ups (validate|plan|report|evaluate|cache)\b", "run"),
@@ -83,6 +88,18 @@ RULES = (
     Rule(r"python -m ups\.stages", "parse", why="is what the library itself starts"),
     # Of the checkout.
     Rule(
+        r"python -m deployments\.rent|bash deployments/bootstrap\.sh|git clone|(pip install )?vastai",
+        "parse",
+        why="rents a machine",
+    ),
+    Rule(
+        r"python -m deployments\.(serve|deploy|worker)\b",
+        "parse",
+        why="is what make serve and make deploy run",
+    ),
+    Rule(r"python -c .*prefect\.blocks", "parse", why="needs a server; tests/flows keep a secret on theirs"),
+    Rule(r"make (soak|overhead)\b", "parse", why="takes an hour of a quiet machine"),
+    Rule(
         r"make (setup|run|check|lint|test|test-all|docs|clean)\b",
         "parse",
         why="is what starts these tests, or hours",
@@ -107,6 +124,7 @@ def rule_for(command: str) -> Rule | None:
 
 
 PLACEHOLDERS = {
+    r" \[RUN \.\.\.\]": "",
     r"\[([^]]+)\]": r"\1",  # what may be left out
     r"\ba\.b=c\b": "evaluation.members=4",
     r"\bCONFIG CHANGES\b": "configs/burgers_demo.yaml configs/ablations/burgers_demo.yaml",
@@ -117,7 +135,7 @@ PLACEHOLDERS = {
     r"\bseed=N\b": "seed=1",
     r"\b(retry|cancel) ID\b": r"\1 00000000-0000-0000-0000-000000000000",
     r"--seconds S\b": "--seconds 1",
-    r"\S*\.\.\.\S*hdf5|\bFILE\.hdf5|(?<=check )FILE\b": "rows.hdf5",
+    r"\S*\.\.\.\S*hdf5|\bFILE\.hdf5|\bfirst_frames\.hdf5|(?<=check )FILE\b": "rows.hdf5",
 }
 """Words in capitals that stand for something of the reader's, and what the tests put there."""
 

@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     del options
     for one in _ours(LABEL):
-        print(f"{one.number}  {one.label}  {one.status or 'being prepared'}  {one.dollars:.2f} USD/h")  # noqa: T201
+        print(f"{one.number}  {one.label}  {one.status or 'being prepared'}  {one.dollars:.2f} USD/h")
     return EXIT_OK
 
 

@@ -119,7 +119,7 @@ def _require_address(url: str) -> None:
         raise PreflightError(
             f"names another server than the one to start, {url}; other shells would not find it",
             where=f"PREFECT_API_URL={named}",
-            fix=f"unset it, or start a worker of that server alone: python -m deployments.worker",
+            fix="unset it, or start a worker of that server alone: python -m deployments.worker",
         )
     host, port = PREFECT_SERVER_API_HOST.value(), PREFECT_SERVER_API_PORT.value()
     try:

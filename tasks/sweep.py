@@ -22,7 +22,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Cancelling
 
 from tasks.progress import series_key
-from tasks.stage import RETRIES
+from tasks.retries import RETRIES
 from ups.commands.sweep import members_table, ranking_table, work_table
 from ups.commands.tables import rows_of
 from ups.errors import NotFiniteError, StorageError

@@ -13,8 +13,8 @@ import yaml
 from orchestra import CHECKOUT, STAGES, TINY, Orchestra, asked, wait_for
 
 from flows.experiment import Experiment
-from flows.sweep import SweepFile
 from flows.nightly_benchmark import Night
+from flows.sweep import SweepFile
 from flows.validate_optimizations import Comparison
 
 pytestmark = pytest.mark.slow
@@ -124,7 +124,9 @@ def test_the_first_run_builds_every_stage_and_shows_its_results(built: Orchestra
         ["preflight", *STAGES, "publish"], "Completed"
     )
     chain = [*STAGES, "publish"]
-    assert _edges(built, flow_run) == {"preflight": set(), "download": set()} | {b: {a} for a, b in pairwise(chain)}
+    assert _edges(built, flow_run) == {"preflight": set(), "download": set()} | {
+        b: {a} for a, b in pairwise(chain)
+    }
 
     pointers = json.loads((built.first_run() / "artifacts.json").read_text())
     results = Path(built.environment["PREFECT_HOME"]) / "storage"

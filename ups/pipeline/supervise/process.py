@@ -76,8 +76,9 @@ def main() -> None:
     death_signal, module, *module_arguments = sys.argv[1:]
     die_with_parent(signal.Signals[death_signal], parent=int(os.environ[PARENT_VARIABLE]))
     os.environ[PARENT_VARIABLE] = str(os.getpid())
+    details = _Details(sys.stderr)
     if module == AGENT:
-        sys.stderr = _Details(sys.stderr)
+        sys.stderr = details
     sys.argv = [module, *module_arguments]  # run_module puts the module's file into argv[0]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -92,7 +93,7 @@ def main() -> None:
     except Exception as error:
         if not type(error).__module__.startswith("torch.distributed.elastic."):
             record_failure(f"{type(error).__name__}: {error}", callstack=_callstack(error))
-            _Details(sys.stderr).write(_callstack(error))
+            details.write(_callstack(error))
             sys.exit(1)
         # This is torchrun's agent, which found that its ranks failed, or was told to end. It has copied
         # the error file of the first rank that left one, but not how each rank ended.

@@ -147,6 +147,9 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "hooks.interrupted": ("date", NONE),
     "hooks.always": ("date", NONE),
     "hooks.timeout_seconds": (5.0, NONE),
+    "tracking.group": ("other", NONE),
+    "tracking.tags": (("one",), NONE),
+    "tracking.upload": (("report",), NONE),
 }
 # A solver computes with these; a copy does not depend on the machine.
 SOLVING: dict[str, tuple[Any, set[str]]] = {

@@ -28,11 +28,7 @@ _SETUP = {
     "calls_per_member": "Further network calls per member, for all steps together",
     "batch": "States advanced at a time",
 }
-_IN_SHORT = {
-    metric.label
-    for metric in METRICS
-    if metric.name in {HEADLINE, "crps", COVERAGE, "seconds_per_trajectory"}
-}
+_IN_SHORT = {metric.label for metric in METRICS if metric.name in {HEADLINE, "crps", COVERAGE}}
 """Columns of the short version; all others are in the page."""
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")
 _CONVENTION = (

@@ -108,7 +108,7 @@ def main() -> None:
 class _Details(io.TextIOBase):
     """A stream whose lines are details."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | io.TextIOBase) -> None:
         self._stream = stream
         self._begins = True
 

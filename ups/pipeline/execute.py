@@ -15,6 +15,7 @@ from typing import Any
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import OUTCOME_FILE, REQUEST_FILE, read_json, storage_error, write_json
 from ups.artifacts.identity import digest_of
+from ups.artifacts.remote import Remote, where_from
 from ups.artifacts.store import BusyError
 from ups.config import Configuration
 from ups.config.schema import DATA, STAGES
@@ -101,13 +102,15 @@ def execute(
         StorageError: the disk is full or fails.
     """
     digest = digest_of(derivation)
-    work = store.work(name, digest)
+    work, remote = store.work(name, digest), Remote.from_environment()
     for artifact in inputs.values():
         store.verify(artifact)
     try:
         with _exclusive(store, name, digest, work, listener):
             artifact, reason = check(store, name, digest, read=True, rebuild=rebuild)
             if artifact is not None:
+                if remote is not None:
+                    remote.push(store, artifact)
                 return Built(artifact, hit=True, reason=reason)
             if reason == ASKED_FOR:
                 listener.on_line(f"{name}: {reason}; what is sealed stays until the new one is")
@@ -116,40 +119,79 @@ def execute(
                 store.quarantine(name, digest, reason=reason)
             if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():
                 shutil.rmtree(work)  # what a finished sealing left behind
-            _require_contents(inputs, derivation, configuration, store)
-            if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
-                needed = remaining_bytes(store, name, digest, configuration, inputs.get("download"))
-                require_space(work, needed, f"stage {name}")
-                with _spending(work):
-                    _request(work, name, derivation, configuration, inputs, store)
-                    _launch(work, name, configuration, store, listener, log_file)
-            outcome = _read_outcome(work)
-            if outcome is None:
-                raise StageError("is damaged: it says that the stage ended", where=str(work / OUTCOME_FILE))
-            if derive(name, configuration, inputs, store)["settings"] != derivation["settings"]:
-                shutil.rmtree(work)
-                raise DataError(
-                    "the input file changed while it was read", where=name, fix="run the same command again"
-                )
-            try:
-                _require_contents(inputs, derivation, configuration, store)
-            except IntegrityError:
-                shutil.rmtree(work)
-                raise
-            sealed = store.seal(
-                name,
-                digest,
-                derivation=derivation,
-                inputs={**inputs},
-                summary=outcome["summary"],
-                parts=outcome.get("parts", {}),
-                seconds=_spent(work),
-            )
+            # What is to be built again is not brought.
+            shared = None if reason == ASKED_FOR else remote
+            with _claimed(shared, store, name, digest, listener) as brought:
+                if brought is not None:
+                    return Built(brought, hit=True, reason=where_from(brought))
+                sealed = _build(name, derivation, configuration, inputs, store, listener, log_file)
+                if remote is not None:
+                    remote.push(store, sealed)
     except BrokenPipeError:
         raise  # of whoever reads our output; no disk is at fault
     except OSError as error:
         raise storage_error(error, work) from error
     return Built(sealed, hit=False, reason=reason)
+
+
+def _build(
+    name: str,
+    derivation: dict[str, Any],
+    configuration: Configuration,
+    inputs: dict[str, Artifact],
+    store: Store,
+    listener: Listener,
+    log_file: Path,
+) -> Artifact:
+    """Launch a stage, unless an earlier launch got to its end, and seal what it made; its lock is held by the caller."""
+    digest = digest_of(derivation)
+    work = store.work(name, digest)
+    _require_contents(inputs, derivation, configuration, store)
+    if _read_outcome(work) is None:  # else: killed between the stage's end and sealing
+        needed = remaining_bytes(store, name, digest, configuration, inputs.get("download"))
+        require_space(work, needed, f"stage {name}")
+        with _spending(work):
+            _request(work, name, derivation, configuration, inputs, store)
+            _launch(work, name, configuration, store, listener, log_file)
+    outcome = _read_outcome(work)
+    if outcome is None:
+        raise StageError("is damaged: it says that the stage ended", where=str(work / OUTCOME_FILE))
+    if derive(name, configuration, inputs, store)["settings"] != derivation["settings"]:
+        shutil.rmtree(work)
+        raise DataError(
+            "the input file changed while it was read",
+            where=name,
+            fix="run the same command again",
+        )
+    try:
+        _require_contents(inputs, derivation, configuration, store)
+    except IntegrityError:
+        shutil.rmtree(work)
+        raise
+    return store.seal(
+        name,
+        digest,
+        derivation=derivation,
+        inputs={**inputs},
+        summary=outcome["summary"],
+        parts=outcome.get("parts", {}),
+        seconds=_spent(work),
+    )
+
+
+@contextmanager
+def _claimed(
+    remote: Remote | None, store: Store, name: str, digest: str, listener: Listener
+) -> Iterator[Artifact | None]:
+    """What another machine has sealed, or None and, where machines share an object store, the claim to build it."""
+    brought = None if remote is None else remote.fetch(store, name, digest)
+    if remote is None or brought is not None:
+        yield brought
+        return
+    with remote.claim(
+        name, digest, on_wait=lambda: listener.on_line(f"{name}: another machine is building it; waiting")
+    ):
+        yield remote.fetch(store, name, digest)
 
 
 def _require_contents(

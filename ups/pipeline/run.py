@@ -19,6 +19,8 @@ import yaml
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, read_records, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
+from ups.artifacts.remote import Remote, where_from
+from ups.artifacts.store import BusyError
 from ups.config import Configuration, load_configuration
 from ups.config.schema import DATA, STAGES
 from ups.errors import (
@@ -277,9 +279,10 @@ class Run:
 
         Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
         """
-        artifact, reason = check(
-            self.store, name, digest_of(self._derive(name)), read=True, rebuild=self.rebuild
-        )
+        digest = digest_of(self._derive(name))
+        artifact, reason = check(self.store, name, digest, read=True, rebuild=self.rebuild)
+        if artifact is None:
+            artifact, reason = _brought(self.store, name, digest)
         if artifact is None:
             return None
         built = Built(artifact, hit=True, reason=reason)
@@ -503,6 +506,22 @@ def _end(error: BaseException | None) -> dict[str, Any]:
 def _store(root: Path) -> Store:
     """One for all stages that a process runs: it verifies each artifact once."""
     return Store(root)
+
+
+def _brought(store: Store, name: str, digest: str) -> tuple[Artifact | None, str]:
+    """What another machine has sealed, and where it comes from; None where nobody has, or somebody here is at it."""
+    remote = Remote.from_environment()
+    if remote is None or store.path(name, digest).exists():
+        return None, ""
+    try:
+        with store.lock(name, digest, timeout=0):
+            artifact = remote.fetch(store, name, digest)
+    except BusyError:
+        return None, ""
+    return (
+        artifact,
+        "" if artifact is None else f"sealed {artifact.manifest.created}, brought from {VARIABLE}",
+    )
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -518,10 +518,7 @@ def _brought(store: Store, name: str, digest: str) -> tuple[Artifact | None, str
             artifact = remote.fetch(store, name, digest)
     except BusyError:
         return None, ""
-    return (
-        artifact,
-        "" if artifact is None else f"sealed {artifact.manifest.created}, brought from {VARIABLE}",
-    )
+    return artifact, "" if artifact is None else where_from(artifact)
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:

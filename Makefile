@@ -8,7 +8,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve deploy check test-fast test test-all lint docs clean
+.PHONY: help setup run serve deploy check test-fast test test-all soak overhead lint docs clean
 # Tests start hundreds of processes: bytecode is kept, also where the shell says otherwise.
 TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -51,6 +51,12 @@ test: $(READY)  ## run all tests that a change needs
 # Few and long: whoever is free takes the next one.
 test-all: test  ## the long repetitions too
 	$(TESTS) --dist load -m long
+
+soak: $(READY)  ## 500 short runs through one server (RUNS=500): does anything grow?
+	$(VENV)/bin/python tests/flows/soak.py --runs $(or $(RUNS),500)
+
+overhead: $(READY)  ## what Prefect and the store cost a run
+	$(VENV)/bin/python tests/flows/overhead.py
 
 lint: $(READY)  ## style, types and the import contract
 	$(VENV)/bin/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         if any(word in reason for word in words):
             report.outcome, report.longrepr = "failed", f"must not be skipped here: {reason}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What repetitions have noted with `record_property`: counts are added up, of seconds the longest is shown."""
+    counted, longest = Counter[str](), dict[str, float]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for name, value in report.user_properties:
+                    if name == "counted":
+                        counted.update(value)
+                    else:
+                        longest[name] = max(value, longest.get(name, 0.0))
+    for name, count in counted.items():
+        terminalreporter.write_line(f"{count:6d}  {name}")
+    for name, seconds in longest.items():
+        terminalreporter.write_line(f"{seconds:6.1f}  {name}, at most")
 
 
 @pytest.fixture(scope="session")

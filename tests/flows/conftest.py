@@ -19,9 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestra]:
 
 @pytest.fixture(scope="session")
 def deployed(server: Orchestra) -> Orchestra:
-    """All deployments, as `make deploy` registers them."""
-    done = server.run("deployments.deploy")
-    assert done.returncode == 0, done.stdout
+    server.deploy()
     server.start_worker()
     return server
 

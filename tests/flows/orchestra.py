@@ -22,6 +22,9 @@ TINY = "configs/burgers_tiny.yaml"
 STAGES = ("download", "autoencoder", "cache-encode", "operator", "diffusion", "consistency", "evaluate")
 LIMIT_SECONDS = 120.0  # far above what is needed: a busy machine must not fail a test
 
+ROLES = {"launcher": "launcher\0", "agent": "process\0SIGTERM\0", "rank": "process\0SIGKILL\0"}
+"""How the command lines of a launch's processes go on; a stage without ranks looks like one rank."""
+
 LOG_RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d+ \| ", re.MULTILINE)
 
 
@@ -49,6 +52,16 @@ def start_flow(environment: Mapping[str, str], *assignments: str) -> subprocess.
     )  # fmt: skip
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """In order, or else by SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def asked(**overrides: Any) -> str:
     """The flow's parameter as a command gives it."""
     return json.dumps({"config": "burgers_tiny", "overrides": overrides})
@@ -62,33 +75,43 @@ def clean_environment() -> dict[str, str]:
 class Orchestra:
     """Server, worker and flows, with their own Prefect home and their own root."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
+        """settings: more variables of the environment."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
+            self._port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}/api"
         self.root = directory / "root"
         self.server_log = directory / "server.log"
         self.worker_log = directory / "worker.log"
-        self.environment = clean_environment() | {
-            "PREFECT_HOME": str(directory / "prefect"),
-            "PREFECT_API_URL": self.url,
-            "DO_NOT_TRACK": "1",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "UPS_ROOT": str(self.root),
-            "OMP_NUM_THREADS": "1",
-        }
+        self.environment = (
+            clean_environment()
+            | {
+                "PREFECT_HOME": str(directory / "prefect"),
+                "PREFECT_API_URL": self.url,
+                "DO_NOT_TRACK": "1",
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+                "UPS_ROOT": str(self.root),
+                "OMP_NUM_THREADS": "1",
+            }
+            | settings
+        )
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._start(self.server_log, "server", "start", "--port", str(port), "--no-ui")
-        wait_for("the server", self._is_healthy, self.server_log.read_text)
+        self.start_server()
 
     def _is_healthy(self) -> bool:
         with suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/health").status_code == 200
         return False
 
-    def _start(self, log: Path, *arguments: str) -> None:
-        with log.open("wb") as output:
+    def start_server(self) -> None:
+        """Also again, after it was killed: at the same port, with the same database."""
+        arguments = ("server", "start", "--port", str(self._port), "--no-ui")
+        self.server = self._start(self.server_log, *arguments)
+        wait_for("the server", self._is_healthy, self.server_log.read_text)
+
+    def _start(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "prefect", *arguments],
@@ -97,6 +120,7 @@ class Orchestra:
                     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
                 )
             )  # fmt: skip
+        return self.processes[-1]
 
     def prefect(self, *arguments: str) -> str:
         """Output of a command of Prefect's, which has to end well."""
@@ -106,9 +130,9 @@ class Orchestra:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of Prefect's, run in the checkout."""
-        return self.run("prefect", *arguments)
+        return self.module("prefect", *arguments)
 
-    def run(self, *module: str) -> subprocess.CompletedProcess[str]:
+    def module(self, *module: str) -> subprocess.CompletedProcess[str]:
         """`python -m module`, in the checkout, where Prefect's settings are."""
         return subprocess.run(
             [sys.executable, "-m", *module],
@@ -116,14 +140,18 @@ class Orchestra:
             check=False,
         )  # fmt: skip
 
+    def deploy(self) -> None:
+        """All deployments, as `make deploy` registers them."""
+        done = self.module("deployments.deploy")
+        assert done.returncode == 0, done.stdout
+
     def start_worker(self) -> None:
-        self._start(self.worker_log, "worker", "start", "--pool", "ups")
+        self.worker = self._start(self.worker_log, "worker", "start", "--pool", "ups", "--type", "process")
 
     def start_further_worker(self, name: str) -> subprocess.Popen[bytes]:
         """One that has two flow runs at a time."""
         log = self.worker_log.with_name(f"{name}.log")
-        self._start(log, "worker", "start", "--pool", "ups", "--name", name, "--limit", "2")
-        return self.processes[-1]
+        return self._start(log, "worker", "start", "--pool", "ups", "--name", name, "--limit", "2")
 
     def worker_said(self) -> str:
         return self.worker_log.read_text() if self.worker_log.exists() else ""
@@ -134,17 +162,46 @@ class Orchestra:
         return start_flow({name: value for name, value in changed.items() if value is not None}, *assignments)
 
     def api(self, method: str, path: str, **json: Any) -> Any:
-        """What the server answers; a busy SQLite says 503, and its own clients ask again too."""
+        """What the server answers; a busy SQLite says 503, a lost database 500, and its own clients ask again too."""
 
         def ask() -> httpx.Response | None:
             answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=60)
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+            passing = {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.INTERNAL_SERVER_ERROR}
+            return None if answer.status_code in passing else answer
 
         answer = wait_for(f"{method} {path}", ask).raise_for_status()
         return answer.json() if answer.content else None
 
     def latest_flow_run(self) -> dict[str, Any]:
         return self.api("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+
+    def run(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        """A flow run of the tiny configuration, for the worker."""
+        deployment = self.api("GET", "/deployments/name/burgers-upt/demo")
+        experiment = {"config": TINY, "overrides": overrides}
+        path = f"/deployments/{deployment['id']}/create_flow_run"
+        return self.api("POST", path, parameters={"experiment": experiment})
+
+    def retry(self, flow_run: dict[str, Any]) -> None:
+        """What the button of the UI sends."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+        self.api("POST", f"/flow_runs/{flow_run['id']}/set_state", state=state, force=True)
+
+    def ended(self, flow_run: dict[str, Any]) -> str | None:
+        """The name of its state, if that is a last one."""
+        run = self.api("GET", f"/flow_runs/{flow_run['id']}")
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return run["state_name"] if run["state_type"] in final else None
+
+    def final_state(self, flow_run: dict[str, Any]) -> str:
+        return wait_for("the end of the run", lambda: self.ended(flow_run), self.worker_said)
+
+    def engine(self) -> int:
+        """The process that runs the flow: the launcher has its number on the command line."""
+        [launcher] = wait_for("a launcher", lambda: self.stage_processes("launcher"))
+        words = Path(f"/proc/{launcher}/cmdline").read_text().split("\0")
+        [parent] = [word for word in words if word.startswith("--parent=")]
+        return int(parent.removeprefix("--parent="))
 
     def task_runs(self, flow_run: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Task runs by name, of each the last, once all have reached the server: their states travel as events, behind
@@ -158,21 +215,27 @@ class Orchestra:
         runs = wait_for("the task runs' states", all_ended)
         return {run["name"]: run for run in sorted(runs, key=lambda run: run["expected_start_time"])}
 
-    def stage_processes(self) -> list[int]:
-        """Launchers, agents and ranks that work below this root."""
-        return self._processes(str(self.root / "artifacts" / ".work"))
+    def stage_processes(self, role: str = "") -> list[int]:
+        """Those that work below this root: all, or of a role, one of ROLES."""
+        begin = "ups.pipeline.supervise." + ROLES.get(role, "")
+        return [
+            pid
+            for pid, command in self._processes(str(self.root / "artifacts" / ".work")).items()
+            if command.partition("\0-m\0")[2].startswith(begin)
+        ]
 
     def mirrors(self) -> list[int]:
         """W&B mirrors of runs below this root."""
-        return self._processes(f"ups.tracking\0{self.root}")
+        return list(self._processes(f"ups.tracking\0{self.root}"))
 
-    def _processes(self, on_the_command_line: str) -> list[int]:
-        found = []
+    def _processes(self, on_the_command_line: str) -> dict[int, str]:
+        found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 with suppress(OSError):  # it ended while we looked
-                    if on_the_command_line.encode() in (entry / "cmdline").read_bytes():
-                        found.append(int(entry.name))
+                    command = (entry / "cmdline").read_bytes().decode()
+                    if on_the_command_line in command:
+                        found[int(entry.name)] = command
         return found
 
     def checkpoints(self, stage: str) -> list[Path]:
@@ -182,11 +245,15 @@ class Orchestra:
         """The sealed artifact that a run used."""
         return (run / json.loads((run / "artifacts.json").read_text())[stage]["path"]).resolve()
 
+    def runs(self) -> list[Path]:
+        """Directories, the oldest first."""
+        return sorted((self.root / "runs").iterdir())
+
     def first_run(self) -> Path:
-        return min((self.root / "runs").iterdir())
+        return self.runs()[0]
 
     def latest_run(self) -> Path:
-        return max((self.root / "runs").iterdir())
+        return self.runs()[-1]
 
     def errors_in_the_servers_log(self) -> list[str]:
         """A broken dependency shows nowhere else: the server looks healthy while its schedules never fire.
@@ -205,9 +272,4 @@ class Orchestra:
     def stop(self) -> None:
         """End the worker before the server, and each by its own process."""
         for process in reversed(self.processes):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)

@@ -1,49 +1,82 @@
-"""A PostgreSQL server of its own, from the distribution's packages."""
+"""A PostgreSQL server of the distribution's package, in a directory of its own; it can be killed and started again."""
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from orchestra import wait_for
+
+_NAMED = os.environ.get("PATH", "").split(os.pathsep)
+_PACKAGED = sorted(
+    map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True
+)  # Debian keeps it off the PATH
+
 
 PASSWORD = "database-password-47f3"
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """The URL of an empty database, with its password; skips where PostgreSQL is not installed."""
-    found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not folders:
-        pytest.skip("PostgreSQL is not installed")
-    # It refuses to run as root, and needs a directory that its user can reach: those of pytest are closed.
-    user = "postgres" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory() as name, socket.socket() as free:
-        directory = Path(name)
-        (directory / "password").write_text(PASSWORD)
-        if user:
-            shutil.chown(directory, user)
-            shutil.chown(directory / "password", user)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+class Postgres:
+    """Its databases outlive its processes, until `close`."""
 
-        def run(tool: str, *arguments: str | Path) -> None:
-            # It writes into the log what the test does not read; a server would hold a pipe open.
-            with (directory / "log").open("ab") as log:
-                subprocess.run(
-                    [folders[-1] / tool, "--pgdata", directory / "data", *arguments],
-                    check=True, user=user, cwd=directory, stdout=log, stderr=log,
-                )  # fmt: skip
+    def __init__(self) -> None:
+        found = shutil.which("initdb", path=os.pathsep.join(_NAMED + _PACKAGED))
+        if found is None:
+            pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+        self._programs = Path(found).resolve().parent
+        # Not below pytest's directory, which only its owner may enter: PostgreSQL refuses to run as root.
+        self.directory = Path(tempfile.mkdtemp(prefix="ups-postgres-"))
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            self._identity = {"user": "postgres", "group": "postgres"}
+            shutil.chown(self.directory, **self._identity)
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self._port = free.getsockname()[1]
+        self._log = self.directory / "log"
+        self.url = f"postgresql+asyncpg://prefect:{PASSWORD}@127.0.0.1:{self._port}/postgres"
+        """For Prefect's PREFECT_SERVER_DATABASE_CONNECTION_URL."""
+        password = self.directory / "password"
+        password.write_text(PASSWORD)
+        if self._identity:
+            shutil.chown(password, **self._identity)
+        login = ("--auth=scram-sha-256", "--username=prefect", f"--pwfile={password}")
+        self._run("initdb", *login, "--encoding=UTF8", "--no-sync").check_returncode()
+        self.start()
 
-        run("initdb", "--username", "prefect", "--auth", "scram-sha-256", "--pwfile", directory / "password")
-        run("pg_ctl", "start", "--wait", "--options", f"-p {port} -k {directory} -c fsync=off")
-        try:
-            yield f"postgresql+asyncpg://prefect:{PASSWORD}@127.0.0.1:{port}/postgres"
-        finally:
-            run("pg_ctl", "stop", "--wait", "--mode", "fast")
+    def start(self) -> None:
+        def starts() -> bool:
+            # Killed, it leaves memory to its last children, and cannot start before they have ended too.
+            return (
+                self._run("pg_ctl", "start", "-w", "-l", str(self._log), "-o", self._options).returncode == 0
+            )
+
+        wait_for("PostgreSQL", starts, self._said)
+
+    def kill(self) -> None:
+        """By SIGKILL, as the kernel does for lack of memory; its children end by themselves."""
+        os.kill(int((self.directory / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+    def close(self) -> None:
+        self._run("pg_ctl", "stop", "-m", "immediate", "-w")
+        shutil.rmtree(self.directory)
+
+    @property
+    def _options(self) -> str:
+        return f"-c listen_addresses=127.0.0.1 -p {self._port} -k {self.directory} -F"
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = [self._programs / program, "-D", self.directory / "data", *arguments]
+        with self._log.open("ab") as log:
+            self._log.chmod(0o666)
+            return subprocess.run(
+                command, cwd=self.directory, stdout=log, stderr=log, check=False, **self._identity
+            )
+
+    def _said(self) -> str:
+        return self._log.read_text()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,8 +60,9 @@ def test_where_all_is_sealed_no_server_is_started_to_show_it(built: Orchestra, t
 def test_a_killed_rank_is_tried_again_and_resumes(built: Orchestra):
     before = built.checkpoints("consistency")
     flow = built.flow("training.consistency.steps=300")
-    rank = wait_for(
-        "a checkpoint", lambda: built.checkpoints("consistency")[-1:] != before[-1:] and _rank(built)
+    [rank] = wait_for(
+        "a checkpoint",
+        lambda: built.checkpoints("consistency")[-1:] != before[-1:] and built.stage_processes("rank"),
     )
     os.kill(rank, signal.SIGKILL)
     output, _ = flow.communicate()
@@ -74,14 +74,6 @@ def test_a_killed_rank_is_tried_again_and_resumes(built: Orchestra):
     records = [json.loads(line) for line in (built.latest_run() / "metrics.jsonl").read_text().splitlines()]
     steps = [record["step"] for record in records if record["stage"] == "consistency" and "loss" in record]
     assert steps == sorted(set(steps)), "a stage that is tried again records each step once"
-
-
-def _rank(orchestra: Orchestra) -> int | None:
-    for pid in orchestra.stage_processes():
-        with suppress(OSError):
-            if b"\0LOCAL_RANK=" in Path(f"/proc/{pid}/environ").read_bytes():
-                return pid
-    return None
 
 
 @pytest.mark.slow

@@ -246,9 +246,9 @@ def _logs(orchestra: Orchestra, flow_run: dict) -> str:
 def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orchestra, tmp_path):
     flow_run = _start_until_checkpoint(built, hooks=tmp_path / "hooks")
     assert built.mirrors(), "its end is looked at below"
-    engine = _engine(built)
+    engine = built.engine()
     os.kill(engine, signal.SIGKILL)
-    assert _final_state(built, flow_run) == "Crashed"
+    assert built.final_state(flow_run) == "Crashed"
     _expect_hooks(tmp_path / "hooks", "failed")
     wait_for("the stage to end", lambda: not built.stage_processes())
     wait_for("the W&B mirror to end", lambda: not built.mirrors())
@@ -277,12 +277,12 @@ def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(
     held = {path: path.read_bytes() for path in Path(_newest_checkpoint(built)).parent.iterdir()}
     for path in held:
         path.write_bytes(b"spoilt")
-    _retry_in_the_ui(built, flow_run)
-    assert _final_state(built, flow_run) == "Failed"
+    built.retry(flow_run)
+    assert built.final_state(flow_run) == "Failed"
     assert "every checkpoint is damaged" in built.worker_said()
     for path in sorted(held):
         path.write_bytes(held[path])
-    for retry in (_retry_in_the_ui, _retry_by_the_command):
+    for retry in (Orchestra.retry, _retry_by_the_command):
         held = _newest_checkpoint(built)
         retry(built, flow_run)
         wait_for(
@@ -290,9 +290,9 @@ def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(
             lambda held=held: built.stage_processes() and _newest_checkpoint(built) > held,
             built.worker_said,
         )
-        if retry is _retry_in_the_ui:
+        if retry is Orchestra.retry:
             _cancel(built, flow_run)
-    assert _final_state(built, flow_run) == "Completed"
+    assert built.final_state(flow_run) == "Completed"
     run = built.api("GET", f"/flow_runs/{flow_run['id']}")
     assert run["run_count"] == 4
     states = {name: task["state_name"] for name, task in built.task_runs(flow_run).items()}
@@ -304,13 +304,7 @@ def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(
 
 def _cancel(orchestra: Orchestra, flow_run: dict) -> None:
     orchestra.prefect("flow-run", "cancel", flow_run["id"])
-    assert _final_state(orchestra, flow_run) == "Cancelled"
-
-
-def _retry_in_the_ui(orchestra: Orchestra, flow_run: dict) -> None:
-    """What its button sends."""
-    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
-    orchestra.api("POST", f"/flow_runs/{flow_run['id']}/set_state", state=state, force=True)
+    assert orchestra.final_state(flow_run) == "Cancelled"
 
 
 def _retry_by_the_command(orchestra: Orchestra, flow_run: dict) -> None:
@@ -331,12 +325,7 @@ def _start_until_checkpoint(
     before = _newest_checkpoint(orchestra)
     key, _, value = assignment.partition("=")
     overrides = {key: int(value)} | ({"hooks.always": f"echo $UPS_STATE >> {hooks}"} if hooks else {})
-    deployment = orchestra.api("GET", "/deployments/name/burgers-upt/demo")
-    flow_run = orchestra.api(
-        "POST",
-        f"/deployments/{deployment['id']}/create_flow_run",
-        parameters={"experiment": {"config": TINY, "overrides": overrides}},
-    )
+    flow_run = orchestra.run(overrides)
     wait_for(
         "a checkpoint",
         lambda: orchestra.stage_processes() and _newest_checkpoint(orchestra) not in {before, ""},
@@ -349,25 +338,6 @@ def _expect_hooks(path: Path, state: str) -> None:
     """Once."""
     wait_for("the finish hook", path.exists)
     assert path.read_text() == f"{state}\n"
-
-
-def _final_state(orchestra: Orchestra, flow_run: dict) -> str:
-    def ended() -> str | None:
-        run = orchestra.api("GET", f"/flow_runs/{flow_run['id']}")
-        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        return run["state_name"] if run["state_type"] in final else None
-
-    return wait_for("the end of the run", ended, orchestra.worker_said)
-
-
-def _engine(orchestra: Orchestra) -> int:
-    """The process that runs the flow: the launcher has its number on the command line."""
-    for pid in orchestra.stage_processes():
-        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        if "ups.pipeline.supervise.launcher" in command:
-            [parent] = [word for word in command if word.startswith("--parent=")]
-            return int(parent.removeprefix("--parent="))
-    pytest.fail("no launcher runs")
 
 
 def _expect_last_step_in_a_checkpoint(orchestra: Orchestra) -> int:

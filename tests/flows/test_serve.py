@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import httpx
 import pytest
 from marked_processes import MARKER_VARIABLE, kill_with_descendants, marked
 from orchestra import CHECKOUT, clean_environment, wait_for
-from postgres import PASSWORD, postgres
+from postgres import PASSWORD, Postgres
 from prefect.blocks.system import Secret
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
@@ -148,7 +148,7 @@ def _interrupted(root: Path) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_server_worker_and_deployments_on_postgresql(tmp_path):
-    with postgres() as database, served(tmp_path, database) as running:
+    with closing(Postgres()) as postgres, served(tmp_path, postgres.url) as running:
         again = running.run("deployments.serve")
         assert again.returncode == 3, again.stdout
         assert "a Prefect server answers there already" in again.stdout
@@ -169,7 +169,7 @@ def test_server_worker_and_deployments_on_postgresql(tmp_path):
         [interrupted] = _interrupted(running.root)
         assert json.loads(interrupted.read_text())["step"] > 0
         # The server is gone; what it was told is in its database.
-        assert asyncio.run(_state(database, flow_run)) == "CRASHED"
+        assert asyncio.run(_state(postgres.url, flow_run)) == "CRASHED"
 
 
 def _register_twice(running: Served) -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -58,6 +59,9 @@ class Growth:
 def main() -> int:
     """Soak, and print the table; the exit code."""
     options = _parse()
+    # However it is told to end, and though a shell's job in the background ignores SIGINT, the server is ended too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     postgres = Postgres() if options.postgres else None
     with tempfile.TemporaryDirectory(prefix="ups-soak-") as directory:
         settings = {MARKER_VARIABLE: uuid.uuid4().hex}

@@ -58,12 +58,13 @@ class StruckRun:
         """stages: those that are built, and struck; the others are sealed already."""
         self.orchestra, self.postgres, self.asked = orchestra, postgres, asked
         self.random = random.Random(seed)
+        # In the first half of a stage, so that it lasts while a server is away.
         moments = sorted(
-            (STAGES.index(self.random.choice(stages)), self.random.randrange(STEPS // 2)) for _ in FAULTS
+            (STAGES.index(self.random.choice(stages)), self.random.uniform(0, 0.5)) for _ in FAULTS
         )
         faults = self.random.sample(FAULTS, len(FAULTS))
         self.plan = [
-            (fault, STAGES[stage], step) for fault, (stage, step) in zip(faults, moments, strict=True)
+            (fault, STAGES[stage], part) for fault, (stage, part) in zip(faults, moments, strict=True)
         ]
         self.earlier_runs = orchestra.runs()
         self.sealed: dict[Path, int] = {}
@@ -75,10 +76,10 @@ class StruckRun:
         """Start, strike and do what a user does, to the end; the run's directory."""
         self.orchestra.start_worker()
         self.flow_run = self.orchestra.run(self.asked)
-        for fault, stage, step in self.plan:
-            self._wait(f"{stage} at step {step}", lambda stage=stage, step=step: self._reached(stage, step))
-            self.counted["struck after the stage's end"] += self._is_sealed(stage)
-            print(f"{fault} in {stage} at step {step}")
+        for fault, stage, part in self.plan:
+            self._wait(f"{part:.2f} of {stage}", lambda stage=stage, part=part: self._reached(stage, part))
+            self.counted["faults that came after their stage's end"] += self._is_sealed(stage)
+            print(f"{fault} at {part:.2f} of {stage}")
             getattr(self, f"_{fault}")()
             self._look_for_losses()
         self._wait("the end", lambda: self.orchestra.ended(self.flow_run) == "Completed")
@@ -121,17 +122,18 @@ class StruckRun:
     def _has_ended_badly(self) -> bool:
         return self.orchestra.ended(self.flow_run) not in {None, "Completed"}
 
-    def _reached(self, stage: str, step: int) -> bool:
-        """That step of a training; as far into another stage; or the stage's end."""
+    def _reached(self, stage: str, part: float) -> bool:
+        """That part of a training's steps; as far into another stage; or the stage's end."""
         if self._is_sealed(stage):
             return True
         work = self.orchestra.root / "artifacts" / ".work" / stage
         if stage in TRAINING_STAGES:
             files = work.glob("*/output/logs/metrics.jsonl")
-            return any(records[-1]["step"] >= step for records in map(read_records, files) if records)
+            last = [records[-1] for records in map(read_records, files) if records]
+            return any(record["step"] >= part * record["steps"] for record in last)
         began = any(work.glob("*/request.json"))
         if began:
-            time.sleep(LONGEST_PAUSE * step / STEPS)
+            time.sleep(LONGEST_PAUSE * part)
         return began
 
     def _is_sealed(self, stage: str) -> bool:
@@ -237,7 +239,7 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def remove(root: Path, stages: Iterable[str]) -> None:
-    """As if nobody had built them."""
-    for stage in (*stages, "figures"):
+    """As if nobody had built them, nor the trajectories that `download` consists of."""
+    for stage in (*stages, "figures", *(["data"] if "download" in stages else [])):
         shutil.rmtree(root / "artifacts" / stage, ignore_errors=True)
         shutil.rmtree(root / "artifacts" / ".work" / stage, ignore_errors=True)

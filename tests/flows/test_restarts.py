@@ -15,11 +15,10 @@ from command_line import TINY, ups
 from marked_processes import MARKER_VARIABLE, marked
 from orchestra import Orchestra, end
 from postgres import Postgres
-from struck_run import StruckRun, overrides, remove, results, steps_done_again
+from struck_run import STAGES, StruckRun, overrides, remove, results, steps_done_again
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-LAST = ("consistency", "evaluate")
 STRUCK = ("consistency",)
 
 
@@ -58,10 +57,13 @@ def repeated(short: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("seed", [*range(short), *seeds])
 
 
-@repeated(2, 20)
-def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_property, seed):
-    remove(orchestra.root, LAST)
-    run = StruckRun(orchestra, postgres, STRUCK, overrides(STRUCK), seed)
+@pytest.mark.parametrize(
+    "stages", [STRUCK, pytest.param(STAGES, marks=pytest.mark.long)], ids=["one training", "any stage"]
+)
+@repeated(2, 10)
+def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_property, stages, seed):
+    remove(orchestra.root, STAGES[STAGES.index(stages[0]) :])
+    run = StruckRun(orchestra, postgres, stages, overrides(STRUCK), seed)
     run.counted["runs struck by everything"] = 1
     try:
         ended = run.live()
@@ -81,7 +83,7 @@ def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_
 def test_of_two_runs_of_one_configuration_one_works_and_one_waits(
     orchestra, uninterrupted, record_property, seed
 ):
-    remove(orchestra.root, LAST)
+    remove(orchestra.root, STAGES[STAGES.index(*STRUCK) :])
     earlier = orchestra.runs()
     counted = Counter({"pairs of runs at once": 1})
     orchestra.start_worker()

@@ -69,13 +69,13 @@ def main() -> int:
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = postgres.url
         orchestra = Orchestra(Path(directory), **settings)
         try:
-            orchestra.deploy("burgers-upt/demo")
+            orchestra.deploy()
             orchestra.start_worker()
             samples = list(_soak(orchestra, options.runs, options.samples))
         finally:
             orchestra.stop()
             if postgres is not None:
-                postgres.remove()
+                postgres.close()
     left = marked(settings[MARKER_VARIABLE])
     for command in left.values():
         print("left behind:", *command)

@@ -2,6 +2,7 @@
 
     serve  ->  server
            ->  worker  ->  flow runs  ->  stages
+           ->  the reports of runs, for links in the UI
 
 - *The worker ends before the server*: a flow that is stopped reports its last state, and would wait for minutes for a
   server that is gone. So each has a session of its own, which the terminal's Ctrl-C does not reach.
@@ -30,7 +31,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from deployments import worker
 from deployments.server import POOL, answers, connected, own_address, prepare
 from deployments.worker import ignore_signals, obey_signals, start, stop
+from tasks.publish import REPORTS_URL
 from ups.errors import EXIT_OK, PreflightError, StageError, UpsError
+from ups.pipeline.run import RUNS, find_root
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 START_SECONDS = 180.0
@@ -80,6 +83,8 @@ def serve() -> None:
         with connected(url) as client:
             for part in prepare(client):
                 print(f"created {part}", flush=True)
+            if not os.environ.get(REPORTS_URL):
+                parts["reports"] = _serve_reports()
             name = f"{socket.gethostname()}-{os.getpid()}"
             parts["worker"] = start("deployments.worker", "--name", name)
             _wait(
@@ -95,6 +100,14 @@ def serve() -> None:
         ignore_signals()
         for part in reversed(parts.values()):
             stop(part, GRACE_SECONDS)
+
+
+def _serve_reports() -> subprocess.Popen[bytes]:
+    """Let the links in the UI find the reports of this machine's runs; for this machine alone."""
+    runs, port = find_root(None) / RUNS, PREFECT_SERVER_API_PORT.value() + 1
+    runs.mkdir(parents=True, exist_ok=True)
+    os.environ[REPORTS_URL] = f"http://127.0.0.1:{port}"
+    return start("http.server", str(port), "--bind", "127.0.0.1", "--directory", str(runs))
 
 
 _NEXT = """

@@ -67,7 +67,7 @@ def main() -> int:
     os.environ["PREFECT_API_URL"] = url
     obey_signals()
     adopt_orphans()
-    worker = start("prefect", "worker", "start", "--pool", POOL, *sys.argv[1:])
+    worker = start("prefect", "worker", "start", "--pool", POOL, "--type", "process", *sys.argv[1:])
     try:
         code = worker.wait()
         sys.stderr.write(f"Prefect worker ended with exit code {code}\n")

@@ -167,11 +167,14 @@ def test_a_refused_write_leaves_nothing_behind(tmp_path):
         assert read_json(path) == {"value": "old"}
 
 
-def test_a_seal_over_a_sealed_artifact_changes_nothing(tmp_path):
-    """Cannot happen under the lock; if it did, the rename would refuse."""
+def test_what_is_sealed_is_set_aside_for_other_bytes_and_stays_for_the_same(tmp_path):
     store = Store(tmp_path)
     first = sealed(store, STAGE, DIGEST)
-    write_output(store, STAGE, DIGEST, {"model.bin": b"second"})
-    with pytest.raises(StorageError):
-        seal(tmp_path)
-    assert Store(tmp_path).find(STAGE, DIGEST) == first
+    inode = (first.path / "model.bin").stat().st_ino
+    again = sealed(store, STAGE, DIGEST)
+    assert again.manifest.content == first.manifest.content
+    assert (again.path / "model.bin").stat().st_ino == inode
+    other = sealed(store, STAGE, DIGEST, {"model.bin": b"second"})
+    assert Store(tmp_path).find(STAGE, DIGEST) == other
+    [aside] = store.artifacts.glob(".quarantine/*/artifact/model.bin")
+    assert aside.stat().st_ino == inode

@@ -43,6 +43,7 @@ RULES = (
     # Of the library.
     Rule(r"ups doctor", "parse", why="ends with 3 where this machine lacks something; tests/commands run it"),
     Rule(r"ups run .*--dry", "run small"),
+    Rule(r"ups sync\b", "parse", why="needs an account of W&B; tests/tracking send to a stand-in"),
     Rule(r"ups (runs|leaderboard|forecast|export)\b", "run"),
     Rule(r"ups sweep", "run small"),
     Rule(r"ups bench nightly", "run small", " --quick"),
@@ -97,6 +98,8 @@ RULES = (
         "parse",
         why="is what make serve and make deploy run",
     ),
+    Rule(r"python -m http\.server", "parse", why="stays; it is Python's own"),
+    Rule(r"pip install", "parse", why="needs a package index"),
     Rule(r"python -c .*prefect\.blocks", "parse", why="needs a server; tests/flows keep a secret on theirs"),
     Rule(r"make (soak|overhead)\b", "parse", why="takes an hour of a quiet machine"),
     Rule(
@@ -125,7 +128,7 @@ def rule_for(command: str) -> Rule | None:
 
 PLACEHOLDERS = {
     r" \[RUN \.\.\.\]": "",
-    r"\[([^]]+)\]": r"\1",  # what may be left out
+    r"(?<=\s)\[([^]]+)\]": r"\1",  # what may be left out
     r"\ba\.b=c\b": "evaluation.members=4",
     r"\bCONFIG CHANGES\b": "configs/burgers_demo.yaml configs/ablations/burgers_demo.yaml",
     r"\bCONFIG\b": "configs/burgers_tiny.yaml",

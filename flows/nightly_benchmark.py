@@ -1,7 +1,7 @@
 """The flow `nightly-benchmark`: is anything slower or less accurate than in the nights before."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -72,7 +72,8 @@ def _hours_late() -> float:
     run = context.flow_run if context is not None else None
     if run is None or not run.auto_scheduled or run.run_count > 1 or run.expected_start_time is None:
         return 0.0
-    return (datetime.now(UTC) - run.expected_start_time) / timedelta(hours=1)
+    # Of Prefect's own type of time, whose differences Python's timedelta cannot divide.
+    return (time.time() - run.expected_start_time.timestamp()) / 3600
 
 
 def _cached_flow_ratio() -> float:

@@ -76,23 +76,29 @@ class StruckRun:
         """Start, strike and do what a user does, to the end; the run's directory."""
         self.orchestra.start_worker()
         self.flow_run = self.orchestra.run(self.asked)
+        earlier = ""
         for fault, stage, part in self.plan:
             self._wait(f"{part:.2f} of {stage}", lambda stage=stage, part=part: self._reached(stage, part))
             self.counted["faults that came after their stage's end"] += self._is_sealed(stage)
+            self._note_work(earlier)
+            earlier = fault
             print(f"{fault} at {part:.2f} of {stage}")
             getattr(self, f"_{fault}")()
             self._look_for_losses()
         self._wait("the end", lambda: self.orchestra.ended(self.flow_run) == "Completed")
+        self._note_work(earlier)
         self._look_for_losses()
         return self.orchestra.runs()[-1]
 
-    def note_work(self) -> None:
-        """Count steps that were done again: of each kill without a word one checkpoint's interval is allowed."""
+    def _note_work(self, fault: str) -> None:
+        """Count the steps that were done again after a fault: told to end, a stage writes a checkpoint first; killed, it
+        loses what came after the last one; the next may have been half-written."""
         runs = [run for run in self.orchestra.runs() if run not in self.earlier_runs]
-        again = sum(steps_done_again(runs, stage) for stage in TRAINING_STAGES)
-        self.counted["steps done again"] = again
-        allowed = CHECKPOINT_EVERY * sum(fault in {"agent", "rank"} for fault, _, _ in self.plan)
-        self.counted["double work"] = max(0, again - allowed)
+        total = sum(steps_done_again(runs, stage) for stage in TRAINING_STAGES)
+        again = total - self.counted["steps done again"]
+        allowed = 2 * CHECKPOINT_EVERY if fault in {"agent", "rank"} else 0
+        self.counted["steps done again"] = total
+        self.counted["double work"] += max(0, again - allowed)
 
     def _wait(self, what: str, find: Any) -> Any:
         def found_or_ended() -> Any:
@@ -211,19 +217,18 @@ class StruckRun:
 
 
 def steps_done_again(runs: Iterable[Path], stage: str) -> int:
-    """Of all launches of a training, by their logs: beyond the last step that one has come to."""
-    done = begin = last = furthest = 0
+    """How far behind the last logged step of the one before each launch of a training began, in all, by their logs."""
+    again = last = 0
     for run in runs:
         log = run / "logs" / f"{stage}.log"
         text = log.read_text() if log.exists() else ""
         for resumed, step in re.findall(
             rf"^{stage} (?:resumes at step (\d+) of|(\d+)/\d+  loss)", text, re.MULTILINE
         ):
-            if resumed or int(step) <= last:  # a launch begins; what it resumes was done, logged or not
-                done, begin = done + max(last, int(resumed or 0)) - begin, int(resumed or 0)
+            if resumed or int(step) <= last:
+                again += max(0, last - int(resumed or 0))
             last = int(resumed or step)
-            furthest = max(furthest, last)
-    return done + last - begin - furthest
+    return again
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -67,7 +67,6 @@ def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_
     run.counted["runs struck by everything"] = 1
     try:
         ended = run.live()
-        run.note_work()
         end(orchestra.worker)
         left = [pid for pid in marked(orchestra.environment[MARKER_VARIABLE]) if pid != orchestra.server.pid]
         run.counted["orphans"] += len(left)

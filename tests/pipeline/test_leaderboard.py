@@ -1,4 +1,4 @@
-"""The leaderboard: what is compared has the same truth, and a damaged line costs itself alone."""
+"""The leaderboard: what is compared has the same truth, and a damaged line is named."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 from made_up_runs import make_run
 from small_run import WAVE
 
-from ups.errors import ConfigurationError
+from ups.errors import ConfigurationError, IntegrityError
 from ups.pipeline.leaderboard import LEADERBOARD, add, ranked, read
 
 
@@ -43,7 +43,7 @@ def test_a_row_has_all_that_it_takes_to_compare_and_to_repeat_it(tmp_path):
     assert row.results["operator"]["trajectory_relative_l2"] == pytest.approx(
         (0.05, 0.05 - 1.96 * 0.0123 * 0.05, 0.05 + 1.96 * 0.0123 * 0.05)
     )
-    assert read(tmp_path) == ([row], [])
+    assert read(tmp_path) == [row]
 
 
 def test_the_best_is_first_and_what_is_there_is_not_added_again(tmp_path):
@@ -54,7 +54,7 @@ def test_the_best_is_first_and_what_is_there_is_not_added_again(tmp_path):
     assert len(add(runs[:2], tmp_path)) == 2
     assert len(add(runs, tmp_path)) == 1
     assert add(runs, tmp_path) == []
-    rows, _ = read(tmp_path)
+    rows = read(tmp_path)
     assert names(ranked(rows)) == [["b", "a", "c"]]
     assert {place.model for place in ranked(rows)[0]} == {"consistency_1"}
     # Coverage is best at 90 %, and equal in all.
@@ -65,7 +65,7 @@ def test_a_run_that_fails_its_gates_is_no_champion(tmp_path):
     worse, better = run_named(tmp_path, "worse", 1), run_named(tmp_path, "better", 2, error=0.1)
     (better / "gates.json").write_text(json.dumps([{"passed": True}, {"passed": False}]))
     add([better, worse], tmp_path)
-    assert names(ranked(read(tmp_path)[0])) == [["worse", "better"]]
+    assert names(ranked(read(tmp_path))) == [["worse", "better"]]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_run_that_fails_its_gates_is_no_champion(tmp_path):
 def test_only_what_was_scored_on_the_same_truth_is_compared(tmp_path, other):
     add([run_named(tmp_path, "one", 1), run_named(tmp_path, "same", 2, error=2)], tmp_path)
     add([run_named(tmp_path, "other", 3, **other)], tmp_path)
-    rows, _ = read(tmp_path)
+    rows = read(tmp_path)
     assert sorted(names(ranked(rows))) == [["one", "same"], ["other"]]
     [chosen] = ranked(rows, problem=rows[2].problem["id"])
     assert names([chosen]) == [["other"]]
@@ -89,23 +89,22 @@ def test_only_what_was_scored_on_the_same_truth_is_compared(tmp_path, other):
 
 def test_what_cannot_be_ranked_or_found_is_refused(tmp_path):
     add([run_named(tmp_path, "one")], tmp_path)
-    rows, _ = read(tmp_path)
+    rows = read(tmp_path)
     with pytest.raises(ConfigurationError, match="'spread_skill_median' ranks nothing"):
         ranked(rows, "spread_skill_median")
     with pytest.raises(ConfigurationError, match="no run of 'darcy' is on the leaderboard"):
         ranked(rows, problem="darcy")
 
 
-def test_a_damaged_line_is_named_and_the_others_count(tmp_path):
+def test_a_damaged_line_is_named_and_a_torn_one_costs_itself_alone(tmp_path):
     add([run_named(tmp_path, "one", 1)], tmp_path)
     path = tmp_path / LEADERBOARD
-    path.write_text(path.read_text() + '{"problem": {}}\n{"torn')
+    path.write_text(path.read_text() + '{"torn')
     add([run_named(tmp_path, "two", 2)], tmp_path)
-    rows, problems = read(tmp_path)
-    assert [row.run["configuration"] for row in rows] == ["one", "two"]
-    assert [problem.partition(": ")[0] for problem in problems] == [
-        f"{path}, line {number}" for number in (2, 3)
-    ]
+    assert [row.run["configuration"] for row in read(tmp_path)] == ["one", "two"]
+    path.write_text(path.read_text() + '{"problem": {}}\n')
+    with pytest.raises(IntegrityError, match="line 3: is no row"):
+        read(tmp_path)
 
 
 def test_nothing_is_added_where_one_of_several_runs_cannot_be(tmp_path):
@@ -129,6 +128,6 @@ def test_a_run_that_was_scored_again_counts_once(tmp_path):
         record["value"] = None if record["value"] is None else record["value"] / 2
     (run / "metrics.json").write_text(json.dumps(records))
     add([run], tmp_path)
-    rows, _ = read(tmp_path)
+    rows = read(tmp_path)
     assert [row.results["operator"]["trajectory_relative_l2"].value for row in rows] == [0.025]
     assert len((tmp_path / LEADERBOARD).read_text().splitlines()) == 2, "nothing is taken out of the file"

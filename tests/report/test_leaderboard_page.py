@@ -14,7 +14,7 @@ from ups.report.leaderboard_page import html
 def page(root: Path, metric: str = "trajectory_relative_l2") -> str:
     boards = [
         [place.row.to_json() | {"model": place.model, "value": list(place.number)} for place in board]
-        for board in ranked(read(root)[0], metric)
+        for board in ranked(read(root), metric)
     ]
     return html(boards, metric, root=root, beside=root)
 

@@ -55,17 +55,17 @@ class Journal:
 
 
 @contextmanager
-def sole_writer(path: Path) -> Iterator[Journal]:
+def sole_writer(path: Path, *, wait_seconds: float = 0) -> Iterator[Journal]:
     """The journal, locked as long as the block lasts; a killed holder frees it.
 
     Raises:
-        PreflightError: another process writes it.
+        PreflightError: another process writes it, for longer than `wait_seconds`.
         IntegrityError: see `read_journal`.
         StorageError: the directory cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, fallback_to_soft=False)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait_seconds, fallback_to_soft=False)
         lock.acquire()
     except Timeout:
         raise PreflightError(

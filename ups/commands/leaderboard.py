@@ -66,12 +66,8 @@ def _add(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    """A line that cannot be read is named, and the others count."""
     root = find_root(options.root)
-    rows, problems = read(root)
-    for problem in problems:
-        print_progress(problem)
-    boards = ranked(rows, options.metric, options.problem)
+    boards = ranked(read(root), options.metric, options.problem)
     if options.json:
         print(json.dumps([[_described(place) for place in board] for board in boards], indent=2))
     elif options.html:

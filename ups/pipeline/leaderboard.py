@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ups.artifacts.append_only import append_lines, read_lines
 from ups.artifacts.identity import digest_of
+from ups.artifacts.journal import read_journal, sole_writer
 from ups.artifacts.manifest import MANIFEST, Manifest
-from ups.errors import ConfigurationError
+from ups.errors import ConfigurationError, IntegrityError
 from ups.metric_labels import HEADLINE
 from ups.pipeline.run_record import Number, Results, RunRecord, best_model, distance
 
 LEADERBOARD = "leaderboard.jsonl"
 """Below the root."""
+_WAIT_SECONDS = 60.0  # others add their rows within milliseconds
 _OF_PROBLEM = (
     "dataset", "split", "n_trajectories", "resolution", "frames", "frames_skipped", "fields_scored",
 )  # fmt: skip
@@ -75,12 +76,14 @@ def add(runs: Iterable[Path], root: Path) -> list[Row]:
         StorageError: a file cannot be read or written.
     """
     rows = [row for run in runs for row in rows_of(RunRecord.read(run), root)]
-
-    def new(known: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        there = [_lasting(values) for values in known]
-        return [values for row in rows if _lasting(values := row.to_json()) not in there]
-
-    return [Row.from_json(values) for values in append_lines(root / LEADERBOARD, new)]
+    added = []
+    with sole_writer(root / LEADERBOARD, wait_seconds=_WAIT_SECONDS) as journal:
+        for row in rows:
+            values = row.to_json()
+            if _lasting(values) not in [_lasting(known) for _, known in journal.records]:
+                journal.append(values)
+                added.append(row)
+    return added
 
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,16 +157,27 @@ def title_of(problem: Mapping[str, Any]) -> str:
     )
 
 
-def read(root: Path) -> tuple[list[Row], list[str]]:
-    """All rows, and what is wrong with lines that are none.
+def read(root: Path) -> list[Row]:
+    """All rows.
 
     Raises:
+        IntegrityError: a line is no row.
         StorageError: the file cannot be read.
     """
-    rows, problems = read_lines(root / LEADERBOARD, Row.from_json)
-    # A run that was added again, after another scoring, is there twice.
-    last = {(row.run["name"], row.problem["id"]): row for row in rows}
-    return list(last.values()), problems
+    path = root / LEADERBOARD
+    last = {}
+    for number, values in read_journal(path):
+        try:
+            row = Row.from_json(values)
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"is no row of a leaderboard: {error!r}",
+                where=f"{path}, line {number}",
+                fix=f"take it out: sed -i {number}d {path}",
+            ) from error
+        # A run that was added again, after another scoring, is there twice.
+        last[row.run["name"], row.problem["id"]] = row
+    return list(last.values())
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,12 @@ class Served:
                 [sys.executable, "-m", "deployments.serve"],
                 cwd=CHECKOUT, env=self.environment, stdout=output, stderr=output,
             )  # fmt: skip
-        wait_for("server and worker", lambda: "are up" in self.said() or self.process.poll(), self.said)
+        wait_for(
+            "server and worker",
+            lambda: "are up" in self.said() or self.process.poll(),
+            self.said,
+            serve.START_SECONDS,
+        )
         assert self.process.poll() is None, self.said()
 
     def said(self) -> str:

@@ -91,6 +91,8 @@ class Served:
                 [sys.executable, "-m", "deployments.serve"],
                 cwd=CHECKOUT, env=self.environment, stdout=output, stderr=output,
             )  # fmt: skip
+
+    def wait_until_up(self) -> None:
         wait_for(
             "server and worker",
             lambda: "are up" in self.said() or self.process.poll(),
@@ -138,6 +140,7 @@ class Served:
 def served(directory: Path, database: str | None = None) -> Iterator[Served]:
     running = Served(directory, database)
     try:
+        running.wait_until_up()
         yield running
     finally:
         kill_with_descendants(running.process, running.marker)

@@ -11,6 +11,7 @@ from ups.errors import ConfigurationError, Interrupted, PreflightError, UpsError
 from ups.pipeline import checks, doctor
 from ups.pipeline.checks import Finding
 from ups.pipeline.device import require_machine, resolve
+from ups.pipeline.execute import Built
 from ups.pipeline.plan import PlannedStage, make_plan
 from ups.pipeline.probe import Prediction, rehearse
 from ups.pipeline.run import Output, bytes_to_write
@@ -82,12 +83,22 @@ def try_stages(
         PreflightError: a stage does not work.
         ConfigurationError: the configuration cannot be tried.
     """
+    tried: list[str] = []
+
+    def on_stage(name: str, built: Built | None) -> None:
+        if built is None:
+            tried.append(name)
+
     try:
-        return rehearse(config, overrides, ready.configuration, ready.plan, root, on_line=on_line)
+        return rehearse(
+            config, overrides, ready.configuration, ready.plan, root, on_line=on_line, on_stage=on_stage
+        )
     except (ConfigurationError, Interrupted):
         raise
     except UpsError as error:
-        raise PreflightError(f"a stage does not work: {error}", where=str(config)) from error
+        if not tried:
+            raise
+        raise PreflightError(f"stage {tried[-1]} does not work: {error}", where=str(config)) from error
 
 
 def _problem(what: str, error: UpsError) -> Finding:

@@ -8,7 +8,7 @@ and work that is capped, which is taken for work that grows.
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from ups.config.schema import STAGES, TRAINING_STAGES
 from ups.config.training import Training
 from ups.errors import ConfigurationError, OutOfMemoryError
 from ups.pipeline.device import require_one_machine
+from ups.pipeline.execute import Built
 from ups.pipeline.plan import PlannedStage
 from ups.pipeline.run import Output, Run, run_all
 from ups.pipeline.training_records import paces, peak_memory
@@ -112,6 +113,7 @@ def rehearse(
     root: Path,
     *,
     on_line: Output,
+    on_stage: Callable[[str, Built | None], None],
 ) -> dict[str, Prediction]:
     """As `probe`, by one chain with the fewest trajectories and steps: whether every stage works, and what it takes at least.
 
@@ -127,18 +129,23 @@ def rehearse(
     if not wanted:
         return {}
     changes = _small(configuration, _sizes(configuration)[0], steps=_FEWEST_STEPS, window=1)
-    found = _measured(config, {**overrides, **changes}, wanted, root, on_line)
+    found = _measured(config, {**overrides, **changes}, wanted, root, on_line, on_stage)
     origin = {name: replace(one, validated=0, validation=0.0) for name, one in found.items()}
     return {name: _predicted(name, origin[name], found[name], configuration) for name in wanted}
 
 
 def _measured(
-    config: str | Path, overrides: Mapping[str, Any], wanted: Sequence[str], root: Path, on_line: Output
+    config: str | Path,
+    overrides: Mapping[str, Any],
+    wanted: Sequence[str],
+    root: Path,
+    on_line: Output,
+    on_stage: Callable[[str, Built | None], None] = lambda *_: None,
 ) -> dict[str, _Measured]:
     """Of a chain in a root of its own, up to the last stage that is wanted."""
     with _own_root(root) as place:
         run = Run.start(config, overrides, root=place, until=wanted[-1])
-        run_all(run, on_line=on_line, on_stage=lambda *_: None, until=wanted[-1])
+        run_all(run, on_line=on_line, on_stage=on_stage, until=wanted[-1])
         return {name: _of_stage(run, name) for name in wanted}
 
 

@@ -39,6 +39,8 @@ def ask(root, capsys):
     [
         ([], [FIRST, SECOND, BROKEN]),
         (["--name", "tw"], [SECOND]),
+        (["--last", "2"], [SECOND, BROKEN]),
+        (["--last", "1", "--stage", "evaluate"], [SECOND]),
         (["--state", "interrupted"], [BROKEN]),
         (["--state", "running"], []),
         (["--stage", "cache-encode"], [FIRST, BROKEN]),

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from rich.table import Column, Table
 from rich.text import Text
 
-from ups.commands.arguments import add_root, add_run, add_stage
+from ups.commands.arguments import add_root, add_run, add_stage, count
 from ups.commands.compare_runs import SUMMARY, add_comparison, execute_comparison
 from ups.commands.tables import (
     console,
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="only those whose configuration has this value, e.g. training.operator.learning_rate=2e-3; repeatable",
     )
+    listing.add_argument("--last", type=count, metavar="N", help="no more than the N newest of them")
     listing.add_argument("--json", action="store_true", help="print JSON")
     add_root(listing)
     showing = actions.add_parser("show", help="everything about one run")
@@ -63,7 +64,9 @@ def execute(options: argparse.Namespace) -> None:
 def _ls(options: argparse.Namespace) -> None:
     """A damaged directory is named, and the others are listed."""
     holds, found = where(parse_overrides(options.wanted)), []
-    for path in sorted((find_root(options.root) / RUNS).glob("*/")):
+    for path in sorted((find_root(options.root) / RUNS).glob("*/"), reverse=True):
+        if len(found) == options.last:
+            break
         if options.name is not None and options.name not in path.name:
             continue
         try:
@@ -74,6 +77,7 @@ def _ls(options: argparse.Namespace) -> None:
         built = options.stage is None or not run.stages.get(options.stage, {"hit": True})["hit"]
         if built and options.state in (None, run.state) and holds(run):
             found.append(run)
+    found.reverse()
     if options.json:
         print(json.dumps([_described(run) for run in found], indent=2))
         return

@@ -173,7 +173,9 @@ class Orchestra:
         return answer.json() if answer.content else None
 
     def latest_flow_run(self) -> dict[str, Any]:
-        return self.api("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+        """Of those that have begun: others wait for their time."""
+        begun = {"start_time": {"is_null_": False}}
+        return self.api("POST", "/flow_runs/filter", sort="START_TIME_DESC", limit=1, flow_runs=begun)[0]
 
     def run(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """A flow run of the tiny configuration, for the worker."""

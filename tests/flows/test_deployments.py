@@ -20,14 +20,14 @@ from flows.validate_optimizations import Comparison
 pytestmark = pytest.mark.slow
 
 DEPLOYMENTS = yaml.safe_load((CHECKOUT / "deployments" / "prefect.yaml").read_text())["deployments"]
+PARAMETERS = {"experiment": Experiment, "comparison": Comparison, "sweep": SweepFile, "night": Night}
 NEVER_ENDS = "training.consistency.steps=1000000"
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_names_a_valid_configuration(deployment):
     for name, value in deployment["parameters"].items():
-        {"experiment": Experiment, "comparison": Comparison, "sweep": SweepFile}[name].model_validate(value)
-        {"experiment": Experiment, "comparison": Comparison, "night": Night}[name].model_validate(value)
+        PARAMETERS[name].model_validate(value)
 
 
 @pytest.mark.parametrize("flow", ["burgers_upt", "pdebench_upt"])

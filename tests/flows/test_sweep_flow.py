@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orchestra as orchestra_module
 import pytest
 import yaml
@@ -84,14 +85,19 @@ def members(orchestra: Orchestra, sweep: dict[str, Any]) -> list[dict[str, Any]]
 
 def all_cancelled(orchestra: Orchestra, sweep: dict[str, Any]) -> bool:
     time.sleep(2)
-    states = {run["state_type"] for run in [read(orchestra, sweep), *members(orchestra, sweep)]}
-    return states == {"CANCELLED"}
+    with suppress(httpx.ReadTimeout):
+        return {run["state_type"] for run in [read(orchestra, sweep), *members(orchestra, sweep)]} == {
+            "CANCELLED"
+        }
+    return False
 
 
 def ended(orchestra: Orchestra, sweep: dict[str, Any]) -> dict[str, Any] | None:
     time.sleep(2)
-    run = read(orchestra, sweep)
-    return run if run["state_type"] in ENDED else None
+    with suppress(httpx.ReadTimeout):  # SQLite, on a busy machine; it is asked again
+        run = read(orchestra, sweep)
+        return run if run["state_type"] in ENDED else None
+    return None
 
 
 def journal(orchestra: Orchestra) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def test_a_slower_training_of_equal_error_fails_for_its_speed_alone(tmp_path, ac
     assert "comparison error" in captured.err
     assert captured.err.count("operator resumes") == 0
     # Again: the trainings of this comparison are not made twice, and the gate may be another.
-    assert ab(*arguments, "--speed", 0.01) == 0
+    assert ab(*arguments, "--speed", 1e-9) == 0
     captured = capsys.readouterr()
     assert "operator 12/12" not in captured.err, "it was trained again"
     assert "passed" in captured.out

@@ -99,6 +99,7 @@ def test_a_sweep_that_is_killed_in_a_training_goes_on_in_it_and_trains_every_mem
     assert "member 1 of" not in again.stderr, "all is done"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_successive_halving_pauses_exactly_and_what_was_ended_can_be_continued(tmp_path):

@@ -47,6 +47,7 @@ def test_the_tutorial_says_what_happens(tutorial: Followed):
     assert json.loads(scores.read_text())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("text", "ends_with"), to_run("run"))
 def test_a_command_as_it_is(tutorial: Followed, text: str, ends_with: int):

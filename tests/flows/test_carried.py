@@ -25,7 +25,7 @@ def test_every_argument_and_every_result_of_every_task_survives_json(built: Orch
     )
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == (
-        "carried: autoencoder cache_encode consistency diffusion download evaluate operator preflight publish "
+        "carried: autoencoder cache_encode consistency diffusion download evaluate judge operator preflight publish "
         "publish_seeds"
     )
     *_, sealed, new = sorted((built.root / "runs").iterdir())

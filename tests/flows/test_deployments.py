@@ -394,7 +394,7 @@ def test_an_optimisation_that_does_not_hold_its_promise_fails_the_run(deployed: 
     assert set(tasks) == {"judge"} | {f"preflight of {arm}" for arm in arms} | {
         f"{arm}, seed {seed}" for arm in arms for seed in (0, 1)
     }
-    lenient = json.dumps(comparison | {"speed": 1e-3})
+    lenient = json.dumps(comparison | {"speed": 1e-9})
     deployed.prefect("deployment", "run", name, "--watch", "--param", f"comparison={lenient}")
     flow_run = deployed.latest_flow_run()
     assert flow_run["state_name"] == "Completed"

@@ -51,6 +51,7 @@ def first_night(deployed: Orchestra) -> tuple[dict, dict]:
     return (one, other) if one["state_type"] == "COMPLETED" else (other, one)
 
 
+@pytest.mark.long
 def test_one_night_is_measured_and_shown_and_what_is_due_meanwhile_is_cancelled(
     deployed: Orchestra, first_night: tuple[dict, dict]
 ):

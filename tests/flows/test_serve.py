@@ -238,6 +238,7 @@ async def _state(database: str, flow_run: str) -> str:
         await connection.close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_serve_that_is_killed_leaves_nothing_behind(tmp_path):

@@ -131,6 +131,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.long
 def test_nine_members_on_two_workers_one_of_them_killed(deployed, further_workers, tmp_path):
     path = write(tmp_path, 300, finalists=1)
     sweep = start(deployed, path)

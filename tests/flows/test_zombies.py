@@ -9,7 +9,7 @@ from orchestra import Orchestra, wait_for
 from deployments.server import connected
 from deployments.zombies import AUTOMATION, HEARTBEAT, register
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # three minutes without a heartbeat
 
 
 def test_a_run_that_is_not_heard_of_any_more_is_crashed_and_no_other(server: Orchestra):

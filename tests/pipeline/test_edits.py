@@ -68,7 +68,7 @@ NEW = r"\ndef ", "\nEXTRA = 1\n\n\ndef "
 @pytest.mark.parametrize(
     ("file", "pattern", "replacement", "expected"),
     [
-        ("report/catalogue.py", "#0072b2", "#0072b3", set()),  # colours: the report draws its figures itself
+        ("model_labels.py", "#0072b2", "#0072b3", set()),  # colours: the report draws its figures itself
         ("physics/burgers.py", *NEW, {"download"}),  # the same bytes as before, and what is behind them stays
         *long(
             ("transfer/download.py", *NEW, set()),  # nothing is fetched here

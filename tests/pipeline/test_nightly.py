@@ -216,17 +216,19 @@ def clean_nights(night: dict, history: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("injected", "named"),
+    ("injected", "named", "perhaps"),
     [
-        (None, []),
-        ("generator", ["generator burgers1d nu=0.01"]),
-        ("operator", ["operator error"]),  # a fifth more, and races of tenths of a second are further apart
+        (None, set(), set()),
+        ("generator", {"generator burgers1d nu=0.01"}, set()),
+        # A fifth more, and races of tenths of a second may be further apart.
+        ("operator", {"operator error"}, {"operator error over fno's"}),
     ],
 )
 def test_a_real_night_names_what_was_made_worse_and_nothing_else(
-    measured: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected, named
+    measured: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected, named, perhaps
 ):
     root, night = measured
     history = tmp_path / "history.jsonl"
@@ -241,5 +243,5 @@ def test_a_real_night_names_what_was_made_worse_and_nothing_else(
 
         monkeypatch.setattr(nights, "run_tool", measure_worse)
     result = run_night(QUICK, history, root=root, on_line=print)
-    assert worse(result) == named, result.regressions
+    assert named <= set(worse(result)) <= named | perhaps, result.regressions
     assert len(read_journal(history)) == 11

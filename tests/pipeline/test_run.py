@@ -53,7 +53,7 @@ def test_a_run_that_cannot_start_holds_nothing(finished_root, tmp_path, monkeypa
     def fail() -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module, "_environment", fail)
+    monkeypatch.setattr(run_module, "environment", fail)
     with pytest.raises(StorageError, match="No space left on device"):
         Run.start(TINY, OFF, root=root)
     assert removable(root) == STAGES + SPLITS + FIGURES

@@ -10,9 +10,9 @@ from tasks.gpu import gpu
 from tasks.progress import series_key
 from ups.commands.predictions import predictions_table, total
 from ups.commands.tables import rows_of
-from ups.pipeline.checks import require_no_problem
-from ups.pipeline.preflight import preflight as look
-from ups.pipeline.preflight import try_stages
+from ups.pipeline.readiness.checks import require_no_problem
+from ups.pipeline.readiness.preflight import preflight as look
+from ups.pipeline.readiness.preflight import try_stages
 from ups.pipeline.run import find_root
 
 
@@ -26,7 +26,7 @@ from ups.pipeline.run import find_root
 def preflight(
     config: str, overrides: dict[str, Any], thoroughness: Literal["quick", "dry"], until: str | None = None
 ) -> None:
-    """See `ups.pipeline.preflight`. What is found is in the log, what a run will take an artifact.
+    """See `ups.pipeline.readiness.preflight`. What is found is in the log, what a run will take an artifact.
 
     Raises:
         PreflightError: something is missing, or a stage does not work.

@@ -26,9 +26,9 @@ from tasks.retries import RETRIES
 from ups.commands.sweep import members_table, ranking_table, work_table
 from ups.commands.tables import rows_of
 from ups.errors import NotFiniteError, StorageError
-from ups.pipeline.sweep import CRASHED, DIVERGED, ENDED, FAILED, STARTED, Leg, SweepRun
-from ups.pipeline.sweep_plan import require_room, work_by_stage
-from ups.pipeline.sweep_report import write_sweep_report
+from ups.pipeline.sweeps.plan import require_room, work_by_stage
+from ups.pipeline.sweeps.report import write_sweep_report
+from ups.pipeline.sweeps.sweep import CRASHED, DIVERGED, ENDED, FAILED, STARTED, Leg, SweepRun
 
 DEPLOYMENTS = {True: "burgers-upt/prod", False: "pdebench-upt/2task"}
 """Of a member: whether Burgers is its one problem."""

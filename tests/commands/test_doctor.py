@@ -10,7 +10,7 @@ from command_line import TINY, ups
 import ups as package
 from ups.commands.main import main
 from ups.config.schema import STAGES
-from ups.pipeline import doctor
+from ups.pipeline.readiness import doctor
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_without_a_disk_nothing_is_tried(tmp_path, capsys):
 
 
 def test_what_a_full_disk_lacks_is_told_for_the_stage(tmp_path, capsys, monkeypatch):
-    from ups.pipeline import checks
+    from ups.pipeline.readiness import checks
 
     monkeypatch.setattr(checks, "free_bytes", lambda root: 300_000)
     assert main(["run", str(TINY), "--dry", "--root", str(tmp_path)]) == 3

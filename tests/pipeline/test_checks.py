@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ups.errors import PreflightError
-from ups.pipeline import checks, prefect_server
-from ups.pipeline.checks import Finding
-from ups.pipeline.prefect_server import Answer, ask, configured_address
+from ups.pipeline.readiness import checks, prefect_server
+from ups.pipeline.readiness.checks import Finding
+from ups.pipeline.readiness.prefect_server import Answer, ask, configured_address
 
 PINS = [
     "torch>=2.11",

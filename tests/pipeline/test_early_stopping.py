@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ups.config.sweep import Median, SuccessiveHalving
-from ups.pipeline.early_stopping import is_behind, lowest, promoted
+from ups.pipeline.sweeps.early_stopping import is_behind, lowest, promoted
 
 CURVES = {
     "a": [(10, 0.9), (20, 0.5), (30, 0.4)],

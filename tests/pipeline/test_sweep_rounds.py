@@ -12,8 +12,8 @@ from command_line import CONFIGS, TINY
 from ups.artifacts import Store
 from ups.config.sweep import Member
 from ups.errors import ConfigurationError, PreflightError, StageError
-from ups.pipeline.sweep import DIVERGED, ENDED, FAILED, JOURNAL, PAUSED, Leg, SweepRun
-from ups.pipeline.sweep_plan import work_by_stage
+from ups.pipeline.sweeps.plan import work_by_stage
+from ups.pipeline.sweeps.sweep import DIVERGED, ENDED, FAILED, JOURNAL, PAUSED, Leg, SweepRun
 
 RATE = "training.operator.learning_rate"
 STEPS = 40
@@ -75,7 +75,7 @@ def played(monkeypatch) -> Stage:
     monkeypatch.setattr(
         SweepRun, "_evaluation", lambda _, member: object() if member.name in stage.evaluated else None
     )
-    monkeypatch.setattr("ups.pipeline.sweep._test_errors", lambda _: {"burgers1d": (0.5, 0.1)})
+    monkeypatch.setattr("ups.pipeline.sweeps.sweep._test_errors", lambda _: {"burgers1d": (0.5, 0.1)})
     return stage
 
 

@@ -1,4 +1,4 @@
-"""A ranking as `ups.pipeline.sweep` gives it, with numbers that are known."""
+"""A ranking as `ups.pipeline.sweeps.sweep` gives it, with numbers that are known."""
 
 import math
 from typing import Any

@@ -6,9 +6,9 @@ import json
 from ups.commands.arguments import add_configuration, add_root
 from ups.commands.tables import findings_table, show
 from ups.config.load import load_configuration, parse_overrides
-from ups.pipeline.checks import free_bytes, of_space, require_no_problem
-from ups.pipeline.doctor import examine
-from ups.pipeline.preflight import of_run
+from ups.pipeline.readiness.checks import free_bytes, of_space, require_no_problem
+from ups.pipeline.readiness.doctor import examine
+from ups.pipeline.readiness.preflight import of_run
 from ups.pipeline.run import find_root
 
 

@@ -21,10 +21,10 @@ from ups.commands.tables import (
 )
 from ups.config.load import load_configuration, parse_overrides
 from ups.errors import GateError
-from ups.pipeline.checks import require_no_problem
 from ups.pipeline.execute import Built
 from ups.pipeline.finish_hooks import finish_hooks
-from ups.pipeline.preflight import preflight, try_stages
+from ups.pipeline.readiness.checks import require_no_problem
+from ups.pipeline.readiness.preflight import preflight, try_stages
 from ups.pipeline.run import GATES, OUTSIDE, Run, find_root, overrides_by_seed, run_all
 
 

@@ -14,10 +14,10 @@ from ups.commands.tables import number, print_progress, show
 from ups.pipeline.device import require_machine
 from ups.pipeline.plan import PlannedStage
 from ups.pipeline.probe import Prediction, probe
-from ups.pipeline.sweep import SweepRun
-from ups.pipeline.sweep_here import one_after_the_other
-from ups.pipeline.sweep_plan import StageWork, require_room, work_by_stage
-from ups.pipeline.sweep_report import write_sweep_report
+from ups.pipeline.sweeps.here import one_after_the_other
+from ups.pipeline.sweeps.plan import StageWork, require_room, work_by_stage
+from ups.pipeline.sweeps.report import write_sweep_report
+from ups.pipeline.sweeps.sweep import SweepRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

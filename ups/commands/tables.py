@@ -11,8 +11,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.metric_labels import HEADINGS
-from ups.pipeline.checks import Finding
 from ups.pipeline.plan import PlannedStage
+from ups.pipeline.readiness.checks import Finding
 
 _WIDTH_OF_FILES = 200  # where there is no terminal whose width could be asked
 _NARROWEST_TEXT = 24

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from ups.report.drawing import FAINT, GRID, INK, WIDTH, label_ends, plain_log, styled
 
 Rows = Sequence[Mapping[str, Any]]
-"""Of `ups.pipeline.sweep.SweepRun.ranking`, the best first."""
+"""Of `ups.pipeline.sweeps.sweep.SweepRun.ranking`, the best first."""
 
 _MOST_LABELS = 6
 _MOST_TICKS = 12

@@ -12,7 +12,7 @@ from ups.report.writing import SPACE, duration, number
 
 
 def html(sweep: Mapping[str, Any]) -> str:
-    """See `ups.pipeline.sweep_report.write_sweep_report` for what it is made of."""
+    """See `ups.pipeline.sweeps.report.write_sweep_report` for what it is made of."""
     rows = sweep["rows"]
     curves = any(curve for row in rows for curve in row["curves"])
     return template.render(

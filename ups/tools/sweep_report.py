@@ -1,4 +1,4 @@
-"""Write the report of a sweep: `python -m ups.tools.sweep_report --work DIR`, see `ups.pipeline.sweep_report`."""
+"""Write the report of a sweep: `python -m ups.tools.sweep_report --work DIR`, see `ups.pipeline.sweeps.report`."""
 
 import sys
 from pathlib import Path

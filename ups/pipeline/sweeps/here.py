@@ -5,7 +5,7 @@ from typing import Any
 
 from ups.errors import NotFiniteError, StageError, UpsError
 from ups.pipeline.run import Run, run_all
-from ups.pipeline.sweep import DIVERGED, ENDED, FAILED, STARTED, Leg, RunLegs, SweepRun
+from ups.pipeline.sweeps.sweep import DIVERGED, ENDED, FAILED, STARTED, Leg, RunLegs, SweepRun
 
 
 class _Halt(Exception):

@@ -8,12 +8,12 @@ from typing import Any
 from ups.artifacts import Store
 from ups.config import Configuration, load_configuration
 from ups.errors import ConfigurationError, Interrupted, PreflightError, UpsError
-from ups.pipeline import checks, doctor
-from ups.pipeline.checks import Finding
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built
 from ups.pipeline.plan import PlannedStage, make_plan
 from ups.pipeline.probe import Prediction, rehearse
+from ups.pipeline.readiness import checks, doctor
+from ups.pipeline.readiness.checks import Finding
 from ups.pipeline.run import Output, bytes_to_write
 
 

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from ups.errors import PreflightError
 from ups.pipeline.execute import MARGIN
-from ups.pipeline.prefect_server import Answer
+from ups.pipeline.readiness.prefect_server import Answer
 
 Verdict = Literal["ok", "warning", "problem"]
 

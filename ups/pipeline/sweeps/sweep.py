@@ -24,10 +24,10 @@ from ups.config.training import Training
 from ups.errors import ConfigurationError, PreflightError, StageError
 from ups.metric_labels import HEADLINE
 from ups.pipeline.device import resolve
-from ups.pipeline.early_stopping import Curve, is_behind, lowest, promoted
 from ups.pipeline.intervals import half_width
 from ups.pipeline.plan import PlannedStage, derive_parts, make_plan
 from ups.pipeline.run import RUNS, command_line, find_root
+from ups.pipeline.sweeps.early_stopping import Curve, is_behind, lowest, promoted
 from ups.pipeline.training_records import paces, validations
 
 SWEEPS, JOURNAL, REPORT = "sweeps", "journal.jsonl", "report.html"

@@ -7,7 +7,7 @@ from ups.config.sweep import trained_by
 from ups.pipeline.execute import require_space
 from ups.pipeline.plan import PlannedStage
 from ups.pipeline.probe import Prediction
-from ups.pipeline.sweep import SweepRun
+from ups.pipeline.sweeps.sweep import SweepRun
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""All that can be found out about this machine: the facts for the checks of `ups.pipeline.checks`."""
+"""All that can be found out about this machine: the facts for the checks of `ups.pipeline.readiness.checks`."""
 
 import json
 import platform
@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-from ups.pipeline import checks
-from ups.pipeline.checks import Finding
-from ups.pipeline.prefect_server import DEFAULT_PORT, ask, configured_address, listens
 from ups.pipeline.provenance import git
+from ups.pipeline.readiness import checks
+from ups.pipeline.readiness.checks import Finding
+from ups.pipeline.readiness.prefect_server import DEFAULT_PORT, ask, configured_address, listens
 
 _SECONDS = 120.0
 _INFINIBAND = Path("/sys/class/infiniband")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ups.pipeline.sweep import REPORT, SweepRun
+from ups.pipeline.sweeps.sweep import REPORT, SweepRun
 from ups.pipeline.tool_process import run_tool
 
 

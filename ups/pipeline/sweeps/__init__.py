@@ -1,0 +1,1 @@
+"""Sweeps: members of a file, what of them is done, when one ends early, and who came where."""

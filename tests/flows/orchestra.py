@@ -162,10 +162,14 @@ class Orchestra:
         return start_flow({name: value for name, value in changed.items() if value is not None}, *assignments)
 
     def api(self, method: str, path: str, **json: Any) -> Any:
-        """What the server answers; a busy SQLite says 503, a lost database 500, and its own clients ask again too."""
+        """What the server answers; a busy SQLite says 503 or nothing, a lost database 500, and its own
+        clients ask again too."""
 
         def ask() -> httpx.Response | None:
-            answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=60)
+            try:
+                answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=60)
+            except httpx.ReadTimeout:
+                return None
             passing = {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.INTERNAL_SERVER_ERROR}
             return None if answer.status_code in passing else answer
 

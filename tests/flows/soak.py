@@ -1,6 +1,6 @@
 """Many short runs through one server and one worker: does anything grow?
 
-    python tests/flows/soak.py [--runs 500] [--warm-up 50] [--postgres] [--samples FILE]
+    python tests/flows/soak.py [--runs 500] [--warm-up 50] [--sqlite] [--samples FILE]
 
 Every second run finds all stages sealed; the others train one more student and evaluate it. After each run memory and
 open files of server and worker are noted, what processes there are, and the highest of what its flow process took. What
@@ -62,7 +62,7 @@ def main() -> int:
     # However it is told to end, and though a shell's job in the background ignores SIGINT, the server is ended too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    postgres = Postgres() if options.postgres else None
+    postgres = None if options.sqlite else Postgres()
     with tempfile.TemporaryDirectory(prefix="ups-soak-") as directory:
         settings = {MARKER_VARIABLE: uuid.uuid4().hex}
         if postgres is not None:
@@ -88,7 +88,11 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--warm-up", type=int, help="runs that are not judged; a tenth, if not given")
-    parser.add_argument("--postgres", action="store_true", help="the server's database, in place of SQLite")
+    parser.add_argument(
+        "--sqlite",
+        action="store_true",
+        help="as the server's database, not PostgreSQL as of a standing server",
+    )
     parser.add_argument("--samples", type=Path, help="a file for what was measured, one JSON object per run")
     options = parser.parse_args()
     options.warm_up = max(4, options.runs // 10) if options.warm_up is None else options.warm_up

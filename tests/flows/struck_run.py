@@ -29,6 +29,7 @@ TRAINING = {
     "validate_every": 400,
 }
 FAULTS = ("cancel", "flow", "worker", "agent", "rank", "server", "database")
+WRONG = ("orphans", "lost stages", "hangs", "double work")
 SECONDS_TO_REPORT = 2.0
 LONGEST_PAUSE = 3.0  # seconds that a server is away, and into a stage that counts no steps
 
@@ -68,7 +69,7 @@ class StruckRun:
         ]
         self.earlier_runs = orchestra.runs()
         self.sealed: dict[Path, int] = {}
-        self.counted = Counter[str]()
+        self.counted = Counter[str](dict.fromkeys(WRONG, 0))
         self.cancel_seconds = 0.0
         self.flow_run: dict[str, Any] = {}
 

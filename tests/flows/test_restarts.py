@@ -15,7 +15,7 @@ from command_line import TINY, ups
 from marked_processes import MARKER_VARIABLE, marked
 from orchestra import Orchestra, end
 from postgres import Postgres
-from struck_run import STAGES, StruckRun, overrides, remove, results, steps_done_again
+from struck_run import STAGES, WRONG, StruckRun, overrides, remove, results, steps_done_again
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -84,7 +84,7 @@ def test_of_two_runs_of_one_configuration_one_works_and_one_waits(
 ):
     remove(orchestra.root, STAGES[STAGES.index(*STRUCK) :])
     earlier = orchestra.runs()
-    counted = Counter({"pairs of runs at once": 1})
+    counted = Counter({"pairs of runs at once": 1} | dict.fromkeys(WRONG, 0))
     orchestra.start_worker()
     try:
         flow_runs = [orchestra.run(overrides(STRUCK))]
@@ -103,5 +103,5 @@ def test_of_two_runs_of_one_configuration_one_works_and_one_waits(
 
 
 def expect_none_of(counted: Counter[str]) -> None:
-    wrong = {what: counted[what] for what in ("orphans", "lost stages", "hangs", "double work")}
+    wrong = {what: counted[what] for what in WRONG}
     assert not any(wrong.values()), wrong

@@ -16,7 +16,7 @@ from sealing import sealed
 from ups.artifacts import Store
 from ups.artifacts import remote as remote_module
 from ups.artifacts.remote import VARIABLE, Remote
-from ups.errors import ConfigurationError, IntegrityError, StorageError
+from ups.errors import ConfigurationError, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,6 @@ def test_what_one_machine_seals_another_has_with_its_parts(remote, tmp_path):
     part = sealed(one, "data", "b" * 64, {"rows.bin": b"rows"})
     files = {"splits.json": b"{}", "logs/log.txt": b"l"}
     whole = sealed(one, "download", "a" * 64, files, parts={"train": part})
-    assert not remote.has("download", "a" * 64)
     assert remote.fetch(other, "download", "a" * 64) is None
     remote.push(one, whole)
     fetched = remote.fetch(other, "download", "a" * 64)
@@ -80,12 +79,30 @@ def test_what_is_damaged_or_not_whole_there_is_not_had_here(remote, tmp_path):
     remote.push(one, artifact)
     files, prefix = remote._files, f"{remote._prefix}/operator/{'a' * 64}"
     files.pipe_file(f"{prefix}/model.bin", b"weightz")
-    with pytest.raises(IntegrityError):
-        remote.fetch(other, "operator", "a" * 64)
-    files.rm_file(f"{prefix}/manifest.json")
-    files.invalidate_cache()
     assert remote.fetch(other, "operator", "a" * 64) is None
     assert not list(other.artifacts.rglob("model.bin"))
+    assert not files.exists(f"{prefix}/manifest.json"), "nobody else is to meet it"
+    remote.push(one, artifact)
+    assert remote.fetch(other, "operator", "a" * 64) is not None
+
+
+def test_what_was_built_again_and_came_out_different_replaces_what_is_there(remote, tmp_path):
+    one, other, third = (here(tmp_path, name) for name in ("one", "other", "third"))
+    remote.push(one, sealed(one, "operator", "a" * 64, {"model.bin": b"first"}))
+    remote.push(other, sealed(other, "operator", "a" * 64, {"model.bin": b"second"}))
+    fetched = remote.fetch(third, "operator", "a" * 64)
+    assert fetched is not None
+    assert (fetched.path / "model.bin").read_bytes() == b"second"
+
+
+def test_a_fetch_keeps_an_interrupted_build(remote, tmp_path):
+    one, other = here(tmp_path, "one"), here(tmp_path, "other")
+    checkpoint = other.work("operator", "a" * 64) / "checkpoints" / "5"
+    checkpoint.mkdir(parents=True)
+    assert remote.fetch(other, "operator", "a" * 64) is None
+    remote.push(one, sealed(one, "operator", "a" * 64))
+    assert remote.fetch(other, "operator", "a" * 64) is not None
+    assert checkpoint.is_dir()
 
 
 def test_one_builds_and_the_other_waits(remote):
@@ -115,14 +132,14 @@ def test_the_claim_of_a_machine_that_is_gone_is_taken_over(remote):
         pass
 
 
-def test_a_store_that_is_not_there_is_told(monkeypatch):
+def test_a_store_that_is_not_there_is_told(monkeypatch, tmp_path):
     S3FileSystem.clear_instance_cache()  # they remember where they looked first
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StorageError, match="UPS_REMOTE s3://nowhere/x") as found:
-        Remote("s3://nowhere/x").has("operator", "a" * 64)
+        Remote("s3://nowhere/x").fetch(here(tmp_path, "one"), "operator", "a" * 64)
     assert "secret" not in str(found.value)
     S3FileSystem.clear_instance_cache()
     with pytest.raises(ConfigurationError, match="UPS_REMOTE"):

@@ -12,6 +12,7 @@ taken over; no two clocks are compared. Should two take over at the same instant
 """
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -20,12 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ups.artifacts.files import canonical_json, sync_tree
 from ups.artifacts.manifest import MANIFEST, Artifact, Manifest
 from ups.artifacts.store import Store
 from ups.errors import ConfigurationError, IntegrityError, StorageError, UpsError
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "UPS_REMOTE"
 _RENEWED_SECONDS = 10.0
@@ -64,61 +69,66 @@ class Remote:
         url = os.environ.get(VARIABLE)
         return cls(url) if url else None
 
-    def has(self, stage: str, digest: str) -> bool:
-        """Whether an artifact is there, whole.
-
-        Raises:
-            StorageError: the store does not answer.
-        """
-        with self._reached():
-            return self._files.exists(self._path(stage, digest, MANIFEST))
+    def _manifest(self, stage: str, digest: str) -> Manifest | None:
+        """Of an artifact that is there, whole."""
+        with self._reached(), TemporaryDirectory() as directory:
+            self._files.invalidate_cache()
+            path = Path(directory) / MANIFEST
+            try:
+                self._files.get_file(self._path(stage, digest, MANIFEST), str(path))
+            except FileNotFoundError:
+                return None
+            return Manifest.read(path)
 
     def fetch(self, store: Store, stage: str, digest: str) -> Artifact | None:
-        """Bring an artifact and its parts here, verified; None if it is not there. Its lock is held by the caller.
+        """Bring an artifact and its parts here, verified; None if it is not there, or is damaged. Its lock is held by the caller.
 
         Raises:
-            IntegrityError: what came is not what was sealed; nothing is kept.
             StorageError: the store does not answer, or the disk is full.
         """
         final = store.path(stage, digest)
         if final.exists():
             return store.find(stage, digest)
-        # Named like what is being removed: `ups cache gc` clears away what a killed process leaves.
-        coming = final.with_name(f".removed-{digest[:16]}-{secrets.token_hex(8)}")
+        # Where the lock that is held keeps `ups cache gc` away.
+        coming = store.work(stage, digest) / "fetched"
+        shutil.rmtree(coming, ignore_errors=True)
         try:
+            manifest = self._manifest(stage, digest)
+            if manifest is None:
+                return None
+            coming.mkdir(parents=True)
             with self._reached():
-                try:
-                    manifest_bytes = self._files.cat_file(self._path(stage, digest, MANIFEST))
-                except FileNotFoundError:
-                    return None
-                coming.mkdir(parents=True)
-                (coming / MANIFEST).write_bytes(manifest_bytes)
-                manifest = Manifest.read(coming / MANIFEST)
-                for file in manifest.files:
-                    target = coming / file.path
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    self._files.get_file(self._path(stage, digest, file.path), str(target))
+                for name in [*(file.path for file in manifest.files), MANIFEST]:
+                    (coming / name).parent.mkdir(parents=True, exist_ok=True)
+                    self._files.get_file(self._path(stage, digest, name), str(coming / name))
             for part in manifest.parts.values():
                 with store.lock(part["stage"], part["digest"]):
                     if self.fetch(store, part["stage"], part["digest"]) is None:
-                        raise IntegrityError(
-                            f"its part {part['stage']} is not there", where=self._url(stage, digest)
-                        )
-            artifact = Artifact(coming, manifest)
-            store.verify(artifact, with_parts=False)
+                        raise IntegrityError(f"its part {part['stage']} is not there")
+            store.verify(Artifact(coming, manifest), with_parts=False)
             sync_tree(coming)
+            final.parent.mkdir(parents=True, exist_ok=True)
             coming.rename(final)
+        except IntegrityError as error:
+            log.warning("%s: %s; it is taken out there", self._url(stage, digest), error)
+            with self._reached(), suppress(FileNotFoundError):
+                self._files.rm_file(self._path(stage, digest, MANIFEST))
+            return None
         finally:
             shutil.rmtree(coming, ignore_errors=True)
+            with suppress(OSError):  # it holds an interrupted build
+                coming.parent.rmdir()
         return Artifact(final, manifest)
 
     def push(self, store: Store, artifact: Artifact) -> None:
-        """Copy a sealed artifact and its parts there, unless they are.
+        """Copy a sealed artifact and its parts there, unless they are; one that was built again and came out different replaces
+        what is there.
 
         Raises:
             StorageError: the store does not answer or is full; the artifact is safe here.
         """
-        if self.has(artifact.stage, artifact.digest):
+        there = self._manifest(artifact.stage, artifact.digest)
+        if there is not None and there.content == artifact.manifest.content:
             return
         for part in store.parts(artifact):
             self.push(store, part)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -32,6 +32,9 @@ from ups.artifacts.files import (
 from ups.artifacts.manifest import LOGS, MANIFEST, Artifact, File, Manifest
 from ups.errors import IntegrityError, StageError, StorageError
 
+if TYPE_CHECKING:
+    from ups.artifacts.remote import Remote
+
 log = logging.getLogger(__name__)
 
 _REBUILD = "run its configuration again: what is damaged is set aside and rebuilt"
@@ -44,8 +47,9 @@ class BusyError(StorageError):
 class Store:
     """Artifacts below `root/artifacts`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    def __init__(self, root: Path, *, remote: "Remote | None" = None) -> None:
+        """remote: where artifacts are shared with machines of other roots."""
+        self.root, self.remote = root.absolute(), remote
         self.artifacts = self.root / "artifacts"
         self._verified: set[tuple[str, str, str]] = set()
 

@@ -167,7 +167,7 @@ def train(
             for part in artifact.manifest.parts.values():
                 _share(before.store, own, DATA, part["digest"])
             _share(before.store, own, name, artifact.digest)
-    run = Run.start(arm.config, overrides, root=own.root, until=stage)
+    run = Run.start(arm.config, overrides, root=own.root, until=stage, private=True)
     run_all(run, on_line=on_line, on_stage=lambda *_: None, until=stage)
     settings: Training = STAGES[stage].own(run.configuration)
     records = read_records(run.built[stage].artifact.path / "logs" / "metrics.jsonl")

@@ -15,7 +15,7 @@ from typing import Any
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import OUTCOME_FILE, REQUEST_FILE, read_json, storage_error, write_json
 from ups.artifacts.identity import digest_of
-from ups.artifacts.remote import Remote, where_from
+from ups.artifacts.remote import where_from
 from ups.artifacts.store import BusyError
 from ups.config import Configuration
 from ups.config.schema import DATA, STAGES
@@ -102,15 +102,13 @@ def execute(
         StorageError: the disk is full or fails.
     """
     digest = digest_of(derivation)
-    work, remote = store.work(name, digest), Remote.from_environment()
+    work, remote = store.work(name, digest), store.remote
     for artifact in inputs.values():
         store.verify(artifact)
     try:
         with _exclusive(store, name, digest, work, listener):
-            artifact, reason = check(store, name, digest, read=True, rebuild=rebuild)
+            artifact, reason = sealed_or_brought(store, name, digest, rebuild)
             if artifact is not None:
-                if remote is not None:
-                    remote.push(store, artifact)
                 return Built(artifact, hit=True, reason=reason)
             if reason == ASKED_FOR:
                 listener.on_line(f"{name}: {reason}; what is sealed stays until the new one is")
@@ -119,11 +117,11 @@ def execute(
                 store.quarantine(name, digest, reason=reason)
             if (work / OUTCOME_FILE).exists() and not (work / "output").is_dir():
                 shutil.rmtree(work)  # what a finished sealing left behind
-            # What is to be built again is not brought.
-            shared = None if reason == ASKED_FOR else remote
-            with _claimed(shared, store, name, digest, listener) as brought:
-                if brought is not None:
-                    return Built(brought, hit=True, reason=where_from(brought))
+            with _claimed(store, name, digest, listener) as waited:
+                if waited:
+                    artifact, again = sealed_or_brought(store, name, digest, rebuild)
+                    if artifact is not None:
+                        return Built(artifact, hit=True, reason=again)
                 sealed = _build(name, derivation, configuration, inputs, store, listener, log_file)
                 if remote is not None:
                     remote.push(store, sealed)
@@ -179,19 +177,41 @@ def _build(
     )
 
 
+def sealed_or_brought(
+    store: Store, name: str, digest: str, rebuild: Rebuild = NOTHING
+) -> tuple[Artifact | None, str]:
+    """What is sealed here and may be used, or else what another machine has sealed, and the reason; its lock is held by the caller.
+
+    Where machines share an object store, what is sealed here is there too when this returns.
+
+    Raises:
+        StorageError: the object store does not answer.
+    """
+    artifact, reason = check(store, name, digest, read=True, rebuild=rebuild)
+    if store.remote is None:
+        return artifact, reason
+    if artifact is not None:
+        store.remote.push(store, artifact)
+    elif not store.path(name, digest).exists() and store.remote.fetch(store, name, digest) is not None:
+        artifact, reason = check(store, name, digest, read=True, rebuild=rebuild)
+        reason = reason if artifact is None else where_from(artifact)
+    return artifact, reason
+
+
 @contextmanager
-def _claimed(
-    remote: Remote | None, store: Store, name: str, digest: str, listener: Listener
-) -> Iterator[Artifact | None]:
-    """What another machine has sealed, or None and, where machines share an object store, the claim to build it."""
-    brought = None if remote is None else remote.fetch(store, name, digest)
-    if remote is None or brought is not None:
-        yield brought
+def _claimed(store: Store, name: str, digest: str, listener: Listener) -> Iterator[bool]:
+    """Be the only machine that builds an artifact, where machines share an object store; says whether another one had it before."""
+    if store.remote is None:
+        yield False
         return
-    with remote.claim(
-        name, digest, on_wait=lambda: listener.on_line(f"{name}: another machine is building it; waiting")
-    ):
-        yield remote.fetch(store, name, digest)
+    waited = []
+
+    def tell() -> None:
+        waited.append(True)
+        listener.on_line(f"{name}: another machine is building it; waiting")
+
+    with store.remote.claim(name, digest, on_wait=tell):
+        yield bool(waited)
 
 
 def _require_contents(

@@ -144,7 +144,7 @@ def _measured(
 ) -> dict[str, _Measured]:
     """Of a chain in a root of its own, up to the last stage that is wanted."""
     with _own_root(root) as place:
-        run = Run.start(config, overrides, root=place, until=wanted[-1])
+        run = Run.start(config, overrides, root=place, until=wanted[-1], private=True)
         run_all(run, on_line=on_line, on_stage=on_stage, until=wanted[-1])
         return {name: _of_stage(run, name) for name in wanted}
 
@@ -183,7 +183,7 @@ def probe_batches(
             }
             record: dict[str, Any] = {"stage": stage, "batch_size": size}
             try:
-                run = Run.start(config, small, root=place, until=stage)
+                run = Run.start(config, small, root=place, until=stage, private=True)
                 run_all(run, on_line=on_line, on_stage=lambda *_: None, until=stage)
             except OutOfMemoryError:
                 records.append(record | {"note": "out of memory"})

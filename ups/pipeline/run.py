@@ -19,7 +19,7 @@ import yaml
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, read_records, storage_error, write_json, write_text
 from ups.artifacts.identity import digest_of
-from ups.artifacts.remote import Remote, where_from
+from ups.artifacts.remote import Remote
 from ups.artifacts.store import BusyError
 from ups.config import Configuration, load_configuration
 from ups.config.schema import DATA, STAGES
@@ -33,7 +33,15 @@ from ups.errors import (
     UpsError,
 )
 from ups.pipeline.device import require_machine, resolve
-from ups.pipeline.execute import Built, Listener, execute, last_step, remaining_bytes, require_space
+from ups.pipeline.execute import (
+    Built,
+    Listener,
+    execute,
+    last_step,
+    remaining_bytes,
+    require_space,
+    sealed_or_brought,
+)
 from ups.pipeline.gates import Kind, Verdict, judge_results, judge_trainings, require_passed
 from ups.pipeline.graph import chain_to
 from ups.pipeline.mirror import Mirror
@@ -112,10 +120,12 @@ class Run:
         until: str | None = None,
         rebuild: Iterable[str] = (),
         asked: datetime | None = None,
+        private: bool = False,
     ) -> "Run":
         """Load, resolve, plan, and make the run's directory.
 
         rebuild, asked: stages to build again, and since when, see `ups.pipeline.rebuild`.
+        private: its root is its own, and shares nothing with other machines: what is measured there is measured here.
 
         Raises:
             ConfigurationError, PreflightError, DataError: the run cannot work; nothing was written.
@@ -123,7 +133,7 @@ class Run:
         """
         configuration = resolve(load_configuration(config, overrides))
         require_machine(configuration)
-        store = Store(find_root(root))
+        store = Store(find_root(root), remote=None if private else Remote.from_environment())
         chosen = Rebuild.of(rebuild, chain_to(until), asked)
         plan = make_plan(configuration, store, until, chosen)
         missing = [stage for stage in plan if stage.verdict == "MISS"]
@@ -168,7 +178,7 @@ class Run:
             StorageError: the run's directory cannot be read.
         """
         directory = Path(settings["directory"])
-        store = _store(Path(settings["root"]))
+        store = _store(Path(settings["root"]), private=settings["private"])
         try:
             plan = [
                 PlannedStage(
@@ -206,6 +216,7 @@ class Run:
             "directory": str(self.directory),
             "configuration": self.configuration.model_dump(mode="json"),
             "rebuild": self.rebuild.to_json(),
+            "private": self.store.remote is None,
         }
 
     def pointer(self, name: str) -> Pointer:
@@ -281,8 +292,12 @@ class Run:
         """
         digest = digest_of(self._derive(name))
         artifact, reason = check(self.store, name, digest, read=True, rebuild=self.rebuild)
-        if artifact is None:
-            artifact, reason = _brought(self.store, name, digest)
+        if self.store.remote is not None:
+            try:
+                with self.store.lock(name, digest, timeout=0):
+                    artifact, reason = sealed_or_brought(self.store, name, digest, self.rebuild)
+            except BusyError:  # somebody is at it, and `stage` will wait
+                return None
         if artifact is None:
             return None
         built = Built(artifact, hit=True, reason=reason)
@@ -503,22 +518,9 @@ def _end(error: BaseException | None) -> dict[str, Any]:
 
 
 @cache
-def _store(root: Path) -> Store:
+def _store(root: Path, *, private: bool) -> Store:
     """One for all stages that a process runs: it verifies each artifact once."""
-    return Store(root)
-
-
-def _brought(store: Store, name: str, digest: str) -> tuple[Artifact | None, str]:
-    """What another machine has sealed, and where it comes from; None where nobody has, or somebody here is at it."""
-    remote = Remote.from_environment()
-    if remote is None or store.path(name, digest).exists():
-        return None, ""
-    try:
-        with store.lock(name, digest, timeout=0):
-            artifact = remote.fetch(store, name, digest)
-    except BusyError:
-        return None, ""
-    return artifact, "" if artifact is None else where_from(artifact)
+    return Store(root, remote=None if private else Remote.from_environment())
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.commands import main as main_module
 from ups.commands.main import main
+from ups.pipeline.supervise.process import DETAIL
 
 COMMANDS = ["validate", "plan", "run", "stage", "evaluate", "report", "cache"]
 
@@ -310,7 +311,8 @@ def test_the_run_directory_tells_all(finished_root):
         assert (run / pointer["path"]).resolve() == store.path(row["stage"], row["digest"])
         assert not pointer["hit"]
     assert run.name.endswith(digest_of(yaml.safe_load((run / "config.yaml").read_text()))[:8])
-    assert (run / "logs" / "operator.log").read_text().startswith("operator: ")
+    lines = (run / "logs" / "operator.log").read_text().splitlines()
+    assert next(line for line in lines if not line.startswith(DETAIL)).startswith("operator: ")
     environment = json.loads((run / "env.json").read_text())
     assert environment["python"] == sys.version.split()[0]
 

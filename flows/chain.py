@@ -64,7 +64,7 @@ def train_and_evaluate(experiment: Experiment) -> str:
     with finish_hooks(configuration, find_root(None), after_the_process=True) as begun:
         preflight(str(experiment.path), runs[0].overrides, experiment.preflight)
         reports = [_one_seed(run, begun) for run in runs]
-        if len(reports) > 1 and experiment.until is None:
+        if len(reports) > 1 and experiment.is_whole:
             publish_seeds(reports)
     return reports[-1]
 
@@ -92,7 +92,7 @@ def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     run: Any = quote(started.settings)
     gates = started.configuration.gates
     with started:
-        if experiment.until is not None:
+        if experiment.until is not None and not experiment.is_whole:
             run_up_to(experiment.until, run)
             return str(started.directory)
         data = download(run)

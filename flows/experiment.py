@@ -76,6 +76,11 @@ class Experiment(BaseModel):
         words = [self.path.stem, *(f"{key}={value}" for key, value in self.overrides.items())]
         return " ".join(words + [f"rebuild={','.join(self.rebuild)}"] * bool(self.rebuild))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the chain is run to its results, and so judged by its gates and published."""
+        return self.until in {None, "evaluate"}
+
     @model_validator(mode="after")
     def _is_valid(self) -> Self:
         if self.until is not None and self.until not in STAGES:

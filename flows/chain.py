@@ -1,6 +1,7 @@
 """The method, as every flow of this project follows it."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -62,11 +63,25 @@ def train_and_evaluate(experiment: Experiment) -> str:
     ]
     configuration = load_configuration(experiment.path, experiment.overrides)
     with finish_hooks(configuration, find_root(None), after_the_process=True) as begun:
-        preflight(str(experiment.path), runs[0].overrides, experiment.preflight)
+        asked = _asked()
+        preflight(
+            str(experiment.path),
+            experiment.overrides,
+            experiment.preflight,
+            experiment.until,
+            experiment.rebuild,
+            None if asked is None else asked.isoformat(),
+        )
         reports = [_one_seed(run, begun) for run in runs]
         if len(reports) > 1 and experiment.is_whole:
             publish_seeds(reports)
     return reports[-1]
+
+
+def _asked() -> datetime | None:
+    """When this flow run was; a retry does not ask again."""
+    context = FlowRunContext.get()
+    return None if context is None or context.flow_run is None else context.flow_run.created
 
 
 def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
@@ -77,14 +92,12 @@ def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     Tasks are called and not submitted: each reads what the one before it made; and a signal, which reaches the main
     thread alone, ends the stage that is running there.
     """
-    context = FlowRunContext.get()
     started = Run.start(
         experiment.path,
         experiment.overrides,
         until=experiment.until,
         rebuild=experiment.rebuild,
-        # A retry of the flow run does not ask again.
-        asked=None if context is None or context.flow_run is None else context.flow_run.created,
+        asked=_asked(),
     )
     begun(started.directory)
     get_run_logger().info("run directory: %s", started.directory)

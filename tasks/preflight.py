@@ -1,5 +1,7 @@
 """The first task of a flow: is there all that the run needs."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from prefect import get_run_logger, task
@@ -10,10 +12,11 @@ from tasks.gpu import gpu
 from tasks.progress import series_key
 from ups.commands.predictions import predictions_table, total
 from ups.commands.tables import rows_of
+from ups.config import load_configuration
 from ups.pipeline.readiness.checks import require_no_problem
 from ups.pipeline.readiness.preflight import preflight as look
 from ups.pipeline.readiness.preflight import try_stages
-from ups.pipeline.run import find_root
+from ups.pipeline.run import find_root, overrides_by_seed
 
 
 @task(
@@ -24,15 +27,24 @@ from ups.pipeline.run import find_root
     persist_result=False,
 )
 def preflight(
-    config: str, overrides: dict[str, Any], thoroughness: Literal["quick", "dry"], until: str | None = None
+    config: str,
+    overrides: dict[str, Any],
+    thoroughness: Literal["quick", "dry"],
+    until: str | None = None,
+    rebuild: Sequence[str] = (),
+    asked: str | None = None,
 ) -> None:
     """See `ups.pipeline.readiness.preflight`. What is found is in the log, what a run will take an artifact.
+
+    overrides: those of all seeds; the first is looked at. asked: when, in ISO 8601.
 
     Raises:
         PreflightError: something is missing, or a stage does not work.
     """
     log, root = get_run_logger(), find_root(None)
-    ready = look(config, overrides, root, until=until)
+    first = overrides_by_seed(config, overrides)[0]
+    since = None if asked is None else datetime.fromisoformat(asked)
+    ready = look(config, first, root, until=until, rebuild=rebuild, asked=since)
     for finding in ready.findings:
         if finding.verdict != "ok":
             log.warning("%s: %s; %s", finding.what, finding.found, finding.fix)
@@ -40,10 +52,10 @@ def preflight(
     log.info("%s", "; ".join(f"{finding.what}: {finding.found}" for finding in ready.findings))
     if thoroughness == "dry":
         with gpu(needed=ready.configuration.execution.device == "cuda"):
-            predictions = try_stages(ready, config, overrides, root, on_line=log.info)
+            predictions = try_stages(ready, config, first, root, on_line=log.info)
         if predictions:
             create_table_artifact(
                 key=series_key(ready.configuration.name, "preflight"),
-                description=f"Every stage works. At least: {total(predictions, ready.configuration)}.",
+                description=f"Every stage works. At least: {total(predictions, load_configuration(config, overrides))}.",
                 table=rows_of(predictions_table(predictions)),
             )

@@ -56,6 +56,12 @@ def test_without_a_disk_nothing_is_tried(tmp_path, capsys):
     assert "Not a directory" in capsys.readouterr().err
 
 
+def test_a_dry_run_is_refused_what_the_run_would_be_refused(tmp_path, capsys):
+    options = ["--root", str(tmp_path), "--rebuild", "consistency", "--until", "operator"]
+    assert main(["run", str(TINY), "--dry", *options]) == 2
+    assert "'consistency' is none of the stages" in capsys.readouterr().err
+
+
 def test_what_a_full_disk_lacks_is_told_for_the_stage(tmp_path, capsys, monkeypatch):
     from ups.pipeline.readiness import checks
 

@@ -1,14 +1,20 @@
-"""The order in which a flow does what it does, without a server: its tasks only say that they were called."""
+"""What a flow calls, in which order and with what, without a server."""
 
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from uuid import UUID
 
 import pytest
 
 from flows import chain
 from flows.experiment import Experiment
+from tasks import preflight as preflight_module
+from ups.config import load_configuration
+from ups.pipeline.device import resolve
+from ups.pipeline.probe import Prediction
+from ups.pipeline.readiness.preflight import Preflight
 
 STAGES = ("download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency", "evaluate")
 
@@ -55,3 +61,40 @@ def test_a_run_to_an_earlier_stage_has_neither_gates_nor_results(called):
     reported = chain._one_seed(Experiment(config="burgers_tiny", until="operator"), lambda _: None)
     assert called == ["up to operator"]
     assert reported == "a run"
+
+
+def test_the_preflight_looks_at_what_the_run_will_do(called, monkeypatch):
+    """Up to which stage, what is built again, and all seeds: they are in its prediction of the cost."""
+    asked: list[Any] = []
+    monkeypatch.setattr(chain, "preflight", lambda *arguments: asked.extend(arguments))
+    monkeypatch.setattr(chain, "take_secrets", lambda: None)
+    monkeypatch.setattr(chain, "crash_left_behind", lambda _: None)
+    monkeypatch.setattr(chain, "flow_run", SimpleNamespace(get_id=lambda: str(UUID(int=0))))
+    overrides = {"seeds": 2}
+    chain.train_and_evaluate(
+        Experiment(config="burgers_tiny", overrides=overrides, until="operator", rebuild=["operator"])
+    )
+    assert asked == ["configs/burgers_tiny.yaml", overrides, "quick", "operator", ["operator"], None]
+    assert called == ["up to operator", "up to operator"]
+
+
+def test_the_cost_of_a_dry_preflight_is_of_all_seeds(monkeypatch):
+    shown: dict[str, Any] = {}
+    looked: dict[str, Any] = {}
+    predictions = {"operator": Prediction("operator", 3600.0, None, None)}
+    config = load_configuration("configs/burgers_tiny.yaml")
+
+    def look(_config: str, overrides: dict[str, Any], _root: Path, **asked: Any) -> Preflight:
+        looked.update(overrides, **asked)
+        return Preflight(resolve(config), [], [])
+
+    monkeypatch.setattr(preflight_module, "look", look)
+    monkeypatch.setattr(preflight_module, "try_stages", lambda *_, **__: predictions)
+    monkeypatch.setattr(preflight_module, "create_table_artifact", lambda **artifact: shown.update(artifact))
+    monkeypatch.setattr(preflight_module, "get_run_logger", lambda: SimpleNamespace(info=lambda *_: None))
+    overrides = {"seeds": 3, "resources.hourly_rate_usd": 2, "execution.device": "cpu"}
+    arguments = ("configs/burgers_tiny.yaml", overrides, "dry", "operator", ["operator"])
+    preflight_module.preflight.fn(*arguments, "2026-01-02T03:04:05+00:00")
+    assert (looked["seeds"], looked["until"], looked["rebuild"]) == (1, "operator", ["operator"])
+    assert looked["asked"].year == 2026
+    assert "2.00 USD for each of 3 seeds" in shown["description"]

@@ -47,7 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """See `run_and_show`; with --dry, `dry_run`."""
     if options.dry:
-        dry_run(options.config, parse_overrides(options.assignments), root=options.root, until=options.until)
+        dry_run(
+            options.config,
+            parse_overrides(options.assignments),
+            root=options.root,
+            until=options.until,
+            rebuild=options.rebuild,
+        )
         return
     run_and_show(
         options.config,
@@ -80,14 +86,21 @@ def run_and_show(
             show(table)
 
 
-def dry_run(config: Path, overrides: Mapping[str, Any], *, root: Path | None, until: str | None) -> None:
+def dry_run(
+    config: Path,
+    overrides: Mapping[str, Any],
+    *,
+    root: Path | None,
+    until: str | None,
+    rebuild: Sequence[str] = (),
+) -> None:
     """Find out whether a run would work, and show what it would take. Nothing is built, and nothing left behind.
 
     Raises:
         PreflightError: something is missing, or a stage does not work.
     """
     first, place = overrides_by_seed(config, overrides)[0], find_root(root)
-    ready = preflight(config, first, place, until=until)
+    ready = preflight(config, first, place, until=until, rebuild=rebuild)
     show(findings_table(ready.findings))
     print()
     require_no_problem(ready.findings, where=str(config))

@@ -1,7 +1,8 @@
 """Before money is spent: is there all that a run needs, and does every stage of it work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from ups.config import Configuration, load_configuration
 from ups.errors import ConfigurationError, Interrupted, PreflightError, UpsError
 from ups.pipeline.device import require_machine, resolve
 from ups.pipeline.execute import Built
+from ups.pipeline.graph import chain_to
 from ups.pipeline.plan import PlannedStage, make_plan
 from ups.pipeline.probe import Prediction, rehearse
 from ups.pipeline.readiness import checks, doctor
 from ups.pipeline.readiness.checks import Finding
+from ups.pipeline.rebuild import NOTHING, Rebuild
 from ups.pipeline.run import Output, bytes_to_write
 
 
@@ -32,22 +35,31 @@ class Preflight:
 
 
 def preflight(
-    config: str | Path, overrides: Mapping[str, Any], root: Path, *, until: str | None = None
+    config: str | Path,
+    overrides: Mapping[str, Any],
+    root: Path,
+    *,
+    until: str | None = None,
+    rebuild: Iterable[str] = (),
+    asked: datetime | None = None,
 ) -> Preflight:
     """What can be known without starting a process; of a run that finds all its stages sealed, no more than that.
 
+    until, rebuild, asked: as the run will have them, see `ups.pipeline.run.Run.start`.
+
     Raises:
-        ConfigurationError: the configuration is wrong.
+        ConfigurationError: the configuration is wrong, or a stage that is not in the chain is to be built again.
     """
     configuration = load_configuration(config, overrides)
-    findings, plan = of_run(configuration, root, until=until)
+    chosen = Rebuild.of(rebuild, chain_to(until), asked)
+    findings, plan = of_run(configuration, root, until=until, rebuild=chosen)
     if not plan or any(stage.verdict == "MISS" for stage in plan):
         findings = [checks.of_root(root), *findings, *doctor.server(), *doctor.limits()]
     return Preflight(resolve(configuration), findings, plan)
 
 
 def of_run(
-    configuration: Configuration, root: Path, *, until: str | None = None
+    configuration: Configuration, root: Path, *, until: str | None = None, rebuild: Rebuild = NOTHING
 ) -> tuple[list[Finding], list[PlannedStage]]:
     """What a configuration asks of this machine, and its plan; an empty one where it cannot be made.
 
@@ -63,7 +75,7 @@ def of_run(
     words = f"{execution.ranks} x {execution.device}, {execution.threads} threads each"
     findings, store = [Finding("device", "ok", words)], Store(root)
     try:
-        plan = make_plan(resolved, store, until)
+        plan = make_plan(resolved, store, until, rebuild)
     except ConfigurationError:
         raise
     except UpsError as error:

@@ -33,7 +33,13 @@ OF_A_FLOW: dict[str, Any] = {
     "on_crashed": [end_left_behind],
     "on_cancellation": [say_what_was_kept],
 }
-"""Options of every flow of this method."""
+"""Options of every flow of this project."""
+
+
+def begin() -> None:
+    """What every flow does first."""
+    take_secrets()
+    crash_left_behind(UUID(flow_run.get_id()))  # what an attempt that was killed has left, whoever found it
 
 
 def name_of_this_run() -> str:
@@ -55,8 +61,7 @@ def train_and_evaluate(experiment: Experiment) -> str:
     Returns:
         Path of the report, of the last seed where the configuration asks for several.
     """
-    take_secrets()
-    crash_left_behind(UUID(flow_run.get_id()))  # what an attempt that was killed has left, whoever found it
+    begin()
     runs = [
         experiment.model_copy(update={"overrides": overrides})
         for overrides in overrides_by_seed(experiment.path, experiment.overrides)

@@ -11,8 +11,10 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.burgers_upt import burgers_upt
+from flows.chain import OF_A_FLOW, begin
 from flows.experiment import Experiment
 from tasks.nightly import measure, show
+from tasks.preflight import preflight_of_machine
 from ups.pipeline.nightly.suite import CACHED_FLOW, QUICK
 from ups.pipeline.run import Run, run_all
 
@@ -45,7 +47,7 @@ def name_of_this_night() -> str:
     return f"night of {datetime.now(UTC):%Y-%m-%d}"
 
 
-@flow(name="nightly-benchmark", flow_run_name=name_of_this_night, persist_result=False)
+@flow(name="nightly-benchmark", flow_run_name=name_of_this_night, **OF_A_FLOW)
 def nightly_benchmark(night: Night) -> State[Any] | None:
     """Measure a fixed suite, and compare it with the nights before on the same hardware.
 
@@ -55,12 +57,14 @@ def nightly_benchmark(night: Night) -> State[Any] | None:
     Args:
         night: What is measured.
     """
+    begin()
     late = _hours_late()
     if late > night.latest_start_hours:
         return Completed(
             name="Skipped",
             message=f"{late:.1f} hours late, and {night.latest_start_hours:g} are allowed (latest_start_hours): the next night measures",
         )
+    preflight_of_machine("nightly benchmark")
     overhead = {} if night.only else {CACHED_FLOW: [_cached_flow_ratio() for _ in range(_REPEATS)]}
     show(measure(night.quick, list(night.only), overhead))
     return None

@@ -2,14 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from flows.chain import given_name
+from flows.chain import OF_A_FLOW, begin, given_name
 from flows.experiment import CONFIGS
+from tasks.preflight import preflight_of_machine
 from tasks.sweep import cancel_members, publish_sweep, require_done, run_members, show_plan
 from ups.config.sweep import load_sweep
 from ups.errors import ConfigurationError
@@ -58,7 +59,10 @@ def name_of_this_sweep() -> str:
     return given_name() or f"sweep {SweepFile.model_validate(flow_run.get_parameters()['sweep']).path.stem}"
 
 
-@flow(name="sweep", flow_run_name=name_of_this_sweep, persist_result=False, on_cancellation=[cancel_members])
+_OPTIONS: dict[str, Any] = OF_A_FLOW | {"on_cancellation": [cancel_members, *OF_A_FLOW["on_cancellation"]]}
+
+
+@flow(name="sweep", flow_run_name=name_of_this_sweep, **_OPTIONS)
 def sweep(sweep: SweepFile) -> str:
     """Train every combination of a sweep's values as a flow run of its own, rank them, and evaluate the best.
 
@@ -71,6 +75,8 @@ def sweep(sweep: SweepFile) -> str:
     Returns:
         Path of the report.
     """
+    begin()
+    preflight_of_machine(str(sweep.path))
     file, root = str(sweep.path), str(find_root(None))
     show_plan(file, root)
     run_members(file, root)

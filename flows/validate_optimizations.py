@@ -6,10 +6,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.chain import given_name
+from flows.chain import OF_A_FLOW, begin, given_name
 from flows.experiment import Experiment
 from tasks.comparison import judge, train_arm
 from tasks.preflight import preflight
+from tasks.stopping import result_of
 from ups.errors import ConfigurationError
 from ups.pipeline.ab_gates import Gates
 from ups.pipeline.comparison import COMPARED, Arm, arms_of, name_of, turns
@@ -56,7 +57,7 @@ def name_of_this_comparison() -> str:
     return given_name() or f"{comparison.baseline.name} or {comparison.optimised.name}"
 
 
-@flow(name="validate-optimizations", flow_run_name=name_of_this_comparison, persist_result=False)
+@flow(name="validate-optimizations", flow_run_name=name_of_this_comparison, **OF_A_FLOW)
 def validate_optimizations(comparison: Comparison) -> None:
     """Train two configurations with the same seeds in turns, and compare speed, error and memory.
 
@@ -65,14 +66,17 @@ def validate_optimizations(comparison: Comparison) -> None:
     Args:
         comparison: Two configurations, and the gates.
     """
+    begin()
     arms = comparison.arms()
     for arm in arms:
         check = preflight.with_options(task_run_name=f"preflight of {arm.name}")
         check(arm.config, dict(arm.overrides), "quick", comparison.stage)
     name, root = name_of(arms), str(find_root(None))
     trained = [
-        train_arm.with_options(task_run_name=f"{arm.name}, seed {seed}")(
-            arm.to_json(), seed, comparison.stage, name, root
+        result_of(
+            train_arm.with_options(task_run_name=f"{arm.name}, seed {seed}")(
+                arm.to_json(), seed, comparison.stage, name, root
+            )
         )
         for arm, seed in turns(arms, comparison.seeds)
     ]

@@ -13,9 +13,9 @@ from tasks.progress import series_key
 from ups.commands.predictions import predictions_table, total
 from ups.commands.tables import rows_of
 from ups.config import load_configuration
-from ups.pipeline.readiness.checks import require_no_problem
+from ups.pipeline.readiness.checks import Finding, require_no_problem
+from ups.pipeline.readiness.preflight import of_machine, try_stages
 from ups.pipeline.readiness.preflight import preflight as look
-from ups.pipeline.readiness.preflight import try_stages
 from ups.pipeline.run import find_root, overrides_by_seed
 
 
@@ -45,11 +45,7 @@ def preflight(
     first = overrides_by_seed(config, overrides)[0]
     since = None if asked is None else datetime.fromisoformat(asked)
     ready = look(config, first, root, until=until, rebuild=rebuild, asked=since)
-    for finding in ready.findings:
-        if finding.verdict != "ok":
-            log.warning("%s: %s; %s", finding.what, finding.found, finding.fix)
-    require_no_problem(ready.findings, where=config)
-    log.info("%s", "; ".join(f"{finding.what}: {finding.found}" for finding in ready.findings))
+    _tell(ready.findings, where=config)
     if thoroughness == "dry":
         with gpu(needed=ready.configuration.execution.device == "cuda"):
             predictions = try_stages(ready, config, first, root, on_line=log.info)
@@ -59,3 +55,30 @@ def preflight(
                 description=f"Every stage works. At least: {total(predictions, load_configuration(config, overrides))}.",
                 table=rows_of(predictions_table(predictions)),
             )
+
+
+@task(
+    name="preflight-of-machine",
+    task_run_name="preflight",
+    description="Root, server and limits.",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def preflight_of_machine(what: str) -> None:
+    """Of a flow without a configuration of its own.
+
+    what: the flow is about, for the message.
+
+    Raises:
+        PreflightError: something is missing.
+    """
+    _tell(of_machine(find_root(None)), where=what)
+
+
+def _tell(findings: list[Finding], *, where: str) -> None:
+    log = get_run_logger()
+    for finding in findings:
+        if finding.verdict != "ok":
+            log.warning("%s: %s; %s", finding.what, finding.found, finding.fix)
+    require_no_problem(findings, where=where)
+    log.info("%s", "; ".join(f"{finding.what}: {finding.found}" for finding in findings))

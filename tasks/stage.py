@@ -9,7 +9,6 @@ whether the files are still there, or registers them in the directory of this ru
 artifact's key, and `refresh_cache` has the body run whether there is one or not.
 """
 
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from prefect.utilities.annotations import quote
 from tasks.gpu import gpu
 from tasks.progress import shown_progress
 from tasks.retries import RETRIES_OF_A_STAGE
-from tasks.stopping import ended_by_suspend, told_to_end
+from tasks.stopping import ended_by_suspend, result_of, told_to_end
 from ups.errors import UpsError
 from ups.pipeline.run import Pointer, Run
 
@@ -66,10 +65,7 @@ class StageTask(Task[..., Any]):
 
     def __call__(self, run: Any, *inputs: Pointer) -> Any:
         """The pointer of the stage's artifact; its flow ends here if the stage was told to end."""
-        ended = super().__call__(run, *map(quote, inputs[:-1]), *inputs[-1:])
-        if ended.is_cancelled():
-            raise TerminationSignal(signal.SIGTERM)
-        return ended.result()
+        return result_of(super().__call__(run, *map(quote, inputs[:-1]), *inputs[-1:]))
 
 
 def stage(name: str) -> Callable[[Callable[..., Pointer]], StageTask]:

@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
@@ -65,6 +66,13 @@ def told_to_end() -> bool:
     except HTTPError:  # it is away; the run ends as one that was ended from outside
         return False
     return state is not None and (state.is_cancelling() or state.is_cancelled() or state.is_paused())
+
+
+def result_of(ended: State[Any]) -> Any:
+    """What a task has made, by the state that it has returned; its flow ends here if the task was told to end."""
+    if ended.is_cancelled():
+        raise TerminationSignal(signal.SIGTERM)
+    return ended.result()
 
 
 def end_left_behind(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:

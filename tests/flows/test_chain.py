@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
-from uuid import UUID
 
 import pytest
 
@@ -41,8 +40,9 @@ def called(monkeypatch) -> list[str]:
     def says(name: str, result: Any = None) -> Any:
         return lambda *_, **__: (names.append(name), result)[1]
 
-    for name in (*STAGES, "publish", "publish_seeds", "preflight", "begin"):
-        monkeypatch.setattr(chain, name, says(name, f"{name}.html"), raising=False)
+    for name in (*STAGES, "publish", "publish_seeds", "preflight"):
+        monkeypatch.setattr(chain, name, says(name, f"{name}.html"))
+    monkeypatch.setattr(chain, "begin", says("begin"))
     monkeypatch.setattr(chain, "judge", lambda _run, kind, _behind: names.append(f"{kind} gates"))
     monkeypatch.setattr(chain, "run_up_to", lambda stage, _run: names.append(f"up to {stage}"))
     monkeypatch.setattr(chain.Run, "start", lambda *_, **__: Started())
@@ -67,15 +67,12 @@ def test_the_preflight_looks_at_what_the_run_will_do(called, monkeypatch):
     """Up to which stage, what is built again, and all seeds: they are in its prediction of the cost."""
     asked: list[Any] = []
     monkeypatch.setattr(chain, "preflight", lambda *arguments: asked.extend(arguments))
-    monkeypatch.setattr(chain, "take_secrets", lambda: None)
-    monkeypatch.setattr(chain, "crash_left_behind", lambda _: None)
-    monkeypatch.setattr(chain, "flow_run", SimpleNamespace(get_id=lambda: str(UUID(int=0))))
     overrides = {"seeds": 2}
     chain.train_and_evaluate(
         Experiment(config="burgers_tiny", overrides=overrides, until="operator", rebuild=["operator"])
     )
     assert asked == ["configs/burgers_tiny.yaml", overrides, "quick", "operator", ["operator"], None]
-    assert called == ["up to operator", "up to operator"]
+    assert called == ["begin", "up to operator", "up to operator"]
 
 
 def test_the_cost_of_a_dry_preflight_is_of_all_seeds(monkeypatch):

@@ -54,8 +54,14 @@ def preflight(
     chosen = Rebuild.of(rebuild, chain_to(until), asked)
     findings, plan = of_run(configuration, root, until=until, rebuild=chosen)
     if not plan or any(stage.verdict == "MISS" for stage in plan):
-        findings = [checks.of_root(root), *findings, *doctor.server(), *doctor.limits()]
+        first, *others = of_machine(root)
+        findings = [first, *findings, *others]
     return Preflight(resolve(configuration), findings, plan)
+
+
+def of_machine(root: Path) -> list[Finding]:
+    """What every flow needs, whatever it does."""
+    return [checks.of_root(root), *doctor.server(), *doctor.limits()]
 
 
 def of_run(

@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Cancelling
 
 from tasks.progress import series_key
 from tasks.retries import RETRIES
+from ups.artifacts.identity import digest_of
 from ups.commands.sweep import members_table, ranking_table, work_table
 from ups.commands.tables import rows_of
 from ups.errors import NotFiniteError, StorageError
@@ -157,7 +158,9 @@ class _Supervision:
         """Start a flow run, or find the one that was started for this, by whoever conducted the sweep before."""
         member, sweep = leg.member, self.sweep
         while True:
-            key = f"{sweep.name}/{member.name}/{sweep.launches(member)}"
+            # The same sweep below another root is other work.
+            root = digest_of({"root": str(sweep.store.root)})[:12]
+            key = f"{sweep.name}/{root}/{member.name}/{sweep.launches(member)}"
             by_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
             found = self.client.read_flow_runs(flow_run_filter=by_key)
             if not found:

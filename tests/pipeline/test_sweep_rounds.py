@@ -199,3 +199,19 @@ def test_the_plan_counts_what_members_share_once(tmp_path):
         "download": (9, 1, 0), "autoencoder": (9, 1, 0), "cache_encode": (9, 1, 0), "operator": (9, 9, 0),
     }  # fmt: skip
     assert not list(Store(tmp_path)), "a plan builds nothing"
+
+
+def test_members_that_have_ended_without_a_training_in_this_root_are_not_done(played, tmp_path):
+    """Their workers have another UPS_ROOT."""
+    run = SweepRun(write(tmp_path, 3), tmp_path)
+
+    def elsewhere(sweep: SweepRun, legs: list[Leg]) -> None:
+        for leg in legs:
+            sweep.note(ENDED, leg.member)
+        played.reached["0.002"] = STEPS
+
+    run.conduct(elsewhere)
+    with pytest.raises(StageError, match=r"2 of 3 members have ended, .*: 0\.001, 0\.003\n  fix: .*UPS_ROOT"):
+        run.require_done()
+    played.reached |= dict.fromkeys(("0.001", "0.003"), STEPS)
+    run.require_done()

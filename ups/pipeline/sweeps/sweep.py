@@ -129,9 +129,21 @@ class SweepRun:
         """Check that no member failed; one whose loss was not finite is ranked last, and did not fail.
 
         Raises:
-            StageError: members did; the others are done.
+            StageError: members did, or have been trained where this root does not see it; the others are done.
         """
         events = self._events()
+        elsewhere = [
+            member.name
+            for member in self.members
+            if events.get(member.name, {}).get("event") == ENDED and not self._is_done(member)
+        ]
+        if elsewhere:
+            raise StageError(
+                f"{len(elsewhere)} of {len(self.members)} members have ended, and {self.store.root} has not what they "
+                f"trained: {', '.join(elsewhere)}",
+                where=str(self.file),
+                fix="have all workers use this root: UPS_ROOT of a worker; then repeat the sweep",
+            )
         failed = [name for name, event in events.items() if event["event"] == FAILED]
         if failed:
             raise StageError(

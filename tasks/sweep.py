@@ -16,8 +16,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterIdempotencyKey,
     FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Cancelling
 
@@ -104,10 +106,20 @@ def require_done(file: str, root: str) -> None:
 def cancel_members(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Hook of a sweep that is cancelled: its members are too; each writes a checkpoint first."""
     del flow, state
-    of_this = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
+    going = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+    of_this = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going)),
+    )
+    asked: set[UUID] = set()
     with get_client(sync_client=True) as client:
-        for member in client.read_flow_runs(flow_run_filter=of_this):
-            _cancel(client, member)
+        # The server tells of 200 at a time. One that it does not let go to Cancelling is asked once.
+        while members := [
+            each for each in client.read_flow_runs(flow_run_filter=of_this) if each.id not in asked
+        ]:
+            for member in members:
+                _cancel(client, member)
+                asked.add(member.id)
 
 
 def _cancel(client: SyncPrefectClient, run: FlowRun) -> None:

@@ -1,12 +1,15 @@
 """What a sweep asks of a server, which is played here."""
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import yaml
 from command_line import TINY
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Pending, Running, Scheduled
 
 from tasks import sweep as tasks_sweep
 from ups.pipeline.sweeps.sweep import Leg, SweepRun
@@ -40,3 +43,43 @@ def test_flow_runs_of_the_same_sweep_below_another_root_are_not_taken_for_its_ow
         sweep.conduct(launch)
     assert started[0] != started[1]
     assert started[0] == started[2], "nothing has come to an end"
+
+
+class Server:
+    """Flow runs of members; tells of as many at once as a server does, and leaves one of them in its state."""
+
+    def __init__(self, states: list[State[Any]]) -> None:
+        self.runs = {uuid4(): state for state in states}
+        self.stubborn = next(iter(self.runs))
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read_flow_runs(self, flow_run_filter: Any) -> list[Any]:
+        wanted = flow_run_filter.state.type.any_
+        found = [
+            SimpleNamespace(id=id, state=state) for id, state in self.runs.items() if state.type in wanted
+        ]
+        return found[:200]
+
+    def set_flow_run_state(self, id: UUID, state: State[Any]) -> None:
+        if id != self.stubborn:
+            self.runs[id] = state
+
+
+def test_all_members_of_a_large_sweep_are_cancelled(monkeypatch):
+    server = Server(
+        [
+            *(Running() for _ in range(150)),
+            *(Pending() for _ in range(100)),
+            *(Scheduled() for _ in range(400)),
+        ]
+    )
+    monkeypatch.setattr(tasks_sweep, "get_client", lambda **_: server)
+    sweep_run: Any = SimpleNamespace(id=uuid4())
+    tasks_sweep.cancel_members(None, sweep_run, Running())
+    left = Counter(state.type for state in server.runs.values())
+    assert left == {StateType.RUNNING: 1, StateType.CANCELLING: 249, StateType.CANCELLED: 400}

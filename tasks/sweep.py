@@ -28,7 +28,7 @@ from tasks.retries import RETRIES
 from ups.artifacts.identity import digest_of
 from ups.commands.sweep import members_table, ranking_table, work_table
 from ups.commands.tables import rows_of
-from ups.errors import NotFiniteError, StorageError
+from ups.errors import GateError, NotFiniteError, StorageError
 from ups.pipeline.sweeps.plan import require_room, work_by_stage
 from ups.pipeline.sweeps.report import write_sweep_report
 from ups.pipeline.sweeps.sweep import CRASHED, DIVERGED, ENDED, FAILED, STARTED, Leg, SweepRun
@@ -232,6 +232,8 @@ def _ending(state: State[Any], ends_as: tuple[str, dict[str, Any]] | None) -> tu
     if ends_as is not None:
         return ends_as
     message = (state.message or "").splitlines()[0] if state.message else str(state.name)
+    if GateError.__name__ in message:  # a verdict, and no failure
+        return ENDED, {"message": message.partition(f"{GateError.__name__}: ")[2] or message}
     if state.is_crashed():
         return CRASHED, {"message": message}
     if NotFiniteError.__name__ in message:

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import yaml
 from command_line import TINY
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Pending, Running, Scheduled
+from prefect.states import Failed, Pending, Running, Scheduled
 
 from tasks import sweep as tasks_sweep
-from ups.pipeline.sweeps.sweep import Leg, SweepRun
+from ups.pipeline.sweeps.sweep import ENDED, FAILED, Leg, SweepRun
 
 
 def sweep_below(root: Path) -> SweepRun:
@@ -83,3 +83,13 @@ def test_all_members_of_a_large_sweep_are_cancelled(monkeypatch):
     tasks_sweep.cancel_members(None, sweep_run, Running())
     left = Counter(state.type for state in server.runs.values())
     assert left == {StateType.RUNNING: 1, StateType.CANCELLING: 249, StateType.CANCELLED: 400}
+
+
+def test_a_flow_run_that_failed_by_its_gates_is_a_member_that_has_ended():
+    prefix = "Flow run encountered an exception: "
+    missed = Failed(message=f"{prefix}GateError: gates: operator mass_drift is 1, not at most 0")
+    assert tasks_sweep._ending(missed, None) == (
+        ENDED, {"message": "gates: operator mass_drift is 1, not at most 0"},
+    )  # fmt: skip
+    event, _ = tasks_sweep._ending(Failed(message=f"{prefix}StageError: evaluate: no"), None)
+    assert event == FAILED

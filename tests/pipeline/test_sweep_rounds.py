@@ -11,7 +11,8 @@ from command_line import CONFIGS, TINY
 
 from ups.artifacts import Store
 from ups.config.sweep import Member
-from ups.errors import ConfigurationError, PreflightError, StageError
+from ups.errors import ConfigurationError, GateError, PreflightError, StageError
+from ups.pipeline.sweeps.here import one_after_the_other
 from ups.pipeline.sweeps.plan import work_by_stage
 from ups.pipeline.sweeps.sweep import DIVERGED, ENDED, FAILED, JOURNAL, PAUSED, Leg, SweepRun
 
@@ -214,4 +215,20 @@ def test_members_that_have_ended_without_a_training_in_this_root_are_not_done(pl
     with pytest.raises(StageError, match=r"2 of 3 members have ended, .*: 0\.001, 0\.003\n  fix: .*UPS_ROOT"):
         run.require_done()
     played.reached |= dict.fromkeys(("0.001", "0.003"), STEPS)
+    run.require_done()
+
+
+def test_a_member_that_misses_a_gate_has_not_failed_and_the_others_go_on(played, tmp_path, monkeypatch):
+    def run_all(_run: Any, **_: Any) -> None:
+        raise GateError("operator mass_drift is 1, not at most 0", where="gates")
+
+    monkeypatch.setattr("ups.pipeline.sweeps.here.Run.start", lambda *_, **__: None)
+    monkeypatch.setattr("ups.pipeline.sweeps.here.run_all", run_all)
+    run, said = SweepRun(write(tmp_path, 3), tmp_path), list[str]()
+    run.conduct(one_after_the_other(said.append))
+    assert said[-1] == "0.003: ended: gates: operator mass_drift is 1, not at most 0"
+    assert [(row["name"], row["state"]) for row in run.ranking()] == [
+        (f"0.00{n}", "not passed") for n in (1, 2, 3)
+    ]
+    assert {row["message"] for row in run.ranking()} == {"gates: operator mass_drift is 1, not at most 0"}
     run.require_done()

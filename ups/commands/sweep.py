@@ -171,9 +171,11 @@ def ranking_table(run: SweepRun, rows: list[dict[str, Any]]) -> Table:
     tested = [f"test error{f' {problem}' if len(problems) > 1 else ''}" for problem in problems]
     over = f"seeds ({run.sweep.seeds})" if run.sweep.seeds > 1 else "test trajectories"
     priced = any(row["cost_usd"] is not None for row in rows)
+    told = any(row["message"] for row in rows)
     table = _table(
         f"{run.name}, by the {run.sweep.rank_by}'s validation error; ± 95 % over {over}",
         "", "configuration", "state", "step", "validation error", *tested, "s", *(["USD"] if priced else []),
+        *(["why"] if told else []),
     )  # fmt: skip
     for place, row in enumerate(rows, 1):
         table.add_row(
@@ -185,6 +187,7 @@ def ranking_table(run: SweepRun, rows: list[dict[str, Any]]) -> Table:
             *(_with_interval(*row["test"].get(problem, (None, None))) for problem in problems),
             number(row["seconds"], ".3g"),
             *([number(row["cost_usd"], ".2f")] if priced else []),
+            *([row["message"]] if told else []),
         )
     return table
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ups.errors import NotFiniteError, StageError, UpsError
+from ups.errors import GateError, NotFiniteError, StageError, UpsError
 from ups.pipeline.run import Run, run_all
 from ups.pipeline.sweeps.sweep import DIVERGED, ENDED, FAILED, STARTED, Leg, RunLegs, SweepRun
 
@@ -45,6 +45,8 @@ def _run_leg(sweep: SweepRun, leg: Leg, on_line: Callable[[str], None]) -> tuple
         run_all(run, on_line=on_line, on_stage=lambda *_: None, on_progress=on_progress, until=leg.until)
     except _Halt:
         pass
+    except GateError as error:
+        ended = ENDED, {"message": str(error)}
     except UpsError as error:
         if error.retryable or not isinstance(error, StageError):
             raise

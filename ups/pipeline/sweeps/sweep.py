@@ -33,7 +33,9 @@ from ups.pipeline.training_records import paces, validations
 SWEEPS, JOURNAL, REPORT = "sweeps", "journal.jsonl", "report.html"
 BEGUN, STARTED, ENDED = "begun", "started", "ended"
 PAUSED, STOPPED, DIVERGED, CRASHED, FAILED = "paused", "stopped", "diverged", "crashed", "failed"
-"""Events of the journal: of the sweep, and of its members."""
+"""Events of the journal: of the sweep, and of its members. Who has ended with a message has missed a gate."""
+NOT_PASSED = "not passed"
+"""State of a member that has missed a gate before its last stage."""
 _OVER = {STOPPED, DIVERGED, FAILED}
 
 
@@ -132,10 +134,9 @@ class SweepRun:
             StageError: members did, or have been trained where this root does not see it; the others are done.
         """
         events = self._events()
+        ended = {name for name, event in events.items() if event["event"] == ENDED and "message" not in event}
         elsewhere = [
-            member.name
-            for member in self.members
-            if events.get(member.name, {}).get("event") == ENDED and not self._is_done(member)
+            member.name for member in self.members if member.name in ended and not self._is_done(member)
         ]
         if elsewhere:
             raise StageError(
@@ -335,6 +336,8 @@ class SweepRun:
             return "trained"
         if what == STOPPED:
             return STOPPED
+        if event is not None and what == ENDED and "message" in event:
+            return NOT_PASSED
         key, _ = self._ranked(member)
         if key is not None:
             try:

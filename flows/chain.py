@@ -61,13 +61,14 @@ def train_and_evaluate(experiment: Experiment) -> str:
     Returns:
         Path of the report, of the last seed where the configuration asks for several.
     """
-    begin()
-    runs = [
-        experiment.model_copy(update={"overrides": overrides})
-        for overrides in overrides_by_seed(experiment.path, experiment.overrides)
-    ]
     configuration = load_configuration(experiment.path, experiment.overrides)
+    # Around all that may fail: a machine that nobody stops costs as much where the server is away.
     with finish_hooks(configuration, find_root(None), after_the_process=True) as begun:
+        begin()
+        runs = [
+            experiment.model_copy(update={"overrides": overrides})
+            for overrides in overrides_by_seed(experiment.path, experiment.overrides)
+        ]
         asked = _asked()
         preflight(
             str(experiment.path),

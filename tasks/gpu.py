@@ -28,7 +28,8 @@ def gpu(*, needed: bool) -> Iterator[None]:
         yield
         return
     try:
-        found = get_client(sync_client=True).read_global_concurrency_limit_by_name(LIMIT)
+        with get_client(sync_client=True) as client:
+            found = client.read_global_concurrency_limit_by_name(LIMIT)
     except ObjectNotFound:
         raise PreflightError(
             f"has no concurrency limit {LIMIT!r}, without which two runs would share the GPU",

@@ -19,11 +19,11 @@ def block_name(variable: str) -> str:
 
 def take_secrets() -> None:
     """Set those of VARIABLES that this process, and so all that it starts, would not have otherwise."""
-    client = get_client(sync_client=True)
-    for variable in VARIABLES:
-        if variable not in os.environ:
-            try:
-                block = client.read_block_document_by_name(block_name(variable), "secret")
-            except ObjectNotFound:
-                continue
-            os.environ[variable] = block.data["value"]
+    with get_client(sync_client=True) as client:
+        for variable in VARIABLES:
+            if variable not in os.environ:
+                try:
+                    block = client.read_block_document_by_name(block_name(variable), "secret")
+                except ObjectNotFound:
+                    continue
+                os.environ[variable] = block.data["value"]

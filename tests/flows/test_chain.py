@@ -1,6 +1,7 @@
 """What a flow calls, in which order and with what, without a server."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -95,3 +96,25 @@ def test_the_cost_of_a_dry_preflight_is_of_all_seeds(monkeypatch):
     assert (looked["seeds"], looked["until"], looked["rebuild"]) == (1, "operator", ["operator"])
     assert looked["asked"].year == 2026
     assert "2.00 USD for each of 3 seeds" in shown["description"]
+
+
+def test_hooks_are_there_before_the_server_is_asked(called, monkeypatch):
+    """Whose failure is one that they are for."""
+
+    @contextmanager
+    def hooks(*_: Any, **__: Any) -> Iterator[Any]:
+        called.append("hooks")
+        try:
+            yield lambda _: None
+        except ConnectionError:
+            called.append("hooks are told")
+            raise
+
+    def begin() -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(chain, "finish_hooks", hooks)
+    monkeypatch.setattr(chain, "begin", begin)
+    with pytest.raises(ConnectionError):
+        chain.train_and_evaluate(Experiment(config="burgers_tiny"))
+    assert called == ["hooks", "hooks are told"]

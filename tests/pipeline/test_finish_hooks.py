@@ -62,6 +62,13 @@ def test_a_run_that_could_not_begin_has_its_hook_too(tmp_path):
     assert said(tmp_path / "hooks.log")[0] == "failed burgers_tiny failed"
 
 
+def test_hooks_have_the_credentials_that_were_taken_after_their_process_began(tmp_path, monkeypatch):
+    changes = {"hooks.always": "echo $UPS_STATE $WANDB_API_KEY"}
+    with finish_hooks(load_configuration(TINY, changes), tmp_path):
+        monkeypatch.setenv("WANDB_API_KEY", "a\nkey")
+    assert said(tmp_path / "hooks.log") == ["finished a key"], "also of a run that could not begin"
+
+
 def test_without_hooks_there_is_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a process"))
     with finish_hooks(load_configuration(TINY), tmp_path) as begun:

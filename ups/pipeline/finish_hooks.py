@@ -10,6 +10,7 @@ after the first would lose the rest.
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,8 @@ def finish_hooks(
     """The hooks of a configuration, around all runs (seeds) that it asks for; they are run once.
 
     Yields a function that is to be called with the directory of each run that has begun: the last one is what hooks are about,
-    and its logs/hooks.log theirs. Of a run that could not begin, it is ROOT/hooks.log.
+    and its logs/hooks.log theirs. Of a run that could not begin, it is ROOT/hooks.log. What the block adds to the environment, they
+    have too.
 
     Args:
         after_the_process: hooks are run when this process has ended, and not at the end of the block: a flow reports
@@ -57,11 +59,19 @@ def finish_hooks(
         "name": configuration.name,
         "log": str(root / HOOKS_LOG),
     }
+    before = dict(os.environ)
+
+    def tell(word: str) -> None:
+        # With the credentials that a flow has taken from its server since.
+        taken = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        watcher.tell(f"environment {json.dumps(taken)}")
+        watcher.tell(word)
+
     # Not our output: whoever reads that waits until the last one who has it ends.
     watcher = Watcher("ups.pipeline.run_hooks", [json.dumps(request)], DEVNULL)
     state = FAILED
     try:
-        yield lambda directory: watcher.tell(f"run {directory}")
+        yield lambda directory: tell(f"run {directory}")
         state = FINISHED
     except BaseException as error:
         # A cancellation, Ctrl-C and a closed output are no errors of the run; nor is an interruption.
@@ -69,7 +79,7 @@ def finish_hooks(
             state = INTERRUPTED
         raise
     finally:
-        watcher.tell(f"state {state}")
+        tell(f"state {state}")
         if after_the_process:
             _of_this_process.append(watcher)
         elif code := watcher.end():

@@ -21,15 +21,18 @@ _STATES = ("finished", "failed", "interrupted")
 def main() -> int:
     """Read what the run's process tells until it is gone; who says nothing of its end was killed, which is a failure."""
     request = json.loads(sys.argv[1])
-    directory, state = "", "failed"
+    directory, state, taken = "", "failed", dict[str, str]()
     for line in sys.stdin:
         word, _, value = line.removesuffix("\n").partition(" ")
         if word == "run":
             directory = value
+        elif word == "environment":
+            with suppress(ValueError):  # a torn word is none
+                taken = json.loads(value)
         elif word == "state" and value in _STATES:  # a torn word is none
             state = value
     log_file = Path(directory, "logs", "hooks.log") if directory else Path(request["log"])
-    environment = os.environ | {"UPS_RUN": directory, "UPS_STATE": state, "UPS_NAME": request["name"]}
+    environment = os.environ | taken | {"UPS_RUN": directory, "UPS_STATE": state, "UPS_NAME": request["name"]}
     failed = 0
     for event in (state, "always"):
         if command := request["commands"].get(event):

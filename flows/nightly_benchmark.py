@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.burgers_upt import burgers_upt
 from flows.chain import OF_A_FLOW, begin
 from flows.experiment import Experiment
+from tasks.gpu import gpu
 from tasks.nightly import measure, show
 from tasks.preflight import preflight_of_machine
+from ups.config import load_configuration
+from ups.pipeline.device import resolve
 from ups.pipeline.nightly.suite import CACHED_FLOW, QUICK
 from ups.pipeline.run import Run, run_all
 
@@ -88,7 +91,10 @@ def _cached_flow_ratio() -> float:
         run = Run.start(experiment.path, experiment.overrides)
         run_all(run, on_line=_quiet, on_stage=_quiet)
 
-    plain()  # builds what is not sealed yet
+    with gpu(
+        needed=resolve(load_configuration(experiment.path, experiment.overrides)).execution.device == "cuda"
+    ):
+        plain()  # builds what is not sealed yet
     return _seconds(lambda: burgers_upt(experiment)) / _seconds(plain)
 
 

@@ -1,5 +1,7 @@
 """How flows and their long tasks end, without a server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,3 +87,23 @@ def test_a_training_of_a_comparison_on_a_machine_that_shuts_down_is_not_cancelle
 
 def test_what_a_task_has_made_is_the_data_of_its_state():
     assert result_of(Completed(data=3)) == 3
+
+
+def test_what_a_night_builds_before_it_takes_the_time_has_a_slot_of_the_gpu(monkeypatch):
+    done: list[str] = []
+
+    @contextmanager
+    def gpu(*, needed: bool) -> Iterator[None]:
+        assert needed
+        done.append("slot")
+        yield
+        done.append("free")
+
+    monkeypatch.setattr(nightly_benchmark, "gpu", gpu)
+    on_a_gpu = SimpleNamespace(execution=SimpleNamespace(device="cuda"))
+    monkeypatch.setattr(nightly_benchmark, "resolve", lambda _: on_a_gpu)
+    monkeypatch.setattr(nightly_benchmark.Run, "start", lambda *_: None)
+    monkeypatch.setattr(nightly_benchmark, "run_all", lambda *_, **__: done.append("plain"))
+    monkeypatch.setattr(nightly_benchmark, "burgers_upt", lambda _: done.append("flow"))
+    nightly_benchmark._cached_flow_ratio()
+    assert done == ["slot", "plain", "free", "flow", "plain"]

@@ -1,5 +1,7 @@
 """A sweep's rounds, journal and ranking; trainings are played here by curves that are known."""
 
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import yaml
 from command_line import CONFIGS, TINY
 
 from ups.artifacts import Store
+from ups.artifacts.journal import sole_writer
 from ups.config.sweep import Member
 from ups.errors import ConfigurationError, GateError, PreflightError, StageError
 from ups.pipeline.sweeps.here import one_after_the_other
@@ -161,7 +164,8 @@ def test_seeds_count_as_one_configuration_with_an_interval(played, tmp_path):
     assert second["error"] == pytest.approx(0.002 / 40)
 
 
-def test_one_process_at_a_time_conducts_a_sweep(played, tmp_path):
+def test_one_process_at_a_time_conducts_a_sweep(played, tmp_path, monkeypatch):
+    monkeypatch.setattr("ups.pipeline.sweeps.sweep._WAIT_SECONDS", 0.0)
     path = write(tmp_path, 2)
     outer = SweepRun(path, tmp_path)
 
@@ -174,6 +178,23 @@ def test_one_process_at_a_time_conducts_a_sweep(played, tmp_path):
     outer.conduct(second)
     assert not outer.is_running()
     assert len(played.legs) == 1
+
+
+def test_a_sweep_that_begins_while_somebody_looks_at_it_waits_for_a_moment(played, tmp_path):
+    run = SweepRun(write(tmp_path, 2), tmp_path)
+    looked = threading.Event()
+
+    def look() -> None:
+        with sole_writer(run.directory / JOURNAL):
+            looked.set()
+            time.sleep(0.3)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    looked.wait()
+    run.conduct(played.run)
+    looking.join()
+    run.require_done()
 
 
 def test_more_finalists_are_the_same_sweep_and_another_value_is_not(tmp_path):

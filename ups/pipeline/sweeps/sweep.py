@@ -36,6 +36,8 @@ PAUSED, STOPPED, DIVERGED, CRASHED, FAILED = "paused", "stopped", "diverged", "c
 """Events of the journal: of the sweep, and of its members. Who has ended with a message has missed a gate."""
 NOT_PASSED = "not passed"
 """State of a member that has missed a gate before its last stage."""
+_WAIT_SECONDS = 5.0
+"""Who only asks whether a sweep is running has the journal's lock for a moment."""
 _OVER = {STOPPED, DIVERGED, FAILED}
 
 
@@ -121,7 +123,7 @@ class SweepRun:
             PreflightError: another process does.
             UpsError: what would end every member.
         """
-        with sole_writer(self.directory / JOURNAL) as self._journal:
+        with sole_writer(self.directory / JOURNAL, wait_seconds=_WAIT_SECONDS) as self._journal:
             self.note(BEGUN)
             for legs in self._rounds():
                 if legs:

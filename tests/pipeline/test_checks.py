@@ -11,7 +11,7 @@ import pytest
 from ups.errors import PreflightError
 from ups.pipeline.readiness import checks, prefect_server
 from ups.pipeline.readiness.checks import Finding
-from ups.pipeline.readiness.prefect_server import Answer, ask, configured_address
+from ups.pipeline.readiness.prefect_server import Answer, ask, configured_address, configured_password
 
 PINS = [
     "torch>=2.11",
@@ -105,12 +105,15 @@ def test_server_and_clock():
     }
     away = problem(checks.of_server(url, Answer(problem="does not answer: refused"), "3.8.8"))
     assert away.found == f"{url} does not answer: refused"
+    guarded = checks.of_server(url, Answer(problem="asks for credentials", guarded=True), "3.8.8")
+    assert verdicts(guarded) == {"Prefect server": "warning"}
 
 
 def test_port():
     assert checks.of_port(4200, taken=False, answer=None).verdict == "ok"
     assert checks.of_port(4200, taken=True, answer=Answer("3.8.8")).verdict == "ok"
     assert checks.of_port(4200, taken=True, answer=Answer(problem="is no server")).verdict == "problem"
+    assert checks.of_port(4200, taken=True, answer=Answer(problem="asks", guarded=True)).verdict == "ok"
 
 
 @pytest.mark.parametrize(
@@ -163,19 +166,28 @@ def test_the_servers_address_is_in_the_environment_or_in_the_profile(tmp_path):
     assert configured_address(home) is None
     (tmp_path / "profiles.toml").write_text(
         'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://team:4200/api"\n[profiles.local]\n'
+        'PREFECT_API_AUTH_STRING = "ups:word"\n'
     )
     assert configured_address(home) == "http://team:4200/api"
     assert configured_address(home | {"PREFECT_PROFILE": "local"}) is None
     assert configured_address(home | {"PREFECT_API_URL": "http://mine/api"}) == "http://mine/api"
+    assert configured_password(home) is None
+    assert configured_password(home | {"PREFECT_PROFILE": "local"}) == "ups:word"
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
+def answering(
+    status: int, body: bytes, *, authorization: str | None = None, health: bytes = b""
+) -> Iterator[str]:
+    """authorization: without which the status is 401, but for /health."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
+            is_health = self.path == "/api/health"
+            allowed = is_health or authorization in {None, self.headers["Authorization"]}
+            self.send_response(status if allowed else 401)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(health if is_health else body)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -199,4 +211,13 @@ def test_what_answers_at_an_address():
         assert "HTTP 404" in str(ask(url).problem)
     with answering(401, b"") as url:
         assert "credentials" in str(ask(url).problem)
+        assert not ask(url).guarded, "whatever it is, it does not say that it is healthy"
     assert "refused" in str(ask(url).problem)
+
+
+def test_a_server_with_a_password():
+    with answering(200, b'"3.8.8"', authorization="Basic dXBzOndvcmQ=", health=b"true") as url:
+        assert ask(url, "ups:word").version == "3.8.8"
+        for password in (None, "ups:wrong"):
+            answer = ask(url, password)
+            assert (answer.version, answer.guarded) == (None, True)

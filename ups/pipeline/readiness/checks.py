@@ -152,6 +152,9 @@ def of_server(url: str | None, answer: Answer | None, version: str | None) -> li
     """
     if url is None or answer is None:
         return [Finding("Prefect server", "ok", "none is named; flows start one for themselves")]
+    if answer.guarded:
+        fix = "set PREFECT_API_AUTH_STRING to what the server has as PREFECT_SERVER_API_AUTH_STRING"
+        return [Finding("Prefect server", "warning", f"{url} {answer.problem}", fix)]
     if answer.version is None:
         fix = "start it, or unset PREFECT_API_URL (`prefect config unset PREFECT_API_URL`)"
         return [Finding("Prefect server", "problem", f"{url} {answer.problem}", fix)]
@@ -180,6 +183,8 @@ def of_port(port: int, *, taken: bool, answer: Answer | None) -> Finding:
         return Finding(what, "ok", "free")
     if answer is not None and answer.version is not None:
         return Finding(what, "ok", f"a Prefect server, version {answer.version}")
+    if answer is not None and answer.guarded:
+        return Finding(what, "ok", "a Prefect server with a password")
     fix = "end what has it, or start the server at another: prefect server start --port"
     return Finding(what, "problem", "taken by something that is no Prefect server", fix)
 

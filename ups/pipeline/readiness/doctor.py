@@ -12,7 +12,13 @@ from typing import Any, Literal
 from ups.pipeline.provenance import git
 from ups.pipeline.readiness import checks
 from ups.pipeline.readiness.checks import Finding
-from ups.pipeline.readiness.prefect_server import DEFAULT_PORT, ask, configured_address, listens
+from ups.pipeline.readiness.prefect_server import (
+    DEFAULT_PORT,
+    ask,
+    configured_address,
+    configured_password,
+    listens,
+)
 
 _SECONDS = 120.0
 _INFINIBAND = Path("/sys/class/infiniband")
@@ -38,7 +44,7 @@ def examine(root: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto") -> l
 def server() -> list[Finding]:
     """The Prefect server that is named, and the clocks."""
     url = configured_address()
-    return checks.of_server(url, ask(url) if url else None, _version_of("prefect"))
+    return checks.of_server(url, ask(url, configured_password()) if url else None, _version_of("prefect"))
 
 
 def limits() -> list[Finding]:

@@ -273,28 +273,37 @@ def _awaited(number: int, name: str, wish: Wish) -> vast.Instance | str:
     while True:
         try:
             found = next((one for one in vast.instances() if one.number == number), None)
-        except vast.Refused as error:  # whether it is worth waiting, the next look tells
-            found, said = None, str(error)
-        if found is not None:
-            said = f"{found.status or 'being prepared'} {found.message}".strip()
-            if found.dollars > wish.dollars:
-                return f"it costs {found.dollars:.2f} USD an hour, and not what was offered"
-            if found.status in _FAILED:
-                return said
-            if found.status == "running" and worker_is_online(wish.pool, name):
-                return found
+            if found is not None:
+                said = f"{found.status or 'being prepared'} {found.message}".strip()
+                if found.dollars > wish.dollars:
+                    return f"it costs {found.dollars:.2f} USD an hour, and not what was offered"
+                if found.status in _FAILED:
+                    return said
+                if found.status == "running" and worker_is_online(wish.pool, name):
+                    return found
+        except StorageError as error:  # whether it is worth waiting, the next look tells
+            said = str(error)
         if time.monotonic() > gives_up_at:
             return f"no worker after {wish.start_minutes:g} minutes ({said or 'it is not listed'})"
         time.sleep(_POLL_SECONDS)
 
 
 def worker_is_online(pool: str, name: str) -> bool:
-    """Whether the work pool has an online worker of a name."""
-    # Prefect takes a second or two to import, which `list` and `--help` should not cost.
-    from prefect.client.orchestration import get_client
+    """Whether the work pool has an online worker of a name.
 
-    with get_client(sync_client=True) as client:
-        workers = client.read_workers_for_work_pool(pool)
+    Raises:
+        StorageError: the server does not say.
+    """
+    # Prefect takes a second or two to import, which `list` and `--help` should not cost.
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+
+    try:
+        with get_client(sync_client=True) as client:
+            workers = client.read_workers_for_work_pool(pool)
+    except (HTTPError, PrefectException) as error:
+        raise StorageError(f"{error!r}", where="Prefect server") from None
     return any(worker.name == name and worker.status == "ONLINE" for worker in workers)
 
 

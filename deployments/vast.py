@@ -9,7 +9,8 @@ client knows.
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +63,16 @@ def search(requirements: Sequence[str], *, dollars: float, disk_gigabytes: float
     rows = _call(
         "search", "offers", " ".join(query), "--order", "dph_total", "--storage", f"{disk_gigabytes}"
     )  # fmt: skip
-    found = [
-        Offer(row["id"], row["machine_id"], float(row["dph_total"]), f"{row['num_gpus']} x {row['gpu_name']}")
-        for row in rows
-    ]
+    with _understood(rows):
+        found = [
+            Offer(
+                row["id"],
+                row["machine_id"],
+                float(row["dph_total"]),
+                f"{row['num_gpus']} x {row['gpu_name']}",
+            )
+            for row in rows
+        ]
     # Asked for above already; money does not depend on how a server reads a query.
     return sorted((offer for offer in found if offer.dollars <= dollars), key=lambda offer: offer.dollars)
 
@@ -92,28 +99,40 @@ def create(
         "create", "instance", str(offer.number), "--image", image, "--disk", f"{disk_gigabytes}", "--label", label,
         "--env", docker, "--onstart-cmd", at_start, "--ssh", "--direct", "--cancel-unavail",
     )  # fmt: skip
-    if not answer.get("success"):
-        raise Refused(f"refused offer {offer.number}: {answer}", where="vastai")
-    return int(answer["new_contract"])
+    with _understood(answer):
+        if not answer["success"]:
+            raise Refused(f"refused offer {offer.number}: {answer}", where="vastai")
+        return int(answer["new_contract"])
 
 
 def instances() -> list[Instance]:
     """All that are rented."""
-    return [
-        Instance(
-            row["id"],
-            row.get("label"),
-            row.get("actual_status"),
-            row.get("status_msg") or "",
-            float(row["dph_total"]),
-        )
-        for row in _call("show", "instances")
-    ]
+    rows = _call("show", "instances")
+    with _understood(rows):
+        return [
+            Instance(
+                row["id"],
+                row.get("label"),
+                row.get("actual_status"),
+                row.get("status_msg") or "",
+                float(row["dph_total"]),
+            )
+            for row in rows
+        ]
 
 
 def destroy(number: int) -> None:
     """End renting, and lose the machine's disk. That it is gone `instances` tells, and nothing else."""
     _call("destroy", "instance", str(number), "--yes", answers=False)
+
+
+@contextmanager
+def _understood(answer: Any) -> Iterator[None]:
+    """Raises Refused: the answer is another than it is taken for. Whoever gives machines back tries again then."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Refused(f"is not understood ({error!r}): {str(answer)[:200]}", where="vastai") from None
 
 
 def _call(*words: str, answers: bool = True) -> Any:
@@ -133,12 +152,14 @@ def _call(*words: str, answers: bool = True) -> Any:
         raise PreflightError(
             "is not installed", where="vastai", fix="pip install vastai, and vastai set api-key KEY"
         ) from None
+    except OSError as error:
+        raise Refused(f"`{words[0]} {words[1]}` cannot be started: {error}", where="vastai") from None
     except subprocess.TimeoutExpired:
         raise Refused(f"`{words[0]} {words[1]}` says nothing for {_SECONDS:g} s", where="vastai") from None
     error = _error(done.stderr)
     if error.get("status_code") == 401:
         raise PreflightError(
-            f"has no valid key: {error['msg']}", where="vastai", fix="vastai set api-key KEY"
+            f"has no valid key: {error.get('msg')}", where="vastai", fix="vastai set api-key KEY"
         )
     if error or done.returncode != 0:
         said = error.get("msg") or (done.stderr.strip().splitlines() or ["nothing"])[-1]
@@ -155,7 +176,10 @@ def _error(text: str) -> dict[str, Any]:
     """The error that the client printed; empty if it printed none."""
     for line in text.splitlines():
         if line.startswith("{"):
-            found = json.loads(line)
+            try:
+                found = json.loads(line)
+            except ValueError:  # it only looks like one: the exit code says whether it was an error
+                continue
             if found.get("error"):
                 return found
     return {}

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from deployments import rent
+from ups.errors import StorageError
 
+ONLINE = rent.worker_is_online
 GPU = {"gpu_name": "RTX 4090", "num_gpus": 1}
 
 
@@ -130,6 +133,43 @@ def test_a_worker_that_never_shows_is_not_waited_for(cloud, capsys, monkeypatch)
     monkeypatch.setattr(rent, "worker_is_online", lambda pool, name: name.endswith("-2"))
     assert run("true", minutes="0.01") == 0
     assert "no worker after 0.01 minutes (running success)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("call", ["show instances", "create instance"])
+def test_an_answer_that_is_not_understood_is_asked_for_again(cloud, call):
+    cloud.set(garbled={call: 1})
+    assert run("true") == 0
+    assert cloud["instances"] == []
+
+
+def test_a_garbled_answer_does_not_end_giving_back(cloud):
+    cloud.set(
+        instances=[{"id": 5, "machine_id": 1, "label": "ups-a", "actual_status": "running", "dph_total": 1}]
+    )
+    cloud.set(garbled={"show instances": 2})
+    assert rent.main(["destroy"]) == 0
+    assert cloud["instances"] == []
+
+
+def test_a_server_that_is_away_is_asked_again(cloud, monkeypatch):
+    answers = iter([StorageError("ConnectError", where="Prefect server"), True])
+
+    def ask(*_: str) -> bool:
+        if isinstance(answer := next(answers), StorageError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(rent, "worker_is_online", ask)
+    assert run("true") == 0
+    assert len(cloud.offers_taken()) == 1
+
+
+def test_what_prefect_raises_is_an_error_of_ours():
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(StorageError, match="ConnectError"),
+    ):
+        ONLINE("ups", "ups-1")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 $VASTAI_CLOUD is JSON: {"offers": [...], "instances": [...], "calls": [...], and what goes wrong:
 "gone": offers that somebody else has, "stuck": machines that stay in loading, "exits": machines whose container ends,
 "dearer": machines that cost a dollar more than offered, "no_network": {"create instance": 2, ...}: calls that reach nobody,
+"garbled": {"show instances": 2, ...}: calls whose answer lacks what it should have, and that print half of an error,
 "lost": calls whose answer is lost, "undestroyed": number of calls to destroy that do nothing, "no_key": true}.
 """
 
@@ -35,6 +36,11 @@ def answer(name: str, words: list[str], cloud: dict[str, Any]) -> None:
         cloud["no_network"][name] -= 1
         # requests' own error, of which the client knows nothing
         raise SystemExit("Traceback (most recent call last):\n  ...\nConnectionError: console.vast.ai")
+    if cloud.get("garbled", {}).get(name, 0):
+        cloud["garbled"][name] -= 1
+        print('{"error": tr', file=sys.stderr)
+        show([{"id": 1, "dph_total": None}])
+        return
     if cloud.get("no_key"):
         refuse(401, "Invalid user key")
     options = dict(pairwise(words))

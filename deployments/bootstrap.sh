@@ -3,18 +3,16 @@
 # worker has had nothing to do for a while, the machine stops itself.
 #
 #   PREFECT_API_URL   the server, as this machine reaches it; needed
-#   UPS_POOL          work pool (ups)
 #   UPS_WORKER        name of the worker (the machine's)
 #   UPS_ROOT          artifacts, runs and caches (ups-root beside the checkout): a large disk, or the one that workers share
 #   UPS_IDLE_MINUTES  without a flow run, after which the machine stops (0: never)
 #   UPS_STOP          command that stops the machine, whenever this script ends (none: only the script ends)
 #
-# NCCL finds out by itself what a machine has; docs and deployments/README.md, "Network variables", say what to set where it is wrong.
+# NCCL finds out by itself what a machine has; docs/how-to/several-machines.md, "Network variables", says what to set where it is wrong.
 set -euo pipefail
-set -m # else what is started in the background ignores SIGINT, which is what Prefect's worker makes of SIGTERM
 cd "$(dirname "$0")/.."
 : "${PREFECT_API_URL:?the address of the Prefect server, as this machine reaches it}"
-pool=${UPS_POOL:-ups} name=${UPS_WORKER:-$(uname -n)} idle_minutes=${UPS_IDLE_MINUTES:-0}
+name=${UPS_WORKER:-$(uname -n)} idle_minutes=${UPS_IDLE_MINUTES:-0}
 export UPS_ROOT=${UPS_ROOT:-$(dirname "$PWD")/ups-root}
 mkdir -p "$UPS_ROOT"
 
@@ -46,7 +44,7 @@ idle_seconds=$(awk "BEGIN { print int(60 * $idle_minutes) }")
 busy_at=$SECONDS worker=
 while [ "$idle_seconds" = 0 ] || [ $((SECONDS - busy_at)) -lt "$idle_seconds" ]; do
     if [ -z "$worker" ]; then
-        prefect worker start --pool "$pool" --type process --name "$name" &
+        python -m deployments.worker --name "$name" & # Prefect's own would kill its runs when the machine is reclaimed
         worker=$!
     fi
     sleep 2
@@ -54,7 +52,7 @@ while [ "$idle_seconds" = 0 ] || [ $((SECONDS - busy_at)) -lt "$idle_seconds" ];
         wait "$worker" || echo "the worker ended with exit code $?; again in 10 s"
         worker=
         sleep 10
-    elif pgrep -P "$worker" >/dev/null; then # each flow run is a child of the worker
+    elif parts=$(pgrep -d, -P "$worker") && pgrep -P "$parts" >/dev/null; then # Prefect's worker is its child, flow runs that one's
         busy_at=$SECONDS
     fi
 done

@@ -54,7 +54,6 @@ class Wish:
     image: str
     start_minutes: float
     machines: int
-    pool: str
     environment: dict[str, str]
 
 
@@ -88,7 +87,6 @@ def _parser() -> argparse.ArgumentParser:
         "--require", action="append", default=[], help="more, as `vastai search offers` takes it; repeatable"
     )
     run.add_argument("--image", default="python:3.11", help="container image with git, make and Python")
-    run.add_argument("--pool", default="ups", help="work pool (default ups)")
     run.add_argument(
         "--start-minutes",
         type=float,
@@ -180,12 +178,10 @@ def _wish(options: argparse.Namespace) -> Wish:
         image=options.image,
         start_minutes=options.start_minutes,
         machines=options.machines,
-        pool=options.pool,
         environment={
             "PREFECT_API_URL": url,
             "UPS_REPOSITORY": options.repository or _git("remote", "get-url", "origin"),
             "UPS_COMMIT": _git("rev-parse", "HEAD"),
-            "UPS_POOL": options.pool,
             "UPS_IDLE_MINUTES": f"{options.idle_minutes:g}",
             **{name: os.environ[name] for name in options.passed},
         },
@@ -279,7 +275,7 @@ def _awaited(number: int, name: str, wish: Wish) -> vast.Instance | str:
                     return f"it costs {found.dollars:.2f} USD an hour, and not what was offered"
                 if found.status in _FAILED:
                     return said
-                if found.status == "running" and worker_is_online(wish.pool, name):
+                if found.status == "running" and worker_is_online(name):
                     return found
         except StorageError as error:  # whether it is worth waiting, the next look tells
             said = str(error)
@@ -288,7 +284,7 @@ def _awaited(number: int, name: str, wish: Wish) -> vast.Instance | str:
         time.sleep(_POLL_SECONDS)
 
 
-def worker_is_online(pool: str, name: str) -> bool:
+def worker_is_online(name: str) -> bool:
     """Whether the work pool has an online worker of a name.
 
     Raises:
@@ -299,9 +295,11 @@ def worker_is_online(pool: str, name: str) -> bool:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
 
+    from deployments.server import POOL
+
     try:
         with get_client(sync_client=True) as client:
-            workers = client.read_workers_for_work_pool(pool)
+            workers = client.read_workers_for_work_pool(POOL)
     except (HTTPError, PrefectException) as error:
         raise StorageError(f"{error!r}", where="Prefect server") from None
     return any(worker.name == name and worker.status == "ONLINE" for worker in workers)

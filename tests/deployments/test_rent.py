@@ -53,7 +53,7 @@ def cloud(tmp_path, monkeypatch) -> Cloud:
     monkeypatch.setenv("VASTAI_CLOUD", str(tmp_path / "cloud.json"))
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.com/api")
     monkeypatch.setattr(rent, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(rent, "worker_is_online", lambda pool, name: True)
+    monkeypatch.setattr(rent, "worker_is_online", lambda name: True)
     return Cloud(tmp_path / "cloud.json")
 
 
@@ -130,7 +130,7 @@ def test_nothing_is_rented_above_the_price_and_nothing_tried_twice(cloud, capsys
 
 @pytest.mark.slow
 def test_a_worker_that_never_shows_is_not_waited_for(cloud, capsys, monkeypatch):
-    monkeypatch.setattr(rent, "worker_is_online", lambda pool, name: name.endswith("-2"))
+    monkeypatch.setattr(rent, "worker_is_online", lambda name: name.endswith("-2"))
     assert run("true", minutes="0.01") == 0
     assert "no worker after 0.01 minutes (running success)" in capsys.readouterr().err
 
@@ -169,7 +169,7 @@ def test_what_prefect_raises_is_an_error_of_ours():
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}),
         pytest.raises(StorageError, match="ConnectError"),
     ):
-        ONLINE("ups", "ups-1")
+        ONLINE("ups-1")
 
 
 @pytest.mark.slow

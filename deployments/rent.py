@@ -26,6 +26,8 @@ from deployments import vast
 from ups.errors import EXIT_OK, Interrupted, PreflightError, StorageError, UpsError
 
 LABEL = "ups-"
+_STORE = ("UPS_REMOTE", "AWS_ENDPOINT_URL_S3")
+"""Where results are kept; handed on if set. No secrets: those are blocks of Prefect."""
 _POLL_SECONDS = 10.0
 _LOOKS = 2
 """That find nothing, before all is taken to be given back: what was just created is listed a moment later."""
@@ -158,13 +160,18 @@ def _wish(options: argparse.Namespace) -> Wish:
             fix="set it to an address of the server that is reached from outside, and protect that "
             "(PREFECT_SERVER_API_AUTH_STRING)",
         )
-    for name in options.passed:
+    handed_on = {*options.passed, *(name for name in _STORE if name in os.environ)}
+    for name in sorted(handed_on):
         if not re.fullmatch(r"[^\s'\"]+", os.environ.get(name, "")):
             raise PreflightError(
                 "is not set, or has spaces or quotes, which the client does not hand on",
-                where=f"--pass {name}",
+                where=name,
                 fix=f"export {name}=...",
             )
+    if "UPS_REMOTE" not in handed_on:
+        _say(
+            "warning: UPS_REMOTE is not set: what the machine makes is lost with it (docs/how-to/rented-machine.md)"
+        )
     return Wish(
         requirements=(
             f"gpu_name={options.gpu}",
@@ -183,7 +190,7 @@ def _wish(options: argparse.Namespace) -> Wish:
             "UPS_REPOSITORY": options.repository or _git("remote", "get-url", "origin"),
             "UPS_COMMIT": _git("rev-parse", "HEAD"),
             "UPS_IDLE_MINUTES": f"{options.idle_minutes:g}",
-            **{name: os.environ[name] for name in options.passed},
+            **{name: os.environ[name] for name in handed_on},
         },
     )
 

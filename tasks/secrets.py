@@ -9,7 +9,7 @@ import os
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-VARIABLES = ("WANDB_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+VARIABLES = ("WANDB_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def block_name(variable: str) -> str:

@@ -50,6 +50,7 @@ def cloud(tmp_path, monkeypatch) -> Cloud:
     client.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("vastai.py")} "$@"\n')
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{client.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("UPS_REMOTE", raising=False)
     monkeypatch.setenv("VASTAI_CLOUD", str(tmp_path / "cloud.json"))
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.com/api")
     monkeypatch.setattr(rent, "_POLL_SECONDS", 0.01)
@@ -74,6 +75,17 @@ def test_the_cheapest_machine_is_there_while_the_command_runs_and_gone_then(clou
     assert f"UPS_WORKER={during['label']}" in environment
     assert "deployments/bootstrap.sh" in created[created.index("--onstart-cmd") + 1]
     assert "given back" in capsys.readouterr().err
+
+
+def test_the_machine_gets_the_store_or_its_loss_is_told(cloud, capsys, monkeypatch):
+    for url in (None, "s3://bucket/ups"):
+        if url:
+            monkeypatch.setenv("UPS_REMOTE", url)
+        assert run("true") == 0
+        created = [words for words in cloud["calls"] if words[:2] == ["create", "instance"]][-1]
+        environment = created[created.index("--env") + 1].split(" ")
+        assert ("UPS_REMOTE=s3://bucket/ups" in environment) == bool(url)
+        assert ("what the machine makes is lost" in capsys.readouterr().err) != bool(url)
 
 
 def test_the_commands_exit_code_is_ours(cloud):

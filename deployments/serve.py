@@ -38,7 +38,7 @@ from ups.pipeline.run import RUNS, find_root
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 START_SECONDS = 300.0
 """A first start makes the database's tables; two cores with thirty processes needed more than two minutes."""
-GRACE_SECONDS = 4 * worker.GRACE_SECONDS  # it takes up to three of these
+GRACE_SECONDS = 5 * worker.GRACE_SECONDS  # it takes up to four of these, and longer where hooks do
 DATABASE_SECONDS = 10.0
 _POLL_SECONDS = 0.2
 

@@ -2,8 +2,8 @@
 
 Prefect's worker kills its flow runs when it is stopped; they would stay Running on the server until a heartbeat is missed. Here
 SIGTERM or Ctrl-C first reaches the flow runs: each stage writes a checkpoint, each run reports that it ended, and then the worker
-ends. Whatever is left of runs that were killed is awaited too, so that a supervisor or container may end everything
-afterwards.
+ends. Whatever is left of runs that were killed is awaited too, and so are finish hooks, so that a supervisor or container may
+end everything afterwards.
 """
 
 import os
@@ -79,8 +79,7 @@ def main() -> int:
         return EXIT_OK
     finally:
         ignore_signals()
-        if reap(GRACE_SECONDS, kill=False):
-            reap(GRACE_SECONDS, kill=True)
+        _end_the_rest()
 
 
 def _end_runs(worker: int) -> None:
@@ -93,6 +92,20 @@ def _end_runs(worker: int) -> None:
                 os.kill(run, signal.SIGTERM)
         told |= runs
         time.sleep(_POLL_SECONDS)
+
+
+def _end_the_rest() -> None:
+    """Until nothing is left of the runs; what takes too long is killed, but for finish hooks: they have a limit of their own."""
+    if reap(GRACE_SECONDS, kill=False):
+        while any(_runs_hooks(pid) for pid in reap(GRACE_SECONDS, kill=True, spared=_runs_hooks)):
+            pass
+
+
+def _runs_hooks(pid: int) -> bool:
+    try:
+        return b"\0ups.pipeline.run_hooks\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return False
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,17 +22,20 @@ def children(parent: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def reap(seconds: float, *, kill: bool) -> list[int]:
+def reap(seconds: float, *, kill: bool, spared: Callable[[int], bool] = lambda pid: False) -> list[int]:
     """Wait until no process is left below this one, a subreaper, or kill them; returns what is left after `seconds`.
 
     Only children are signalled, for their process numbers cannot be given to others before they are
     reaped here. Grandchildren become children when their parents die.
+
+    spared: whether a child is awaited, and not killed.
     """
     gives_up_at = time.monotonic() + seconds
     while time.monotonic() < gives_up_at:
         for pid in children(os.getpid()) if kill else ():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            if not spared(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass

@@ -83,8 +83,8 @@ def serve() -> None:
         with connected(url) as client:
             for part in prepare(client):
                 print(f"created {part}", flush=True)
-            if not os.environ.get(REPORTS_URL):
-                parts["reports"] = _serve_reports()
+            if reports := _serve_reports():
+                parts["reports"] = reports
             name = f"{socket.gethostname()}-{os.getpid()}"
             parts["worker"] = start("deployments.worker", "--name", name)
             _wait(
@@ -102,9 +102,21 @@ def serve() -> None:
             stop(part, GRACE_SECONDS)
 
 
-def _serve_reports() -> subprocess.Popen[bytes]:
-    """Let the links in the UI find the reports of this machine's runs; for this machine alone."""
+def _serve_reports() -> subprocess.Popen[bytes] | None:
+    """Let the links in the UI find the reports of this machine's runs.
+
+    None where somebody else does, where other machines see the UI too, for a link to this one's 127.0.0.1 would lead them astray,
+    or where the port is taken.
+    """
+    if os.environ.get(REPORTS_URL) or PREFECT_SERVER_API_HOST.value() not in {"127.0.0.1", "localhost"}:
+        return None
     runs, port = find_root(None) / RUNS, PREFECT_SERVER_API_PORT.value() + 1
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    except OSError as error:
+        print(f"no links to reports in the UI: 127.0.0.1:{port}: {error.strerror}", flush=True)
+        return None
     runs.mkdir(parents=True, exist_ok=True)
     os.environ[REPORTS_URL] = f"http://127.0.0.1:{port}"
     return start("http.server", str(port), "--bind", "127.0.0.1", "--directory", str(runs))

@@ -20,11 +20,17 @@ from marked_processes import MARKER_VARIABLE, kill_with_descendants, marked
 from orchestra import CHECKOUT, clean_environment, wait_for
 from postgres import PASSWORD, Postgres
 from prefect.blocks.system import Secret
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_HOST,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
 
 from deployments import serve, zombies
 from deployments.server import connected
 from tasks.gpu import LIMIT
+from tasks.publish import REPORTS_URL
 from ups.errors import PreflightError
 
 SECRET = "wandb-secret-90b1"
@@ -61,6 +67,26 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(monkeypat
         serve.serve()
     assert f"{serve.DATABASE}={scheme}://prefect:***@127.0.0.1:9/prefect" in str(refused.value)
     assert PASSWORD not in str(refused.value)
+
+
+def test_reports_are_served_where_a_link_to_this_machine_leads_to_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("UPS_ROOT", str(tmp_path))
+    monkeypatch.setenv(REPORTS_URL, "")  # so that what is set is undone
+    started = []
+    monkeypatch.setattr(serve, "start", lambda *command: started.append(command) or "part")
+    with temporary_settings({PREFECT_SERVER_API_HOST: "0.0.0.0"}):
+        assert serve._serve_reports() is None
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with temporary_settings({PREFECT_SERVER_API_PORT: port - 1}):
+            assert serve._serve_reports() is None
+    assert f"no links to reports in the UI: 127.0.0.1:{port}" in capsys.readouterr().out
+    assert started == []
+    assert not os.environ[REPORTS_URL]
+    with temporary_settings({PREFECT_SERVER_API_PORT: port - 1}):
+        assert serve._serve_reports() == "part"
+    assert os.environ[REPORTS_URL] == f"http://127.0.0.1:{port}"
+    assert started
 
 
 class Served:

@@ -30,8 +30,8 @@ run: $(READY)  ## train and evaluate $(CONFIG), with Prefect
 	$(VENV)/bin/python -m flows $(CONFIG)
 
 # It ends with make, however make ends.
-serve: $(READY)  ## Prefect server and worker together, until Ctrl-C; DATABASE=URL of PostgreSQL
-	@$(if $(DATABASE),PREFECT_SERVER_DATABASE_CONNECTION_URL='$(DATABASE)') UPS_PARENT_PID=$$PPID \
+serve: $(READY)  ## Prefect server and worker together, until Ctrl-C
+	@UPS_PARENT_PID=$$PPID \
 		exec $(VENV)/bin/python -m ups.pipeline.supervise.process SIGTERM deployments.serve
 
 deploy: $(READY)  ## register all deployments on the server; again to bring them up to date

@@ -69,6 +69,17 @@ def test_hooks_have_the_credentials_that_were_taken_after_their_process_began(tm
     assert said(tmp_path / "hooks.log") == ["finished a key"], "also of a run that could not begin"
 
 
+def test_a_full_disk_keeps_no_hook_from_its_work(tmp_path):
+    commands = {"failed": "true", "always": f"touch {tmp_path / 'stopped'}"}
+    request = {"commands": commands, "seconds": 60, "name": "a", "log": "/dev/full"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ups.pipeline.run_hooks", json.dumps(request)],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "stopped").exists()
+
+
 def test_without_hooks_there_is_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a process"))
     with finish_hooks(load_configuration(TINY), tmp_path) as begun:

@@ -12,8 +12,9 @@ import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 _STATES = ("finished", "failed", "interrupted")
 
@@ -38,18 +39,16 @@ def main() -> int:
         if command := request["commands"].get(event):
             try:
                 log_file.parent.mkdir(parents=True, exist_ok=True)
-                output = log_file.open("a")
+                output = log_file.open("ab", buffering=0)
             except OSError:
                 # The disk may be what the run failed of, and a machine that is not stopped is worse than no log.
-                output = Path(os.devnull).open("a")  # noqa: SIM115
+                output = Path(os.devnull).open("ab", buffering=0)  # noqa: SIM115
             with output:
                 failed += _run(event, command, environment, request["seconds"], output) != 0
     return failed
 
 
-def _run(
-    event: str, command: Any, environment: dict[str, str], seconds: float, output: IO[str]
-) -> int | None:
+def _run(event: str, command: Any, environment: dict[str, str], seconds: float, output: FileIO) -> int | None:
     """The exit code of a command; None where it was ended for its time, or could not be started."""
     words = ["sh", "-c", command] if isinstance(command, str) else command
     begun, code = time.monotonic(), None
@@ -68,7 +67,8 @@ def _run(
     except OSError as error:
         how = f"could not be started: {error}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    output.write(f"{now} {event} {words}: {how} after {time.monotonic() - begun:.1f} s\n")
+    with suppress(OSError):  # a full disk must not keep the next hook from its work
+        output.write(f"{now} {event} {words}: {how} after {time.monotonic() - begun:.1f} s\n".encode())
     return code
 
 

@@ -95,7 +95,7 @@ def main() -> int:
         epilog="Exit codes are those of `ups --help`.",
     )
     parser.parse_args()
-    os.chdir(CHECKOUT)  # Prefect stores it, and workers start runs there
+    os.chdir(CHECKOUT)  # where Prefect imports the flows from
     url = server_url()
     try:
         names = checked(FILE)

@@ -35,7 +35,7 @@ def test_all_deployments_start_in_the_checkout(deployed: Orchestra, flow: str):
     for name in [d["name"] for d in DEPLOYMENTS if d["entrypoint"] == f"flows.{flow}:{flow}"]:
         found = deployed.api("GET", f"/deployments/name/{flow.replace('_', '-')}/{name}")
         [step] = found["pull_steps"]
-        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}
+        assert step == {"ups.pipeline.checkout.enter": {}}, "no directory of the machine that has deployed"
         assert found["entrypoint"] == f"flows.{flow}:{flow}"
         schema = found["parameter_openapi_schema"]
         assert set(schema["properties"]) == {"experiment"}

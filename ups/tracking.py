@@ -5,7 +5,8 @@ Names are those that users of the first implementation know: `training/<stage>/<
 `evaluation/<problem>/<model>/<metric>`, with `/<field>` behind it where it is of one field. `L_inv_enc` and `L_inv_dec` are reserved for the inverse losses. Only terms
 that a training has appear.
 
-A configuration is one run of W&B below one root, however often it is tried again.
+A configuration with the same code and data is one run of W&B below one root, however often it is tried again. What is built
+again because somebody asked for it is another: W&B takes no row twice.
 """
 
 import argparse
@@ -86,9 +87,19 @@ def main() -> int:
 
 
 def _identity(run: Path, configuration: dict[str, Any]) -> str:
-    """Of what a run does and where it lies: what changes no result is no part of it."""
+    """Of what a run does and where it lies: what changes no result is no part of it.
+
+    All that changes rows is, for rows up to the last step that W&B has are not sent again. Rejected: the commit, which
+    stays the same when a file is edited, and changes with files that no stage reads.
+    """
     does = {key: value for key, value in configuration.items() if key not in {"tracking", "resources"}}
-    text = json.dumps([str(run.resolve().parents[1]), does], sort_keys=True)
+    environment = json.loads((run / "env.json").read_text())
+    # Runs of an earlier version have not noted these two.
+    made_by = environment.get("code"), environment.get("rebuild")
+    [data] = [
+        row["digest"] for row in json.loads((run / "plan.json").read_text()) if row["stage"] == "download"
+    ]
+    text = json.dumps([str(run.resolve().parents[1]), does, made_by, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """W&B mirrors a run under the promised names, and a mirror that fails or hangs is not felt."""
 
+import fcntl
 import json
 import logging
 import os
@@ -21,7 +22,9 @@ from ups.commands.main import main
 from ups.config.schema import Tracking
 from ups.pipeline import mirror as mirror_module
 from ups.pipeline.mirror import Mirror, is_sent
-from ups.pipeline.run import Run, run_all
+from ups.pipeline.run import LOCK, Run, run_all
+from ups.pipeline.run_record import is_running
+from ups.tracking import _identity
 
 OFFLINE = {"wandb": "offline", "project": "ups", "entity": None}
 
@@ -30,9 +33,16 @@ def make_run(directory: Path, records: list[dict], *, table: list[dict] | None =
     (directory / "logs").mkdir(parents=True)
     (directory / "config.yaml").write_text(yaml.safe_dump({"name": "x", "tracking": OFFLINE}))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    note(directory)
     if table is not None:
         (directory / "metrics.json").write_text(json.dumps(table))
     return directory
+
+
+def note(run: Path, *, data: str = "d", **environment: Any) -> None:
+    """What the mirror reads of how a run was made."""
+    (run / "env.json").write_text(json.dumps({"code": "c", "rebuild": None} | environment))
+    (run / "plan.json").write_text(json.dumps([{"stage": "download", "digest": data}]))
 
 
 def mirror(run: Path) -> None:
@@ -188,6 +198,37 @@ def test_group_tags_and_an_identity_that_repetitions_share(tmp_path):
     assert first.run_id != elsewhere.run_id
 
 
+def test_what_was_made_by_other_code_of_other_data_or_again_is_another_run_of_wandb(tmp_path):
+    """Else W&B would have no row of it up to the last step that it has of the earlier one."""
+
+    def identity(**how: Any) -> str:
+        note(run, **how)
+        return _identity(run, yaml.safe_load((run / "config.yaml").read_text()))
+
+    run = make_run(tmp_path / "runs" / "run", [])
+    again = {"stages": ["operator"], "asked": "2026-01-01T00:00:00+00:00"}
+    later = again | {"asked": "2026-01-02T00:00:00+00:00"}
+    hows = [{}, {"code": "edited"}, {"data": "other"}, {"rebuild": again}, {"rebuild": later}]
+    assert len({identity(**how) for how in hows}) == len(hows)
+    assert identity(rebuild=again, commit="another") == identity(rebuild=again)
+    (run / "env.json").write_text("{}")  # of an earlier version
+    assert _identity(run, {})
+
+
+def test_a_run_notes_what_its_rows_depend_on(tmp_path, monkeypatch):
+    def noted(**options: Any) -> dict[str, Any]:
+        run = Run.start(TINY, {"tracking.wandb": "disabled"}, root=tmp_path, **options)
+        run.close()
+        return json.loads((run.directory / "env.json").read_text())
+
+    first, again = noted(), noted(until="operator", rebuild=["operator"])
+    assert first["rebuild"] is None
+    assert again["rebuild"]["stages"] == ["operator"]
+    assert first["code"] == again["code"]
+    monkeypatch.setattr("ups.pipeline.run.code_identity", lambda *modules: {"modules": {"edited": "x"}})
+    assert noted()["code"] != first["code"]
+
+
 @pytest.mark.parametrize(
     ("upload", "kept"),
     [
@@ -262,6 +303,28 @@ def test_sync_sends_all_rows_once_and_again_when_there_are_more(tmp_path, offlin
         file.write(json.dumps(record | {"step": 2}) + "\n")
     assert main(["sync", "one", "untracked", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "one: sent\nuntracked: sent\n"
+
+
+def test_sync_leaves_a_run_that_goes_on_to_its_mirror(tmp_path, offline_file, capsys):
+    offline_file()
+    run = make_run(tmp_path / "runs" / "one", [{"stage": "operator", "step": 1, "steps": 2}])
+    written = run / "wandb" / "offline-run-of-its-mirror"
+    written.mkdir(parents=True)
+    with (run / LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["sync", "--root", str(tmp_path)]) == 0
+    assert "one: skipped, it goes on" in capsys.readouterr().out
+    assert written.is_dir()
+    assert main(["sync", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "one: sent\n"
+
+
+def test_a_run_goes_on_until_its_mirror_has_ended(tmp_path, monkeypatch):
+    run = Run.start(TINY, {"tracking.wandb": "disabled"}, root=tmp_path)
+    found = []
+    monkeypatch.setattr(run._mirror, "close", lambda *, finished: found.append(is_running(run.directory)))
+    run.close()
+    assert [*found, is_running(run.directory)] == [True, False]
 
 
 @pytest.mark.parametrize(

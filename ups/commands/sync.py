@@ -7,12 +7,13 @@ from ups.commands.arguments import add_root
 from ups.errors import ConfigurationError
 from ups.pipeline.mirror import MIRRORED, is_sent, send
 from ups.pipeline.run import METRICS, RUNS, find_root, find_run
+from ups.pipeline.run_record import is_running
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Send runs to W&B that were offline, or whose sending was cut short: those named, or all below runs/ that have tracking. What W&B has "
-        "already is not sent again."
+        "already is not sent again, and a run that goes on is skipped."
     )
     parser.add_argument(
         "runs", metavar="RUN", type=Path, nargs="*", help="directory below runs/, by its path or its name"
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Send what is not sent yet, one run after the other."""
     for run in _chosen(options.runs, options.root):
-        if is_sent(run):
+        if is_running(run):
+            print(f"{run.name}: skipped, it goes on; repeat the command when it has ended")
+        elif is_sent(run):
             print(f"{run.name}: sent before")
         else:
             send(run)

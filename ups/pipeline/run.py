@@ -18,7 +18,7 @@ import yaml
 
 from ups.artifacts import Artifact, Store
 from ups.artifacts.files import read_json, read_records, storage_error, write_json, write_text
-from ups.artifacts.identity import digest_of
+from ups.artifacts.identity import code_identity, digest_of
 from ups.artifacts.remote import Remote
 from ups.artifacts.store import BusyError
 from ups.config import Configuration, load_configuration
@@ -153,8 +153,15 @@ class Run:
                     run._leases.enter_context(store.lease(DATA, part))
             write_text(directory / "config.yaml", yaml.safe_dump(values, sort_keys=False))
             run._write_plan()
+            modules = [module for stage in STAGES.values() for module in stage.modules(configuration)]
             write_json(
-                directory / "env.json", environment() | {"command": command_line(config, overrides, until)}
+                directory / "env.json",
+                environment()
+                | {
+                    "command": command_line(config, overrides, until),
+                    "code": digest_of(code_identity(*modules)),
+                    "rebuild": chosen.to_json() if chosen.stages else None,
+                },
             )
             (directory / "logs").mkdir()
         except OSError as error:
@@ -333,8 +340,8 @@ class Run:
 
         From here on `ups cache gc` goes by the pointers of this run alone.
         """
-        self._leases.close()
-        self._mirror.close(finished=self._registered().keys() == self.plan.keys())
+        with self._leases:  # the lock too: `ups sync` does not touch what the mirror is still writing
+            self._mirror.close(finished=self._registered().keys() == self.plan.keys())
 
     def __enter__(self) -> Self:
         return self

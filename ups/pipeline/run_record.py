@@ -218,7 +218,7 @@ def where(assignments: Mapping[str, Any]) -> Callable[[RunRecord], bool]:
 
 def _state(path: Path, *, finished: bool) -> tuple[State, str | None]:
     """By its lock and not by a clock: what says nothing for an hour may be at work."""
-    if _is_locked(path / LOCK):
+    if is_running(path):
         return "running", None
     ended = _read(path / ENDED, None)  # written before the lock is freed
     if ended is not None:
@@ -226,9 +226,10 @@ def _state(path: Path, *, finished: bool) -> tuple[State, str | None]:
     return ("finished", None) if finished else ("interrupted", _KILLED)
 
 
-def _is_locked(path: Path) -> bool:
+def is_running(path: Path) -> bool:
+    """Whether a run goes on, by its directory."""
     try:
-        with path.open("rb") as file:
+        with (path / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

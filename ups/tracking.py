@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from ups.config.schema import Tracking
+from ups.config.schema import CHANGE_NO_RESULT, Tracking
 
 _POLL_SECONDS = 1.0
 SENT_SUFFIX = ".wandb.synced"
@@ -92,7 +92,7 @@ def _identity(run: Path, configuration: dict[str, Any]) -> str:
     All that changes rows is, for rows up to the last step that W&B has are not sent again. Rejected: the commit, which
     stays the same when a file is edited, and changes with files that no stage reads.
     """
-    does = {key: value for key, value in configuration.items() if key not in {"tracking", "resources"}}
+    does = {key: value for key, value in configuration.items() if key not in CHANGE_NO_RESULT}
     environment = json.loads((run / "env.json").read_text())
     # Runs of an earlier version have not noted these two.
     made_by = environment.get("code"), environment.get("rebuild")

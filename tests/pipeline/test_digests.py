@@ -18,7 +18,7 @@ from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
 from ups.config.model import OPERATORS, SYMMETRIES, Denoiser, SymmetryUses
 from ups.config.networks import Correction, OperatorSettings, Transformer
-from ups.config.schema import STAGES, Configuration
+from ups.config.schema import CHANGE_NO_RESULT, STAGES, Configuration
 from ups.config.stages.operator import LOSS_TERMS, LossTerms
 from ups.config.training import OPTIMIZERS, SCHEDULES
 from ups.pipeline.graph import chain_to
@@ -289,6 +289,14 @@ def base(tag: str) -> dict[str, Any]:
 def test_a_setting_that_all_runs_have_changes_exactly_these_stages(folder, key, data):
     value, expected = SHARED[key]
     assert changes(folder, data, key, value) == expected
+
+
+def test_sections_that_change_no_result_are_those_whose_keys_all_count_for_no_stage():
+    counted: dict[str, set[str]] = {}
+    for key, (_, stages) in SHARED.items():
+        if "." in key:
+            counted.setdefault(key.partition(".")[0], set()).update(stages)
+    assert {section for section, stages in counted.items() if not stages} == CHANGE_NO_RESULT
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,8 @@ def test_a_sweep_that_begins_while_somebody_looks_at_it_waits_for_a_moment(playe
 def test_more_finalists_are_the_same_sweep_and_another_value_is_not(tmp_path):
     first = SweepRun(write(tmp_path, 2), tmp_path).name
     assert SweepRun(write(tmp_path, 2, finalists=2, at_once=1), tmp_path).name == first
+    overrides = {"training.operator.steps": STEPS, "execution.device": "cpu", "hooks.always": "date"}
+    assert SweepRun(write(tmp_path, 2, overrides=overrides), tmp_path).name == first
     assert SweepRun(write(tmp_path, 2, stop="median"), tmp_path).name != first
     assert SweepRun(write(tmp_path, 3), tmp_path).name != first
 

@@ -211,6 +211,7 @@ def test_what_was_made_by_other_code_of_other_data_or_again_is_another_run_of_wa
     hows = [{}, {"code": "edited"}, {"data": "other"}, {"rebuild": again}, {"rebuild": later}]
     assert len({identity(**how) for how in hows}) == len(hows)
     assert identity(rebuild=again, commit="another") == identity(rebuild=again)
+    assert _identity(run, {"seed": 1, "hooks": {}, "gates": {}}) == _identity(run, {"seed": 1})
     (run / "env.json").write_text("{}")  # of an earlier version
     assert _identity(run, {})
 

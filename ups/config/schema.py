@@ -32,6 +32,8 @@ STAGES: dict[str, Stage] = all_stages()
 TRAINING_STAGES = tuple(name for name, stage in STAGES.items() if stage.trains)
 DATA = "data"
 """The artifacts of which `download` is made: trajectories of one problem and split, which runs share."""
+CHANGE_NO_RESULT = frozenset({"tracking", "resources", "gates", "hooks"})
+"""Sections of which no key counts for any stage: runs that differ in them alone do the same."""
 
 
 def _recomputed(value: object) -> object:

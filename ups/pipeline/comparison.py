@@ -20,7 +20,7 @@ from ups.artifacts import Store
 from ups.artifacts.files import read_records
 from ups.artifacts.identity import digest_of
 from ups.config import Configuration, load_configuration
-from ups.config.schema import DATA, STAGES
+from ups.config.schema import CHANGE_NO_RESULT, DATA, STAGES
 from ups.config.training import Training
 from ups.errors import ConfigurationError, StorageError
 from ups.pipeline.device import require_one_machine
@@ -32,7 +32,7 @@ BASELINE, OPTIMISED = "baseline", "optimised"
 COMPARISONS = "comparisons"
 COMPARED = ("autoencoder", "operator")
 """Trainings whose validation error is one of decoded fields, and means the same in every arm."""
-_NOT_COMPARED = {"name", "seed", "seeds", "tracking", "resources", "hooks", "gates", "evaluation"}
+_NOT_COMPARED = CHANGE_NO_RESULT | {"name", "seed", "seeds", "evaluation"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ups.artifacts.identity import digest_of
 from ups.artifacts.journal import Journal, read_journal, sole_writer
 from ups.artifacts.store import BusyError
 from ups.config.data import how_read
-from ups.config.schema import STAGES
+from ups.config.schema import CHANGE_NO_RESULT, STAGES
 from ups.config.sweep import Member, load_sweep, value_text
 from ups.config.training import Training
 from ups.errors import ConfigurationError, PreflightError, StageError
@@ -75,7 +75,7 @@ class SweepRun:
             {
                 "members": {
                     member.name: member.configuration.model_dump(
-                        mode="json", exclude={"name", "tracking", "resources"}
+                        mode="json", exclude={"name", *CHANGE_NO_RESULT}
                     )
                     for member in self.members
                 },

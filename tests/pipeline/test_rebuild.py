@@ -1,12 +1,14 @@
 """Stages that are built again on request, in a whole run."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from command_line import TINY
 
 from ups.artifacts.files import read_json
 from ups.commands.main import main
+from ups.commands.run import run_and_show
 from ups.errors import ConfigurationError
 from ups.pipeline.rebuild import Rebuild
 from ups.pipeline.run import Run
@@ -37,6 +39,31 @@ def test_a_refused_request_leaves_no_run(tmp_path, capsys):
     assert main(["run", str(TINY), *options]) == 2
     assert "'consistency' is none of the stages" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_rebuild_on_several_machines_is_refused(tmp_path):
+    """The others would find the stage sealed and leave, and the first machine would wait for them."""
+    several = OFF | {"execution.nodes": 2, "execution.data_parallel": "ddp"}
+    with pytest.raises(
+        ConfigurationError, match="a rebuild runs on one machine, and this configuration on 2"
+    ):
+        Run.start(TINY, several, root=tmp_path, rebuild=["operator"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_seeds_ask_at_the_same_time(tmp_path, monkeypatch):
+    """Else what one seed has built again, and the next one shares, would be built once more."""
+    asked = []
+
+    def start(*arguments, **options):
+        asked.append(options["asked"])
+        return SimpleNamespace(directory=tmp_path, plan=())
+
+    monkeypatch.setattr("ups.commands.run.Run.start", start)
+    monkeypatch.setattr("ups.commands.run.follow", lambda run, until: None)
+    run_and_show(TINY, OFF | {"seeds": 3}, root=tmp_path, rebuild=["autoencoder"])
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,10 @@ def run_and_show(
 ) -> None:
     """Plan, run, and end with the result table and the path of the report; of several seeds, with their range."""
     tables = []
+    asked = datetime.now(UTC)  # once: what seeds share is built again once
     with finish_hooks(load_configuration(config, overrides), find_root(root)) as begun:
         for chosen in overrides_by_seed(config, overrides):
-            run = Run.start(config, chosen, root=root, until=until, rebuild=rebuild)
+            run = Run.start(config, chosen, root=root, until=until, rebuild=rebuild, asked=asked)
             begun(run.directory)
             follow(run, until)
             if "evaluate" in run.plan:

@@ -43,7 +43,7 @@ def resolve(configuration: Configuration) -> Configuration:
 
 
 def require_one_machine(configuration: Configuration, what: str) -> None:
-    """Check that a run below a root of its own, where `ups join` cannot find it, asks for no other machine.
+    """Check that what `ups join` cannot find, or knows nothing of, asks for no other machine.
 
     Raises:
         ConfigurationError: it does.

@@ -32,7 +32,7 @@ from ups.errors import (
     StorageError,
     UpsError,
 )
-from ups.pipeline.device import require_machine, resolve
+from ups.pipeline.device import require_machine, require_one_machine, resolve
 from ups.pipeline.execute import (
     Built,
     Listener,
@@ -135,6 +135,8 @@ class Run:
         require_machine(configuration)
         store = Store(find_root(root), remote=None if private else Remote.from_environment())
         chosen = Rebuild.of(rebuild, chain_to(until), asked)
+        if chosen.stages:  # `ups join` knows nothing of it: what is sealed is done for the other machines
+            require_one_machine(configuration, "a rebuild")
         plan = make_plan(configuration, store, until, chosen)
         missing = [stage for stage in plan if stage.verdict == "MISS"]
         if configuration.execution.nodes > 1 and any(STAGES[stage.name].parallel for stage in missing):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from command_line import TINY
+from sealing import sealed
 
 from ups.artifacts import Store
 from ups.artifacts.collection import collect
+from ups.artifacts.store import BusyError
 from ups.config import load_configuration
 from ups.config.load import parse_overrides
-from ups.errors import StorageError
+from ups.errors import IntegrityError, StorageError
 from ups.pipeline import run as run_module
 from ups.pipeline.plan import make_plan
 from ups.pipeline.run import Run, overrides_by_seed
@@ -120,6 +122,37 @@ def test_seeds_are_runs_that_differ_in_their_seed_alone():
         {"seed": seed, "seeds": 1, "execution.threads": 1} for seed in (5, 6, 7)
     ]
     assert overrides_by_seed(TINY, None) == [{}]
+
+
+def test_what_a_run_reads_or_holds_is_kept_from_gc_until_it_is_closed(tmp_path):
+    store = Store(tmp_path)
+    artifacts = [sealed(store, stage) for stage in ("autoencoder", "operator")]
+    pointers = [
+        {"stage": one.stage, "digest": one.digest, "content": one.manifest.content, "path": str(one.path)}
+        for one in artifacts
+    ]
+    run = Run.start(TINY, OFF, root=tmp_path)
+    run.close()
+
+    def in_use() -> list[str]:
+        found = []
+        for artifact in artifacts:
+            try:
+                with store.exclusive(artifact.stage, artifact.digest):
+                    pass
+            except BusyError:
+                found.append(artifact.stage)
+        return found
+
+    again = Run.of(run.settings, pointers[:1])
+    assert in_use() == ["autoencoder"]
+    again.hold(pointers[1])
+    assert in_use() == ["autoencoder", "operator"]
+    again.close()
+    assert in_use() == []
+    with pytest.raises(IntegrityError, match="or is gone") as failed:
+        Run.of(run.settings, [pointers[0], pointers[1] | {"content": "other"}])
+    assert in_use() == [], failed  # which keeps the run alive
 
 
 def test_a_torn_record_is_cut_off_by_whoever_goes_on(finished_root, tmp_path):

@@ -180,7 +180,7 @@ class Run:
     def of(cls, settings: Mapping[str, Any], inputs: Iterable[Pointer] = ()) -> "Run":
         """A started run, to go on with in any process that sees its root; whoever started it keeps the mirror.
 
-        settings: see `settings`. inputs: artifacts that stages read.
+        settings: see `settings`. inputs: artifacts that stages read; they are held, see `hold`.
 
         Raises:
             IntegrityError: an input is gone, or was built again and came out different.
@@ -205,16 +205,21 @@ class Run:
             run = cls(configuration, store, plan, directory, Rebuild.from_json(settings["rebuild"]))
         except OSError as error:
             raise storage_error(error, directory) from error
-        for pointer in inputs:
-            name = pointer["stage"]
-            artifact = store.find(name, pointer["digest"])
-            if artifact is None or artifact.manifest.content != pointer["content"]:
-                raise IntegrityError(
-                    "was built again by another process and came out different, or is gone",
-                    where=str(store.root / pointer["path"]),
-                    fix="run the same command again",
-                )
-            run.built[name] = Built(artifact, hit=True, reason="an input")
+        try:
+            for pointer in inputs:
+                name = pointer["stage"]
+                run.hold(pointer)  # first: what is found then stays
+                artifact = store.find(name, pointer["digest"])
+                if artifact is None or artifact.manifest.content != pointer["content"]:
+                    raise IntegrityError(
+                        "was built again by another process and came out different, or is gone",
+                        where=str(store.root / pointer["path"]),
+                        fix="run the same command again",
+                    )
+                run.built[name] = Built(artifact, hit=True, reason="an input")
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @property
@@ -237,6 +242,14 @@ class Run:
             "content": artifact.manifest.content,
             "path": str(artifact.path.relative_to(self.store.root)),
         }
+
+    def hold(self, pointer: Pointer) -> None:
+        """Keep an artifact from `ups cache gc` until this run is closed, whatever gc is asked to remove.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        self._leases.enter_context(self.store.lease(pointer["stage"], pointer["digest"]))
 
     def uses_gpu(self, name: str) -> bool:
         """Whether a stage computes on a GPU; one that only fetches or reads files does not."""

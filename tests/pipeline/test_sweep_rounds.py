@@ -1,5 +1,6 @@
 """A sweep's rounds, journal and ranking; trainings are played here by curves that are known."""
 
+import json
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ from ups.artifacts import Store
 from ups.artifacts.journal import sole_writer
 from ups.config.sweep import Member
 from ups.errors import ConfigurationError, GateError, PreflightError, StageError
+from ups.metric_labels import HEADLINE
 from ups.pipeline.sweeps.here import one_after_the_other
 from ups.pipeline.sweeps.plan import work_by_stage
-from ups.pipeline.sweeps.sweep import DIVERGED, ENDED, FAILED, JOURNAL, PAUSED, Leg, SweepRun
+from ups.pipeline.sweeps.sweep import DIVERGED, ENDED, FAILED, JOURNAL, PAUSED, Leg, SweepRun, _test_errors
 
 RATE = "training.operator.learning_rate"
 STEPS = 40
@@ -162,6 +164,26 @@ def test_seeds_count_as_one_configuration_with_an_interval(played, tmp_path):
     assert (first["name"], first["seeds"]) == ("0.001", 3)
     assert first["half_width"] == pytest.approx(0.0)
     assert second["error"] == pytest.approx(0.002 / 40)
+
+
+def test_test_errors_are_those_of_the_operator_with_the_interval_of_their_mean(tmp_path):
+    of_operator = {"problem": "a", "model": "operator", "metric": HEADLINE, "field": None, "interval": None}
+    mean = of_operator | {"value": 0.5, "standard_error": 0.1}
+    others = [mean | {"field": "u"}, mean | {"model": "persistence"}, mean | {"metric": "mass_drift"}]
+    unknown = of_operator | {"problem": "b", "value": None, "standard_error": None}
+    sure = of_operator | {"problem": "c", "value": 0.5, "standard_error": None}
+    (tmp_path / "metrics.json").write_text(json.dumps([*others, mean, unknown, sure]))
+    found = _test_errors(SimpleNamespace(path=tmp_path))
+    assert found == {"a": (0.5, pytest.approx(0.196)), "b": (None, None), "c": (0.5, None)}
+
+
+def test_what_a_member_costs_is_by_its_rate(played, tmp_path):
+    overrides = {"training.operator.steps": STEPS, "execution.device": "cpu"}
+    priced = overrides | {"resources.hourly_rate_usd": 3600}
+    for settings, cost in ((overrides, None), (priced, 7.0)):
+        run = SweepRun(write(tmp_path, 2, overrides=settings), tmp_path)
+        run.conduct(played.run)
+        assert [standing["cost_usd"] for standing in run.standings()] == [cost, cost]
 
 
 def test_one_process_at_a_time_conducts_a_sweep(played, tmp_path, monkeypatch):

@@ -86,20 +86,19 @@ def _probed(run: SweepRun, plans: dict[str, list[PlannedStage]]) -> dict[str, Pr
 def _show_plan(
     run: SweepRun, plans: dict[str, list[PlannedStage]], work: list[StageWork], *, as_json: bool
 ) -> None:
-    rate = run.members[0].configuration.resources.hourly_rate_usd
     seconds = (
         None
         if any(one.seconds is None for one in work if one.different > one.hits)
         else sum(one.seconds or 0.0 for one in work)
     )
+    usd = None if seconds is None else run.members[0].configuration.resources.cost(seconds)
     if as_json:
         members = {name: [stage.to_json() for stage in plan] for name, plan in plans.items()}
-        cost = None if rate is None or seconds is None else rate * seconds / 3600
         shown = {
             "members": members,
             "stages": [asdict(one) for one in work],
             "seconds": seconds,
-            "cost_usd": cost,
+            "cost_usd": usd,
         }
         print(json.dumps(shown, indent=2))
         return
@@ -107,7 +106,7 @@ def _show_plan(
     print()
     show(work_table(work))
     if seconds is not None and any(one.seconds for one in work):
-        cost = "" if rate is None else f", {rate * seconds / 3600:.2f} USD"
+        cost = "" if usd is None else f", {usd:.2f} USD"
         print(
             f"in all {seconds / 60:.1f} min one after the other{cost}; a prediction, by a probe of one member"
         )

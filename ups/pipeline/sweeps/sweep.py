@@ -27,6 +27,7 @@ from ups.pipeline.device import resolve
 from ups.pipeline.intervals import half_width
 from ups.pipeline.plan import PlannedStage, derive_parts, make_plan
 from ups.pipeline.run import RUNS, command_line, find_root
+from ups.pipeline.run_record import Number
 from ups.pipeline.sweeps.early_stopping import Curve, is_behind, lowest, promoted
 from ups.pipeline.training_records import paces, validations
 
@@ -309,7 +310,6 @@ class SweepRun:
             error = best if artifact is None or self._settings(member).publish == "best" else curve[-1][1]
         taken = paces(records)
         seconds = artifact.manifest.seconds if artifact else taken[-1].seconds if taken else None
-        rate = member.configuration.resources.hourly_rate_usd
         evaluation = self._evaluation(member)
         return {
             "name": member.name,
@@ -322,7 +322,7 @@ class SweepRun:
             "error": error if error is not None and math.isfinite(error) else None,
             "curve": [[step, value if math.isfinite(value) else None] for step, value in curve],
             "seconds": seconds,
-            "cost_usd": None if rate is None or seconds is None else rate * seconds / 3600,
+            "cost_usd": None if seconds is None else member.configuration.resources.cost(seconds),
             "test": {} if evaluation is None else _test_errors(evaluation),
             "report": None if evaluation is None else self._report(member),
             "command": command_line(member.config, member.overrides, self.sweep.last),
@@ -409,14 +409,14 @@ def _place(row: dict[str, Any]) -> tuple[bool, int, float]:
 
 def _test_errors(evaluation: Artifact) -> dict[str, tuple[float | None, float | None]]:
     """By problem, the operator's error on the test split, and half of its 95 % interval over trajectories."""
-    records = read_json(evaluation.path / "metrics.json")
-    return {
-        record["problem"]: (
-            record["value"],
-            None if record.get("standard_error") is None else 1.96 * record["standard_error"],
-        )
-        for record in records
+    numbers = {
+        record["problem"]: Number.of(record)
+        for record in read_json(evaluation.path / "metrics.json")
         if (record["model"], record["metric"], record["field"]) == ("operator", HEADLINE, None)
+    }
+    return {
+        problem: (value, None if value is None or high is None else high - value)
+        for problem, (value, _, high) in numbers.items()
     }
 
 

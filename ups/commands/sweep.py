@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train one configuration for each combination of some values of a base file, one after the other, and rank them by their "
         "error on the validation split; the best run the whole chain. Shows the plan first. A sweep that was broken off goes on "
-        "where it was. Several at a time, on any number of machines: the flow `sweep` (deployments/README.md)."
+        "where it was. Several at a time, on any number of machines: the flow `sweep` (docs/how-to/sweep.md)."
     )
     parser.add_argument(
         "action",

@@ -110,19 +110,20 @@ def _one_seed(experiment: Experiment, begun: Callable[[Path], None]) -> str:
     # Prefect draws the graph by the identity of what it finds in arguments, and names of stages are everywhere in these.
     run: Any = quote(started.settings)
     gates = started.configuration.gates
+    held = started.hold  # what later stages read, `ups cache gc` leaves
     with started:
         if experiment.until is not None and not experiment.is_whole:
             run_up_to(experiment.until, run)
             return str(started.directory)
-        data = download(run)
-        codec = autoencoder(run, data)
-        cache = cache_encode(run, data, codec)
-        forecast = operator(run, data, cache)
-        residual = diffusion(run, data, cache, forecast)
-        student = consistency(run, data, cache, forecast, residual)
+        data = held(download(run))
+        codec = held(autoencoder(run, data))
+        cache = held(cache_encode(run, data, codec))
+        forecast = held(operator(run, data, cache))
+        residual = held(diffusion(run, data, cache, forecast))
+        student = held(consistency(run, data, cache, forecast, residual))
         if gates.validation:
             judge(run, "validation", student)
-        table = evaluate(run, data, codec, cache, forecast, residual, student)
+        table = held(evaluate(run, data, codec, cache, forecast, residual, student))
         report = publish(run, table)
         if gates.test:
             judge(run, "test", report)

@@ -243,13 +243,14 @@ class Run:
             "path": str(artifact.path.relative_to(self.store.root)),
         }
 
-    def hold(self, pointer: Pointer) -> None:
-        """Keep an artifact from `ups cache gc` until this run is closed, whatever gc is asked to remove.
+    def hold(self, pointer: Pointer) -> Pointer:
+        """Keep an artifact from `ups cache gc` until this run is closed, whatever gc is asked to remove; returns its pointer.
 
         Raises:
             StorageError: the store cannot be written.
         """
         self._leases.enter_context(self.store.lease(pointer["stage"], pointer["digest"]))
+        return pointer
 
     def uses_gpu(self, name: str) -> bool:
         """Whether a stage computes on a GPU; one that only fetches or reads files does not."""

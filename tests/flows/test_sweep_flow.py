@@ -58,6 +58,9 @@ def write(directory: Path, steps: int, **sweep: Any) -> Path:
             "tracking.wandb": "disabled",
             "execution.device": "cpu",
             "training.operator.steps": steps,
+            # Hundreds of lines a second would be all that a server on SQLite does.
+            "training.operator.log_every": max(5, steps // 100),
+            "training.operator.validate_every": max(5, steps // 100),
             # Of this directory alone: nothing that other tests have built.
             "data.trajectories": {"train": TRAJECTORIES, "validation": 4, "test": 4},
         },

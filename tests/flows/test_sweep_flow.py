@@ -60,7 +60,7 @@ def write(directory: Path, steps: int, **sweep: Any) -> Path:
             "training.operator.steps": steps,
             # Hundreds of lines a second would be all that a server on SQLite does.
             "training.operator.log_every": max(5, steps // 100),
-            "training.operator.validate_every": max(5, steps // 100),
+            "training.operator.validate_every": max(10, steps // 100),
             # Of this directory alone: nothing that other tests have built.
             "data.trajectories": {"train": TRAJECTORIES, "validation": 4, "test": 4},
         },

@@ -18,8 +18,10 @@ def gated(finished_root: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
 
     def run(*assignments: str):
         settings = [word for assignment in (OFF, *assignments) for word in ("--set", assignment)]
+        earlier = set((root / "runs").iterdir())
         done = ups("run", TINY, "--root", root, *settings)
-        return done, max((root / "runs").iterdir())
+        [new] = set((root / "runs").iterdir()) - earlier
+        return done, new
 
     return run
 

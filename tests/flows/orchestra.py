@@ -272,7 +272,9 @@ class Orchestra:
         return [
             record
             for record in records
-            if re.search(r"\| (ERROR|CRITICAL) ", record) and "database is locked" not in record
+            if re.search(r"\| (ERROR|CRITICAL) ", record)
+            and "database is locked" not in record
+            and "transient server error" not in record
         ]
 
     def stop(self) -> None:

@@ -272,7 +272,7 @@ def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orche
 
 def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(built: Orchestra):
     """Only what had not ended runs again, and it resumes inside: of a run that failed, and of one that was cancelled."""
-    flow_run = _start_until_checkpoint(built, "training.consistency.steps=1500")
+    flow_run = _start_until_checkpoint(built, "training.consistency.steps=6000")
     _cancel(built, flow_run)
     held = {path: path.read_bytes() for path in Path(_newest_checkpoint(built)).parent.iterdir()}
     for path in held:

@@ -57,6 +57,7 @@ def repeated(short: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("seed", [*range(short), *seeds])
 
 
+@pytest.mark.long  # minutes on quiet cores, and many on busy ones
 @pytest.mark.parametrize(
     "stages", [STRUCK, pytest.param(STAGES, marks=pytest.mark.long)], ids=["one training", "any stage"]
 )

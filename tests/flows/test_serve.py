@@ -145,10 +145,14 @@ class Served:
 
     def registered(self) -> dict[str, Any]:
         """What `make deploy` makes, by name, with the server's own numbers."""
-        return {
-            what: {one["name"]: one["id"] for one in self.ask("POST", f"/{what}/filter", limit=100)}
-            for what in ("deployments", "automations", "work_pools", "v2/concurrency_limits")
-        }
+        registered = {}
+        for what in ("deployments", "automations", "work_pools", "v2/concurrency_limits"):
+            found = self.ask("POST", f"/{what}/filter", limit=100)
+            names = sorted({one["name"] for one in found})  # several flows have a deployment `prod`
+            registered[what] = {
+                name: sorted(one["id"] for one in found if one["name"] == name) for name in names
+            }
+        return registered
 
     def start_run(self, **overrides: Any) -> str:
         deployment = self.ask("GET", "/deployments/name/burgers-upt/prod")["id"]

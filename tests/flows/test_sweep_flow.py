@@ -166,6 +166,7 @@ def test_nine_members_on_two_workers_one_of_them_killed(deployed, further_worker
     assert deployed.stage_processes() == []
 
 
+@pytest.mark.long
 def test_cancel_of_a_sweep_cancels_its_members_and_retry_goes_on(deployed, tmp_path):
     grid = {RATE: [3e-3, 4e-3]}
     path = write(tmp_path, 100_000, grid=grid, at_once=2)

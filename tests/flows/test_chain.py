@@ -32,6 +32,9 @@ class Started:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def hold(self, pointer: str) -> str:
+        return pointer
+
 
 @pytest.fixture
 def called(monkeypatch) -> list[str]:

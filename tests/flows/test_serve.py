@@ -218,7 +218,7 @@ def _register_twice(running: Served) -> None:
     assert {"prod", "demo", "2task"} <= set(registered["deployments"])
     assert set(registered["automations"]) == {zombies.AUTOMATION.name}
     running.ask("PATCH", f"/v2/concurrency_limits/{LIMIT}", limit=2)
-    [automation] = registered["automations"].values()
+    [[automation]] = registered["automations"].values()
     running.ask("PATCH", f"/automations/{automation}", enabled=False)
 
     second = running.run("deployments.deploy")

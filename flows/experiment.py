@@ -1,18 +1,17 @@
 """What a flow is asked for: its parameter, and the form of the UI."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from flows.named_files import CONFIGS, NamedFiles
 from ups.config import load_configuration
 from ups.config.schema import STAGES
 from ups.errors import ConfigurationError
 from ups.pipeline.rebuild import REBUILDABLE, Rebuild
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+_FILES = NamedFiles(CONFIGS)
 
 
 class Experiment(BaseModel):
@@ -22,17 +21,9 @@ class Experiment(BaseModel):
     # somebody's overrides go with a deployment's own file is not to be seen.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # The server knows the schema alone, and refuses by it what the form or the command sends. The form shows a list.
     config: Annotated[
         str,
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string", "title": "Name", "enum": NAMES},
-                    {"type": "string", "title": "Path", "pattern": r"/|\.ya?ml$"},
-                ]
-            }
-        ),
+        _FILES.schema,
         Field(description="A file of configs/ by its name, or any by its path, relative to the checkout."),
     ]
     overrides: Annotated[
@@ -66,9 +57,7 @@ class Experiment(BaseModel):
     @property
     def path(self) -> Path:
         """Of the configuration file."""
-        if self.config in NAMES:
-            return Path(os.path.relpath(CONFIGS / f"{self.config}.yaml"))
-        return Path(self.config)
+        return _FILES.path(self.config)
 
     @property
     def name(self) -> str:

@@ -1,23 +1,21 @@
 """The flow `sweep`: combinations of some values of a configuration, on all workers."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from prefect import flow
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.chain import OF_A_FLOW, begin, given_name
-from flows.experiment import CONFIGS
+from flows.named_files import CONFIGS, NamedFiles
 from tasks.preflight import preflight_of_machine
 from tasks.sweep import cancel_members, publish_sweep, require_done, run_members, show_plan
 from ups.config.sweep import load_sweep
 from ups.errors import ConfigurationError
 from ups.pipeline.run import find_root
 
-SWEEPS = CONFIGS / "sweeps"
-NAMES = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+_FILES = NamedFiles(CONFIGS / "sweeps")
 
 
 class SweepFile(BaseModel):
@@ -27,14 +25,7 @@ class SweepFile(BaseModel):
 
     file: Annotated[
         str,
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string", "title": "Name", "enum": NAMES},
-                    {"type": "string", "title": "Path", "pattern": r"/|\.ya?ml$"},
-                ]
-            }
-        ),
+        _FILES.schema,
         Field(
             description="A file of configs/sweeps/ by its name, or any by its path, relative to the checkout."
         ),
@@ -43,7 +34,7 @@ class SweepFile(BaseModel):
     @property
     def path(self) -> Path:
         """Of the file."""
-        return Path(os.path.relpath(SWEEPS / f"{self.file}.yaml")) if self.file in NAMES else Path(self.file)
+        return _FILES.path(self.file)
 
     @model_validator(mode="after")
     def _is_valid(self) -> Self:

@@ -100,3 +100,8 @@ class ProcessKilled(UpsError):
 
     exit_code = 1
     retryable = True
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether work ended without a fault of its own: by our own word for it, Ctrl-C, Prefect's cancellation or a closed output."""
+    return isinstance(error, Interrupted | BrokenPipeError) or not isinstance(error, Exception)

@@ -17,7 +17,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from ups.config import Configuration
-from ups.errors import Interrupted
+from ups.errors import is_interruption
 from ups.pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ def finish_hooks(
         yield lambda directory: tell(f"run {directory}")
         state = FINISHED
     except BaseException as error:
-        # A cancellation, Ctrl-C and a closed output are no errors of the run; nor is an interruption.
-        if isinstance(error, (Interrupted, BrokenPipeError)) or not isinstance(error, Exception):
+        if is_interruption(error):
             state = INTERRUPTED
         raise
     finally:

@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -31,6 +31,7 @@ from ups.errors import (
     ProcessKilled,
     StorageError,
     UpsError,
+    is_interruption,
 )
 from ups.pipeline.device import require_machine, require_one_machine, resolve
 from ups.pipeline.execute import (
@@ -45,7 +46,7 @@ from ups.pipeline.execute import (
 from ups.pipeline.gates import Kind, Verdict, judge_results, judge_trainings, require_passed
 from ups.pipeline.graph import chain_to
 from ups.pipeline.mirror import Mirror
-from ups.pipeline.plan import PlannedStage, check, derive, make_plan, require_fit
+from ups.pipeline.plan import PlannedStage, derive, make_plan, require_fit
 from ups.pipeline.provenance import environment
 from ups.pipeline.rebuild import NOTHING, Rebuild
 from ups.pipeline.supervise.launch import launch
@@ -314,13 +315,12 @@ class Run:
         Whoever built it: this is what a scheduler asks before it decides that a stage is cached.
         """
         digest = digest_of(self._derive(name))
-        artifact, reason = check(self.store, name, digest, read=True, rebuild=self.rebuild)
-        if self.store.remote is not None:
-            try:
-                with self.store.lock(name, digest, timeout=0):
-                    artifact, reason = sealed_or_brought(self.store, name, digest, self.rebuild)
-            except BusyError:  # somebody is at it, and `stage` will wait
-                return None
+        alone = self.store.remote is None  # nothing is brought then, and two runs may look at once
+        try:
+            with nullcontext() if alone else self.store.lock(name, digest, timeout=0):
+                artifact, reason = sealed_or_brought(self.store, name, digest, self.rebuild)
+        except BusyError:  # somebody is at it, and `stage` will wait
+            return None
         if artifact is None:
             return None
         built = Built(artifact, hit=True, reason=reason)
@@ -522,16 +522,12 @@ def _end(error: BaseException | None) -> dict[str, Any]:
     """How a run ended, as ended.json says it."""
     if error is None:
         state, code = "finished", EXIT_OK
-    elif isinstance(error, UpsError):
-        state, code = "failed", error.exit_code
-        if isinstance(error, Interrupted | ProcessKilled):
-            state = "interrupted"
-    elif isinstance(error, BrokenPipeError) or not isinstance(
-        error, Exception
-    ):  # Ctrl-C, and Prefect's cancellation
+    elif is_interruption(error) or isinstance(error, ProcessKilled):
         state, code = "interrupted", Interrupted.exit_code
     else:
         state, code = "failed", UpsError.exit_code
+    if isinstance(error, UpsError):
+        code = error.exit_code
     return {
         "state": state,
         "message": None if error is None else str(error) or type(error).__name__,

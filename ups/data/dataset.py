@@ -167,13 +167,19 @@ class StoredTrajectories:
         """The fields of `ProblemTrajectories`."""
         self._shape = read.fields.shape[1:]
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows [m], counted over all splits, to their fields [m, t, *grid, C] float32; unknown values are 0."""
-        fields = np.empty((len(rows), *self._shape), dtype=np.float32)
+    def read(self, rows: NDArray[np.int64], *, frames: int | None = None) -> NDArray[np.float32]:
+        """Rows [m], counted over all splits, to their fields [m, t, *grid, C] float32; unknown values are 0.
+
+        frames: how many from the first; None: all, and of a map both.
+        """
+        kept, *rest = self._shape
+        fields = np.empty((len(rows), kept if frames is None else frames, *rest), dtype=np.float32)
         for file, start, end in zip(self._files, self._starts, self._ends, strict=True):
             here = (start <= rows) & (rows < end)
             if here.any():
-                fields[here] = read_trajectories(file, rows[here] - start, **self._layout).fields
+                fields[here] = read_trajectories(
+                    file, rows[here] - start, frames=frames, **self._layout
+                ).fields
         return fields
 
 

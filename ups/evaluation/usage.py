@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ups.data.dataset import conditioning_scalars, load_datasets, read_description
+from ups.data.dataset import (
+    StoredTrajectories,
+    conditioning_scalars,
+    read_description,
+    stored_trajectories,
+    time_step,
+)
 from ups.errors import DataError
 from ups.problems import PROBLEMS, Field, Problem, ProblemName, Variables
 
@@ -206,21 +212,27 @@ class Usage:
 
 
 def usages_of(download: Path) -> dict[str, Usage]:
-    """Of each problem of a download artifact; its validation split is read."""
-    described = read_description(download)
+    """Of each problem of a download artifact; first frames of its validation split are read."""
     return {
-        name: Usage(
-            equation=data.problem.name,
-            variables=described[name]["variables"],
-            title=data.title,
-            coordinates=tuple(tuple(map(float, axis)) for axis in data.coordinates),
-            time_step=data.time_step,
-            frames=len(data.times),
-            parameters=dict(data.parameters),
-            sizes=_sizes(data.names, data.fields[:, 0], data.known[0]),
-        )
-        for name, data in load_datasets(download, ("validation",)).items()
+        name: _usage(stored_trajectories(download, described, ("validation",)), described["variables"])
+        for name, described in read_description(download).items()
     }
+
+
+def _usage(stored: StoredTrajectories, variables: Variables) -> Usage:
+    about = stored.about
+    problem, times = about["problem"], about["times"]
+    first = stored.read(np.arange(len(about["rows"])), frames=None if problem.is_map else 1)[:, 0]
+    return Usage(
+        equation=problem.name,
+        variables=variables,
+        title=about["title"],
+        coordinates=tuple(tuple(map(float, axis)) for axis in about["coordinates"]),
+        time_step=time_step(problem, times),
+        frames=len(times),
+        parameters=dict(about["parameters"]),
+        sizes=_sizes(about["names"], first, about["known"][0]),
+    )
 
 
 def _sizes(

@@ -10,8 +10,8 @@ from ups.pipeline.surrogates import export_surrogate
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write the trained networks of a run as one file. NAME.safetensors: all of them, for ups.load, ups forecast and "
-        "ups evaluate. NAME.pt2: the operator's forecast of one problem as a program of torch.export, which needs torch alone."
+        "Write the trained networks of a run as one file. NAME.safetensors: all of them, for ups.load and "
+        "ups forecast. NAME.pt2: the operator's forecast of one problem as a program of torch.export, which needs torch alone."
     )
     add_run(parser)
     parser.add_argument("--out", type=Path, required=True, help="NAME.safetensors or NAME.pt2")

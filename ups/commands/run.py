@@ -47,16 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """See `run_and_show`; with --dry, `dry_run`."""
-    if options.dry:
-        dry_run(
-            options.config,
-            parse_overrides(options.assignments),
-            root=options.root,
-            until=options.until,
-            rebuild=options.rebuild,
-        )
-        return
-    run_and_show(
+    (dry_run if options.dry else run_and_show)(
         options.config,
         parse_overrides(options.assignments),
         root=options.root,

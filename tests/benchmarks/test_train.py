@@ -65,6 +65,7 @@ def test_too_few_steps_are_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_a_row_for_every_variant_and_for_every_part_of_a_step(tmp_path):
     done = ups("bench", "train", TINY, "--root", tmp_path, "--steps", "9", "--json")
     assert done.returncode == 0, done.stderr

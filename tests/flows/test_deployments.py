@@ -272,7 +272,7 @@ def test_a_killed_engine_leaves_no_process_and_the_next_run_resumes(built: Orche
 
 def test_a_run_that_is_retried_in_the_ui_or_by_the_command_goes_on_where_it_was(built: Orchestra):
     """Only what had not ended runs again, and it resumes inside: of a run that failed, and of one that was cancelled."""
-    flow_run = _start_until_checkpoint(built, "training.consistency.steps=6000")
+    flow_run = _start_until_checkpoint(built, "training.consistency.steps=3000")
     _cancel(built, flow_run)
     held = {path: path.read_bytes() for path in Path(_newest_checkpoint(built)).parent.iterdir()}
     for path in held:
@@ -375,6 +375,7 @@ def test_a_dry_preflight_tries_every_stage_and_says_what_it_will_take(built: Orc
     assert not list(built.root.glob(".probe-*"))
 
 
+@pytest.mark.long
 def test_an_optimisation_that_does_not_hold_its_promise_fails_the_run(deployed: Orchestra):
     short = {"training.operator.steps": 12, "training.operator.warmup_steps": 2, "execution.device": "cpu"}
     comparison = {

@@ -79,7 +79,7 @@ def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_
         end(orchestra.worker)
 
 
-@repeated(2, 20)
+@repeated(1, 20)
 def test_of_two_runs_of_one_configuration_one_works_and_one_waits(
     orchestra, uninterrupted, record_property, seed
 ):

@@ -254,7 +254,7 @@ def test_the_fourier_operator_is_that_of_neuraloperator(shape):
         pytest.param(
             {"kind": "muon", "matrix_learning_rate": 0.02, "momentum": 0.95},
             id="muon",
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.long],
         ),
     ],
 )

@@ -235,7 +235,9 @@ def test_contact_at_rest_stays_as_it_is(viscosity):
 
 @pytest.mark.parametrize("viscosity", [1e-8, 0.1])
 @pytest.mark.parametrize("boundary", ["periodic", "outflow"])
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_a_row_does_not_depend_on_its_neighbours(monkeypatch, viscosity, boundary, dtype):
     cells = 50
     initial = states(11, cells, seed=6, boundary=boundary).to(dtype)

@@ -62,6 +62,7 @@ def test_what_a_machine_costs_makes_a_prediction_a_price():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_tiny_chain_is_predicted(tmp_path, capsys):
     arguments = [
         "plan",

@@ -264,7 +264,9 @@ for other in weights[1:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diffusion", "operator", "windows"])
+@pytest.mark.parametrize(
+    "name", ["operator", *(pytest.param(name, marks=pytest.mark.long) for name in ("diffusion", "windows"))]
+)
 def test_a_compiled_network_takes_the_same_steps(name, tmp_path):
     here = Path(__file__).parent
     environment = {

@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import shutil
 import signal
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launches import double_work, killed, launches, steps_done_again
 from marked_processes import marked
 from orchestra import STAGES as SHOWN
 from orchestra import Orchestra, wait_for
@@ -29,7 +29,7 @@ TRAINING = {
     "validate_every": 400,
 }
 FAULTS = ("cancel", "flow", "worker", "agent", "rank", "server", "database")
-WRONG = ("orphans", "lost stages", "hangs", "double work")
+WRONG = ("orphans", "lost stages", "hangs", "double work", "ends without a checkpoint")
 SECONDS_TO_REPORT = 2.0
 LONGEST_PAUSE = 3.0  # seconds that a server is away, and into a stage that counts no steps
 
@@ -77,29 +77,27 @@ class StruckRun:
         """Start, strike and do what a user does, to the end; the run's directory."""
         self.orchestra.start_worker()
         self.flow_run = self.orchestra.run(self.asked)
-        earlier = ""
         for fault, stage, part in self.plan:
             self._wait(f"{part:.2f} of {stage}", lambda stage=stage, part=part: self._reached(stage, part))
             self.counted["faults that came after their stage's end"] += self._is_sealed(stage)
-            self._note_work(earlier)
-            earlier = fault
             print(f"{fault} at {part:.2f} of {stage}")
             getattr(self, f"_{fault}")()
             self._look_for_losses()
         self._wait("the end", lambda: self.orchestra.ended(self.flow_run) == "Completed")
-        self._note_work(earlier)
         self._look_for_losses()
+        self._note_work()
         return self.orchestra.runs()[-1]
 
-    def _note_work(self, fault: str) -> None:
-        """Count the steps that were done again after a fault: told to end, a stage writes a checkpoint first; killed, it
-        loses what came after the last one; the next may have been half-written."""
+    def _note_work(self) -> None:
+        """Told to end, a training writes a checkpoint first. Killed, it loses what came after the last one; the next may have
+        been half-written. Nobody but this test kills it."""
         runs = [run for run in self.orchestra.runs() if run not in self.earlier_runs]
-        total = sum(steps_done_again(runs, stage) for stage in TRAINING_STAGES)
-        again = total - self.counted["steps done again"]
-        allowed = 2 * CHECKPOINT_EVERY if fault in {"agent", "rank"} else 0
-        self.counted["steps done again"] = total
-        self.counted["double work"] += max(0, again - allowed)
+        trainings = [launches(runs, stage) for stage in TRAINING_STAGES]
+        print("launches:", *filter(None, trainings), sep="\n")
+        kills = sum(fault in {"agent", "rank"} for fault, _, _ in self.plan)
+        self.counted["steps done again"] = sum(map(steps_done_again, trainings))
+        self.counted["double work"] = sum(double_work(each, 2 * CHECKPOINT_EVERY) for each in trainings)
+        self.counted["ends without a checkpoint"] = max(0, sum(map(killed, trainings)) - kills)
 
     def _wait(self, what: str, find: Any) -> Any:
         def found_or_ended() -> Any:
@@ -215,21 +213,6 @@ class StruckRun:
         except pytest.fail.Exception:
             self.counted["orphans"] += len(self.orchestra.stage_processes())
             raise
-
-
-def steps_done_again(runs: Iterable[Path], stage: str) -> int:
-    """How far behind the last logged step of the one before each launch of a training began, in all, by their logs."""
-    again = last = 0
-    for run in runs:
-        log = run / "logs" / f"{stage}.log"
-        text = log.read_text() if log.exists() else ""
-        for resumed, step in re.findall(
-            rf"^{stage} (?:resumes at step (\d+) of|(\d+)/\d+  loss)", text, re.MULTILINE
-        ):
-            if resumed or int(step) <= last:
-                again += max(0, last - int(resumed or 0))
-            last = int(resumed or step)
-    return again
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -205,6 +205,7 @@ def test_a_cancelled_run_leaves_a_checkpoint_and_no_process(built: Orchestra, tm
     assert built.task_runs(flow_run)["consistency"]["state_name"] == "Cancelled"
     assert "Traceback" not in _logs(built, flow_run)
     assert "Crash" not in _logs(built, flow_run)
+    assert _event_messages(built, flow_run).count("Flow run was cancelled successfully.") == 1
 
 
 def test_suspend_ends_the_training_at_a_checkpoint_and_resume_goes_on_there(built: Orchestra):
@@ -235,6 +236,20 @@ def _expect_message(orchestra: Orchestra, flow_run: dict, message: str) -> None:
         lambda: orchestra.api("GET", f"/flow_runs/{flow_run['id']}")["state"]["message"] == message,
         orchestra.worker_said,
     )
+
+
+def _event_messages(orchestra: Orchestra, flow_run: dict) -> list[str]:
+    """Of both events, once they have reached the server's log of events; docs/how-to/prefect-ui.md tells them apart."""
+    asked = {
+        "event": {"name": ["prefect.flow-run.Cancelled"]},
+        "resource": {"id": [f"prefect.flow-run.{flow_run['id']}"]},
+    }
+
+    def messages() -> list[str]:
+        found = orchestra.api("POST", "/events/filter", filter=asked)["events"]
+        return [event["resource"]["prefect.state-message"] for event in found]
+
+    return wait_for("two events", lambda: found if len(found := messages()) == 2 else [])
 
 
 def _logs(orchestra: Orchestra, flow_run: dict) -> str:

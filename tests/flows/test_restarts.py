@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from command_line import TINY, ups
+from launches import launches, steps_done_again
 from marked_processes import MARKER_VARIABLE, marked
 from orchestra import Orchestra, end
 from postgres import Postgres
-from struck_run import STAGES, WRONG, StruckRun, overrides, remove, results, steps_done_again
+from struck_run import STAGES, WRONG, StruckRun, overrides, remove, results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -93,7 +94,7 @@ def test_of_two_runs_of_one_configuration_one_works_and_one_waits(
         flow_runs.append(orchestra.run(overrides(STRUCK)))
         assert [orchestra.final_state(flow_run) for flow_run in flow_runs] == ["Completed"] * 2
         runs = [run for run in orchestra.runs() if run not in earlier]
-        counted["double work"] = steps_done_again(runs, *STRUCK)
+        counted["double work"] = steps_done_again(launches(runs, *STRUCK))
         counted["double work"] += sum((run / "logs" / "evaluate.log").exists() for run in runs) - 1
         counted["orphans"] = len(orchestra.stage_processes())
         assert [results(run) for run in runs] == [uninterrupted] * 2

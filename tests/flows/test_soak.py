@@ -1,10 +1,9 @@
-"""What `soak` and the struck runs conclude from what they see."""
+"""What `soak` concludes from what it sees."""
 
 from random import Random
 
 import pytest
 from soak import something_grows
-from struck_run import steps_done_again
 
 MEMORY, FILES, DISK = "memory, MB, of the server", "open files of the worker", "disk, MB: runs"
 
@@ -37,22 +36,3 @@ def test_what_a_warm_up_takes_does_not_count():
     for number in range(10):
         warm[number][MEMORY] = 30.0 * number
     assert something_grows(warm, 10) is False
-
-
-@pytest.mark.parametrize(
-    ("launches", "again"),
-    [
-        ([(0, 40)], 0),
-        ([(0, 17), (18, 40)], 0),  # told to end; the last steps were not logged
-        ([(0, 27), (20, 40)], 7),
-        ([(0, 13), (0, 31), (30, 40)], 14),  # killed before its first checkpoint
-    ],
-)
-def test_steps_that_were_done_again_are_counted(tmp_path, launches, again):
-    for number, (begin, end) in enumerate(launches):
-        lines = [f"operator resumes at step {begin} of 40"] if begin else []
-        lines += [f"operator {step}/40  loss 0.1" for step in range(begin + 1, end + 1)]
-        log = tmp_path / str(number) / "logs" / "operator.log"
-        log.parent.mkdir(parents=True)
-        log.write_text("\n".join(lines))
-    assert steps_done_again(sorted(tmp_path.iterdir()), "operator") == again

@@ -1,6 +1,5 @@
 """A surrogate in the user's terms: by name, in physical units, checked; and as one file."""
 
-import json
 import subprocess
 import sys
 import warnings
@@ -15,13 +14,16 @@ import xarray
 from small_models import KNOWN, SHAPES, codec, operator, residual
 from tiny import describe
 
+from ups.config.stages.evaluate import Evaluation
 from ups.errors import ConfigurationError, DataError, IntegrityError, UpsError
 from ups.evaluation.finer_grid import finer_coordinates
 from ups.evaluation.predictor import Predictor
 from ups.evaluation.surrogate import Surrogate
 from ups.evaluation.surrogate_file import read_surrogate, write_surrogate
+from ups.evaluation.trained import Trained
 from ups.evaluation.usage import OutsideTraining, Usage
 from ups.models.build import CODEC_FILE, MODEL_FILE, save_model
+from ups.models.shape import ProblemShape
 from ups.tools.export_surrogate import _write_program
 
 SAMPLERS = {
@@ -35,10 +37,9 @@ def centres(points: int) -> tuple[float, ...]:
 
 
 USAGES = {
-    "wave": Usage("burgers1d", "primitive", "waves", (centres(32),), 0.05, 4, {"nu": 0.5}, {"u": (0.5, 2.0)}),
+    "wave": Usage(SHAPES["wave"], "waves", (centres(32),), 0.05, 4, {"nu": 0.5}, {"u": (0.5, 2.0)}),
     "map": Usage(
-        "darcy2d",
-        "primitive",
+        SHAPES["map"],
         "maps",
         (centres(16), centres(16)),
         1.0,
@@ -52,11 +53,17 @@ WAVE = np.sin(2 * np.pi * np.array(centres(32)), dtype=np.float32) + np.float32(
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
+def trained() -> Trained:
     surrogate = Surrogate(
         codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=3
     )
-    return Predictor(surrogate, USAGES, {"run": "small"}, "cpu")
+    means = {"map": torch.rand(*USAGES["map"].grid, 2, generator=torch.Generator().manual_seed(7))}
+    return Trained(surrogate, USAGES, means, Evaluation(members=3), 5, [{"value": 0.1}], {"run": "small"})
+
+
+@pytest.fixture(scope="module")
+def predictor(trained) -> Predictor:
+    return Predictor(trained.surrogate, USAGES, trained.provenance, "cpu")
 
 
 def test_however_a_field_is_given_the_forecast_is_the_same(predictor):
@@ -171,9 +178,8 @@ def test_what_is_unlike_the_training_is_told(predictor):
 
 def test_a_density_is_positive():
     sizes = {"density": (0.5, 2.0), "velocity": (0.5, 2.0), "pressure": (0.5, 2.0)}
-    usage = Usage(
-        "compressible1d", "primitive", "gas", (centres(8),), 0.1, 3, {"eta": 0.1, "zeta": 0.1}, sizes
-    )
+    shape = ProblemShape("compressible1d", (8,), (2,), (0, 1, 2), "periodic")
+    usage = Usage(shape, "gas", (centres(8),), 0.1, 3, {"eta": 0.1, "zeta": 0.1}, sizes)
     states = np.ones((1, 8, 3), dtype=np.float32)
     usage.checked_fields(states)
     states[0, 3, 0] = 0
@@ -198,12 +204,15 @@ def stored(directory: Path) -> dict[str, Path]:
     return artifacts
 
 
-def test_one_file_forecasts_what_the_run_does(predictor, tmp_path):
+def test_one_file_has_all_that_the_run_has(predictor, trained, tmp_path):
     file = tmp_path / "surrogate.safetensors"
-    write_surrogate(file, stored(tmp_path), USAGES, {"run": "small"}, members=3)
-    surrogate, usages, provenance = read_surrogate(file, "cpu")
-    assert usages == USAGES
-    again = Predictor(surrogate, usages, provenance, "cpu")
+    write_surrogate(file, stored(tmp_path), trained)
+    read = read_surrogate(file, "cpu")
+    for name in ("usages", "evaluation", "seed", "results", "provenance"):
+        assert getattr(read, name) == getattr(trained, name), name
+    assert list(read.means) == ["map"]
+    torch.testing.assert_close(read.means["map"], trained.means["map"], rtol=0, atol=0)
+    again = Predictor(read.surrogate, read.usages, read.provenance, "cpu")
     for problem, model in (("wave", "operator"), ("wave", "diffusion"), ("map", "consistency_2")):
         shape = (2, *USAGES[problem].grid)
         field = np.random.default_rng(1).uniform(0.5, 1.5, shape).astype(np.float32)
@@ -216,9 +225,9 @@ def test_one_file_forecasts_what_the_run_does(predictor, tmp_path):
         assert one.provenance == other.provenance
 
 
-def test_a_changed_byte_is_found(tmp_path):
+def test_a_changed_byte_is_found(trained, tmp_path):
     file = tmp_path / "surrogate.safetensors"
-    write_surrogate(file, stored(tmp_path), USAGES, {}, members=3)
+    write_surrogate(file, stored(tmp_path), trained)
     whole = file.read_bytes()
     for place in (len(whole) // 2, len(whole) - 1, 300):
         damaged = bytearray(whole)
@@ -266,4 +275,3 @@ def test_known_fields_are_those_that_are_given():
     known = KNOWN["map"]
     assert known is not None
     assert [field in USAGES["map"].given for field in USAGES["map"].fields] == known.tolist()
-    assert json.loads(json.dumps(USAGES["map"].to_json())) == USAGES["map"].to_json()

@@ -280,7 +280,7 @@ def test_a_finished_run_is_scored_on_a_finer_grid(run_copy, tmp_path):
         in done.stdout
     )
     assert done.stdout.count("\noperator ") == 1
-    assert "fine.hdf5 ends at t = 0.2, the trajectories of the training at t = 0.4" in done.stderr
+    assert "fine.hdf5 lasts 0.2, the trajectories of the training 0.4" in done.stderr
     assert sorted((run_copy / "logs").iterdir()) == before, "nothing is left in the run"
 
 

@@ -19,6 +19,7 @@ from ups.pipeline.comparison import (
     Trained,
     arms_of,
     differences,
+    name_of,
     read_training,
     turns,
 )
@@ -90,6 +91,22 @@ def test_what_cannot_be_compared_is_refused(changed):
         ConfigurationError, match=r"execution\.processes: cannot be left out of .* by itself: "
     ):
         compared(TINY, together, leave_one_out=True)
+
+
+def test_what_trains_the_same_is_the_same_comparison(changed):
+    before = name_of(compared(TINY, changed("fast", training__operator__accumulation=2)))
+    renamed = changed(
+        "renamed",
+        training__operator__accumulation=2,
+        seed=3,
+        evaluation__members=3,
+        resources={"hourly_rate_usd": 2.0},
+        hooks={"finished": "true"},
+        gates={"test": [{"model": "operator", "metric": "mass_drift", "at_most": 1.0}]},
+    )
+    assert name_of(compared(TINY, renamed)) == before
+    other = changed("other", training__operator__accumulation=2, training__operator__learning_rate=5e-4)
+    assert name_of(compared(TINY, other)) != before
 
 
 def test_trainings_take_turns_and_each_begins_in_its_turn():

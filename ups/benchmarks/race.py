@@ -498,13 +498,14 @@ def _evaluation_sets(
     datasets = load_datasets(download, (split,))
     means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
     beyond = configuration.evaluation.outside if outside else None
+    of_the_run = {"seed": configuration.seed, "threads": configuration.execution.threads}
     for name, dataset in datasets.items():
-        yield evaluation_set(name, dataset, split, configuration, device, mean=means.get(name))
+        yield evaluation_set(name, dataset, split, device, mean=means.get(name), **of_the_run)
         data = configuration.problems[name]
         if beyond is not None and isinstance(data, FromSinusoids):
             for change in each_by_itself(beyond):
                 moved = outside_dataset(dataset, data, change, device, split)
-                yield evaluation_set(name, moved, OUTSIDE, configuration, device, mean=None)
+                yield evaluation_set(name, moved, OUTSIDE, device, mean=None, **of_the_run)
 
 
 def _compared(scores: Scores, operator: Scores) -> Record:

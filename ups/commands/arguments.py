@@ -8,6 +8,7 @@ from ups.config import Configuration, load_configuration
 from ups.config.load import parse_overrides
 from ups.config.schema import STAGES
 from ups.pipeline.device import resolve
+from ups.reference import SURROGATE, reference_models
 
 
 def add_configuration(parser: argparse.ArgumentParser, **options: Any) -> None:
@@ -46,12 +47,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """RUN, which may be a file that `ups export` wrote, and --root."""
+    """RUN, which may be a file that `ups export` wrote or a model that comes with the library, and --root."""
     parser.add_argument(
         "run",
         metavar="RUN",
         type=Path,
-        help="directory below runs/, by its path or its name, or an exported .safetensors",
+        help=f"directory below runs/, by its path or its name; an exported {SURROGATE}; or the name of a model that comes with the "
+        f"library: {', '.join(reference_models())}",
     )
     add_root(parser)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import get_args
 
 from ups.artifacts.files import write_json
-from ups.commands.arguments import add_run, count
+from ups.commands.arguments import add_source, count
 from ups.commands.tables import result_tables, show
 from ups.pipeline.device import Device
-from ups.pipeline.run import find_run
 from ups.pipeline.score_run import score_on_file, scores_file
+from ups.pipeline.surrogates import find_surrogate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_run(parser)
+    add_source(parser)
     parser.add_argument(
         "--file",
         type=Path,
@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Print the result table or the records, and keep them with the run; progress goes to standard error."""
-    run = find_run(options.run, options.root)
+    """Print the result table or the records, and keep them with a run; progress goes to standard error."""
+    source = find_surrogate(options.run, options.root)
     table = score_on_file(
-        run,
+        source,
         options.file,
         rows=options.rows,
         problem=options.problem,
@@ -58,7 +58,9 @@ def execute(options: argparse.Namespace) -> None:
     else:
         for part in result_tables(table):
             show(part)
-    chosen = [f"{options.rows}-rows", *([options.problem] if options.problem else [])]
-    kept = scores_file(run, options.file, *chosen, *(["file-grid"] if options.at_file_resolution else []))
-    write_json(kept, table)
-    print(f"kept in {kept}", file=sys.stderr)
+    if source.is_dir():
+        chosen = [f"{options.rows}-rows", *([options.problem] if options.problem else [])]
+        file_grid = ["file-grid"] if options.at_file_resolution else []
+        kept = scores_file(source, options.file, *chosen, *file_grid)
+        write_json(kept, table)
+        print(f"kept in {kept}", file=sys.stderr)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ups.config import Configuration
 from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
 from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.evaluation.finer_grid import interpolated
@@ -51,9 +50,10 @@ def evaluation_set(
     name: str,
     dataset: Dataset,
     split: str,
-    configuration: Configuration,
     device: torch.device,
     *,
+    seed: int,
+    threads: int,
     mean: Tensor | None,
     stride: int = 1,
 ) -> EvaluationSet:
@@ -61,6 +61,7 @@ def evaluation_set(
 
     Args:
         name: of the problem in the configuration.
+        seed, threads: of the run that is scored, and of its scoring; for the records.
         mean: [*grid, C] as from `train_means`, on the models' grid.
         stride: points per axis of the dataset for one of the models.
     """
@@ -75,11 +76,11 @@ def evaluation_set(
             fields=_declared(dataset.problem, dataset.names),
             boundary=dataset.boundary,
             is_map=dataset.problem.is_map,
-            seed=configuration.seed,
+            seed=seed,
             resolution=dataset.grid,
             frames=truth.shape[1],
             device=device_name(device),
-            threads=configuration.execution.threads,
+            threads=threads,
         ),
         truth=truth,
         known=known_mask(dataset.known[0], device),

@@ -6,7 +6,6 @@ forecast.mean["u"], forecast.spread["u"], forecast.times, forecast.provenance
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.errors import ConfigurationError, DataError, PreflightError
 from ups.evaluation.finer_grid import strided
 from ups.evaluation.forecaster import Forecaster
+from ups.evaluation.opening import open_trained
 from ups.evaluation.rollout import decoded_rollout
-from ups.evaluation.surrogate import Surrogate, load_surrogate
-from ups.evaluation.surrogate_file import read_surrogate
-from ups.evaluation.trained_run import TrainedRun
+from ups.evaluation.surrogate import Surrogate
 from ups.evaluation.usage import Usage
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import device_name
@@ -90,39 +88,23 @@ class Prediction:
 
 
 def load(path: str | Path, *, device: str = "auto") -> "Predictor":
-    """The surrogate of a finished run, or of a file that `ups export` wrote, ready to forecast.
+    """The surrogate of a finished run, of a file that `ups export` wrote, or one that comes with the library, ready to forecast.
 
-    path: directory of the run, or the file. device: auto (a GPU if there is one), cpu or cuda.
+    path: directory of the run, the file, or a name such as "burgers_demo". device: auto (a GPU if there is one), cpu or cuda.
 
     Raises:
-        ConfigurationError: there is no finished run or file.
+        ConfigurationError: there is no finished run, file or model of this name.
         IntegrityError: what is there is damaged.
         PreflightError: there is no such device here.
     """
-    path = Path(path)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigurationError(f"{device!r} is no device", where="device", fix="give auto, cpu or cuda")
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
         raise PreflightError("torch finds no GPU here", where="device", fix="give cpu or auto")
     chosen = "cuda" if has_gpu and device != "cpu" else "cpu"
-    if path.is_dir():
-        with ExitStack() as leases:
-            trained = TrainedRun.open(path, leases)
-            configuration = trained.configuration
-            execution = configuration.execution.model_copy(update={"device": chosen})
-            surrogate = load_surrogate(
-                trained.artifacts, configuration.model_copy(update={"execution": execution})
-            )
-            return Predictor(surrogate, trained.usages, trained.provenance, chosen)
-    if not path.is_file():
-        raise ConfigurationError(
-            "is neither the directory of a run nor a file",
-            where=str(path),
-            fix="give one of runs/, or what `ups export` wrote",
-        )
-    surrogate, usages, provenance = read_surrogate(path, chosen)
-    return Predictor(surrogate, usages, provenance, chosen)
+    trained = open_trained(Path(path), chosen)
+    return Predictor(trained.surrogate, trained.usages, trained.provenance, chosen, trained.results)
 
 
 class Predictor:
@@ -134,9 +116,12 @@ class Predictor:
         usages: Mapping[str, Usage],
         provenance: Mapping[str, Any],
         device: str,
+        results: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.surrogate, self.usages = surrogate, dict(usages)
         self.provenance, self.device = dict(provenance), device
+        self.results = list(results)
+        """Records of the table of its run, each with its convention."""
 
     @property
     def problems(self) -> list[str]:

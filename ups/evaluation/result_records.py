@@ -50,19 +50,19 @@ def result_records(results: Sequence[Scores], setting: Setting) -> list[dict[str
 
 def comparisons(results: Sequence[Scores], setting: Setting) -> list[dict[str, Any]]:
     """Records of ratios, paired by trajectory: of every model's error to the operator's, and of every ensemble's CRPS
-    to that of the operator dressed in past errors.
+    to that of the operator dressed in past errors, where these were kept.
 
     results: of one problem.
     """
     named = {result.name: result for result in results}
-    operator, dressed = named[OPERATOR], named[DRESSED]
+    operator, dressed = named[OPERATOR], named.get(DRESSED)
     table = []
     for result in results:
         if result is operator:
             continue
         errors = metrics.paired_ratio(result.get("trajectory"), operator.get("trajectory"))
         numbers = [_ratio("error_over_operator", errors)]
-        if result.members > 1 and result is not dressed:
+        if dressed is not None and result.members > 1 and result is not dressed:
             for place, channel in enumerate(setting.scored):
                 scores = (model.get("crps")[:, place] for model in (result, dressed))
                 field = setting.fields[channel].name if len(setting.scored) > 1 else None

@@ -1,8 +1,9 @@
 """A surrogate as one file: the networks of a run, and what their user must know of its problems.
 
-A safetensors file, so that nothing is unpickled. Weights are named NETWORK/WEIGHT; the header holds the networks'
-descriptions, the problems, where all of it comes from, and a sum over everything. Errors of held-back trajectories are
-not in it: they dress the operator in the rows that ensembles are compared with, and are larger than all networks.
+A safetensors file, so that nothing is unpickled. Weights are named NETWORK/WEIGHT, a map's mean output mean/PROBLEM; the header
+holds the networks' descriptions, the problems, how it was scored and with what results, where all of it comes from, and a sum over
+everything. Errors of held-back trajectories are not in it: they dress the operator in the rows that ensembles are compared with, and
+are larger than all networks.
 """
 
 import hashlib
@@ -17,31 +18,25 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ups.artifacts.files import canonical_json, write_bytes
+from ups.config.stages.evaluate import Evaluation
 from ups.errors import IntegrityError
 from ups.evaluation.surrogate import Surrogate, check_alike
+from ups.evaluation.trained import Trained
 from ups.evaluation.usage import Usage
 from ups.models.build import CODEC_FILE, MODEL_FILE, has_codec, network_of, reading_model
 from ups.models.codec import Codec
 from ups.models.operators import LatentOperator
 from ups.models.residual import ResidualNetwork
 
-Provenance = dict[str, Any]
-"""Where networks come from: run, digests of its artifacts, commit, library."""
+_MEAN = "mean"
 
 
-def write_surrogate(
-    path: Path,
-    artifacts: Mapping[str, Path],
-    usages: Mapping[str, Usage],
-    provenance: Provenance,
-    members: int,
-) -> None:
+def write_surrogate(path: Path, artifacts: Mapping[str, Path], trained: Trained) -> None:
     """Write the networks of a run as one file.
 
     Args:
         artifacts: directories of cache_encode, operator, diffusion and consistency.
-        usages: by problem.
-        members: of an ensemble, where its user does not say.
+        trained: the same run, opened.
 
     Raises:
         IntegrityError: a network's file is damaged.
@@ -56,18 +51,21 @@ def write_surrogate(
         with reading_model(file), safe_open(file, framework="pt") as stored:
             networks[network] = json.loads(stored.metadata()["description"])
             tensors |= {f"{network}/{name}": stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    tensors |= {f"{_MEAN}/{problem}": mean.cpu() for problem, mean in trained.means.items()}
     about = {
         "networks": networks,
-        "problems": {name: usage.to_json() for name, usage in usages.items()},
-        "provenance": provenance,
-        "members": members,
+        "problems": {name: usage.to_json() for name, usage in trained.usages.items()},
+        "evaluation": trained.evaluation.model_dump(mode="json"),
+        "seed": trained.seed,
+        "results": trained.results,
+        "provenance": trained.provenance,
     }
     header = {"surrogate": canonical_json(about).decode(), "sum": _sum(about, tensors)}
     write_bytes(path, save(tensors, metadata=header))
 
 
-def read_surrogate(path: Path, device: str) -> tuple[Surrogate, dict[str, Usage], Provenance]:
-    """The networks of a file, ready to forecast; what is to be known of their problems; where they come from.
+def read_surrogate(path: Path, device: str) -> Trained:
+    """The networks of a file, ready to forecast, and what their use needs.
 
     Raises:
         IntegrityError: the file is damaged, or holds no surrogate.
@@ -92,14 +90,25 @@ def read_surrogate(path: Path, device: str) -> tuple[Surrogate, dict[str, Usage]
         assert isinstance(operator, LatentOperator)
         assert isinstance(diffusion, ResidualNetwork)
         assert isinstance(consistency, ResidualNetwork)
-        usages = {name: Usage.from_json(values) for name, values in about["problems"].items()}
+        usages = {
+            name: Usage.from_json(values, codec.shapes[name]) for name, values in about["problems"].items()
+        }
+        evaluation = Evaluation.model_validate(about["evaluation"])
     others = {network: description for network, description in networks.items() if network != "codec"}
     check_alike(networks["codec"], others, dict.fromkeys(others, str(path)))
     samplers = {stage: networks[stage]["sampler"] for stage in ("diffusion", "consistency")}
     surrogate = Surrogate(
-        codec, networks["codec"], operator, diffusion, consistency, {}, samplers, about["members"]
+        codec, networks["codec"], operator, diffusion, consistency, {}, samplers, evaluation.members
     )
-    return surrogate, usages, about["provenance"]
+    return Trained(
+        surrogate,
+        usages,
+        _part(tensors, _MEAN),
+        evaluation,
+        about["seed"],
+        about["results"],
+        about["provenance"],
+    )
 
 
 def _part(tensors: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:

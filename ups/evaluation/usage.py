@@ -1,10 +1,9 @@
 """What the user of a surrogate must know of a problem: its points and times, its parameters, and what it was trained on."""
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from ups.data.dataset import (
     time_step,
 )
 from ups.errors import DataError
-from ups.problems import PROBLEMS, Field, Problem, ProblemName, Variables
+from ups.models.shape import ProblemShape
+from ups.problems import Field, Problem
 
 _BEYOND = 10.0
 """A field so many times larger or smaller than any of the training is in other units, by the looks of it."""
@@ -34,8 +34,7 @@ class Usage:
     """How the surrogate of one problem is used.
 
     Attributes:
-        equation: its declaration's name.
-        variables: in which fields are given and forecast.
+        shape: equation, variables, grid and boundary, as the networks were made for them.
         title: of the data that it was trained on.
         coordinates: of the grid's points, one list per space axis.
         time_step: between frames; 1 for a map.
@@ -44,8 +43,7 @@ class Usage:
         sizes: smallest and largest root mean square of each field that is given, over first frames of the validation split.
     """
 
-    equation: ProblemName
-    variables: Variables
+    shape: ProblemShape
     title: str
     coordinates: tuple[tuple[float, ...], ...]
     time_step: float
@@ -55,12 +53,12 @@ class Usage:
 
     @property
     def problem(self) -> Problem:
-        return PROBLEMS[self.equation]
+        return self.shape.problem
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """All, in the order of the channels."""
-        return self.problem.fields_in(self.variables)
+        return self.shape.fields
 
     @property
     def given(self) -> tuple[Field, ...]:
@@ -74,7 +72,7 @@ class Usage:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        return tuple(map(len, self.coordinates))
+        return self.shape.grid
 
     def steps(self, steps: int | None, times: Sequence[float] | None) -> list[int]:
         """The steps after the first frame that are asked for, by number or by time; None, None: as many as in the training.
@@ -201,31 +199,30 @@ class Usage:
         return ((given - starts) / lengths + 0.5 / np.array(self.grid)).astype(np.float32)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Usage":
-        arguments = dict(values)
-        arguments["coordinates"] = tuple(tuple(axis) for axis in values["coordinates"])
-        arguments["sizes"] = {name: (low, high) for name, (low, high) in values["sizes"].items()}
-        return cls(**arguments)
+    def from_json(cls, values: Mapping[str, Any], shape: ProblemShape) -> "Usage":
+        coordinates = tuple(tuple(axis) for axis in values["coordinates"])
+        sizes = {name: (low, high) for name, (low, high) in values["sizes"].items()}
+        return cls(**{**values, "shape": shape, "coordinates": coordinates, "sizes": sizes})
 
     def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))
+        """Without the shape, which the networks' descriptions have."""
+        return {name: value for name, value in vars(self).items() if name != "shape"}
 
 
-def usages_of(download: Path) -> dict[str, Usage]:
+def usages_of(download: Path, shapes: Mapping[str, ProblemShape]) -> dict[str, Usage]:
     """Of each problem of a download artifact; first frames of its validation split are read."""
     return {
-        name: _usage(stored_trajectories(download, described, ("validation",)), described["variables"])
+        name: _usage(stored_trajectories(download, described, ("validation",)), shapes[name])
         for name, described in read_description(download).items()
     }
 
 
-def _usage(stored: StoredTrajectories, variables: Variables) -> Usage:
+def _usage(stored: StoredTrajectories, shape: ProblemShape) -> Usage:
     about = stored.about
     problem, times = about["problem"], about["times"]
     first = stored.read(np.arange(len(about["rows"])), frames=None if problem.is_map else 1)[:, 0]
     return Usage(
-        equation=problem.name,
-        variables=variables,
+        shape=shape,
         title=about["title"],
         coordinates=tuple(tuple(map(float, axis)) for axis in about["coordinates"]),
         time_step=time_step(problem, times),

@@ -138,8 +138,8 @@ def turns(arms: Sequence[Arm], seeds: int) -> Iterator[tuple[Arm, int]]:
 
 
 def name_of(arms: Sequence[Arm]) -> str:
-    """Of the directory of a comparison: that of the same arms on the same machine goes on where it was."""
-    values = {arm.name: arm.load().model_dump(mode="json", exclude={"seed"}) for arm in arms}
+    """Of the directory of a comparison: that of arms that train the same on the same machine goes on where it was."""
+    values = {arm.name: arm.load().model_dump(mode="json", exclude={*_NOT_COMPARED}) for arm in arms}
     return digest_of({"machine": platform.node(), "arms": values})[:12]
 
 

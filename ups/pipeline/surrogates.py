@@ -8,27 +8,22 @@ from ups.errors import ConfigurationError, DataError
 from ups.pipeline.device import Device, resolve_device, usable_cores
 from ups.pipeline.run import find_run
 from ups.pipeline.tool_process import run_tool
+from ups.reference import SURROGATE, reference_model
 
-SURROGATE, PROGRAM = ".safetensors", ".pt2"
+PROGRAM = ".pt2"
 _FORECASTS = (".hdf5", ".h5", ".zarr")
 
 Output = Callable[[str], None]
 
 
 def find_surrogate(name: Path, root: Path | None) -> Path:
-    """The run or the exported file of a name.
+    """The run or the exported file of a name, or the model of this name that comes with the library.
 
     Raises:
-        ConfigurationError: there is neither.
+        ConfigurationError: there is none of these.
     """
     path = name.absolute() if name.suffix == SURROGATE else find_run(name, root)
-    if not path.exists():
-        raise ConfigurationError(
-            "there is no such run or file",
-            where=str(name),
-            fix="give a directory below runs/, or what `ups export` wrote",
-        )
-    return path
+    return path if path.exists() else reference_model(str(name))
 
 
 def forecast_file(

@@ -29,6 +29,7 @@ def run(request: Request) -> None:
     (by problem: over time and wavenumber, errors by trajectory) and examples/PROBLEM.safetensors (trajectories)."""
     configuration = request.configuration
     settings = configuration.evaluation
+    of_the_run = {"seed": configuration.seed, "threads": configuration.execution.threads}
     (request.output / "examples").mkdir(parents=True, exist_ok=True)
     table: list[dict[str, Any]] = []
     outside: list[dict[str, Any]] = []
@@ -40,7 +41,7 @@ def run(request: Request) -> None:
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
             evaluated = evaluation_set(
-                name, dataset, "test", configuration, ranks.device, mean=means.get(name)
+                name, dataset, "test", ranks.device, mean=means.get(name), **of_the_run
             )
             results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
             table += result_records(results, evaluated.setting)
@@ -50,7 +51,7 @@ def run(request: Request) -> None:
             data = configuration.problems[name]
             if settings.outside is not None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
-                evaluated = evaluation_set(name, beyond, SPLIT, configuration, ranks.device, mean=None)
+                evaluated = evaluation_set(name, beyond, SPLIT, ranks.device, mean=None, **of_the_run)
                 results = score_all(
                     surrogate,
                     evaluated,

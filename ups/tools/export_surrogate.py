@@ -61,8 +61,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     else:
         with ExitStack() as leases:
             trained = TrainedRun.open(run, leases)
-            members = trained.configuration.evaluation.members
-            write_surrogate(out, trained.artifacts, trained.usages, trained.provenance, members)
+            write_surrogate(out, trained.paths, trained.load("cpu"))
     return {"bytes": out.stat().st_size}
 
 

@@ -36,19 +36,19 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     predictor = ups.load(request["source"], device=request["device"])
     usage = predictor.usage(request["problem"])
     path, out = Path(request["file"]), Path(request["out"])
-    found = inspect(path, problem=usage.equation)
+    found = inspect(path, problem=usage.problem.name)
     stride = find_strides(found, grid=usage.grid, time_step=None).space
     read = read_trajectories(
         path,
         np.arange(min(request["rows"], found.rows)),
-        problem=usage.equation,
-        variables=usage.variables,
+        problem=usage.problem.name,
+        variables=usage.shape.variables,
         space_stride=stride,
         frames=None if usage.problem.is_map else 1,
     )
-    if out.suffix != ".zarr" and usage.variables != "primitive":
+    if out.suffix != ".zarr" and usage.shape.variables != "primitive":
         raise ConfigurationError(
-            f"PDEBench's layout holds primitive variables, and the surrogate forecasts {usage.variables} ones",
+            f"PDEBench's layout holds primitive variables, and the surrogate forecasts {usage.shape.variables} ones",
             where=str(out),
             fix="write a .zarr",
         )
@@ -104,7 +104,7 @@ def _write_pdebench(
         fields,
         None if usage.problem.is_map else np.append(0.0, prediction.times),
         [np.asarray(axis) for axis in usage.coordinates],
-        problem=usage.equation,
+        problem=usage.problem.name,
         parameters=parameters,
         boundary=boundary,
         attributes={"forecast": json.dumps(prediction.provenance, sort_keys=True)},

@@ -1,8 +1,8 @@
-"""Score the networks of a finished run on any file in PDEBench's layout.
+"""Score a finished run, or an exported surrogate, on any file in PDEBench's layout.
 
 No stage of the chain: it seals nothing. `python -m ups.tools.score_file --work DIR` reads DIR/request.json
-{"configuration", "inputs" (artifact directories by stage), "file", "rows", "problem", "at_file_resolution"} and
-ends with DIR/outcome.json, whose summary has the records.
+{"source", "file", "rows", "problem", "at_file_resolution", "device", "threads"} and ends with DIR/outcome.json, whose
+summary has the records.
 """
 
 import logging
@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ups.config import Configuration
-from ups.data.dataset import Dataset, load_datasets, read_description
+from ups.data.dataset import Dataset
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
 from ups.errors import ConfigurationError, DataError
-from ups.evaluation.evaluation_set import evaluation_set, train_means
+from ups.evaluation.evaluation_set import evaluation_set
+from ups.evaluation.opening import open_trained
 from ups.evaluation.result_records import result_records
 from ups.evaluation.result_table import score_all
-from ups.evaluation.surrogate import load_surrogate
+from ups.evaluation.trained import Trained
+from ups.evaluation.usage import Usage
 from ups.problems import Variables
 from ups.runtime.ranks import join_ranks
 from ups.tools.tool_main import tool_main
@@ -43,25 +45,28 @@ class Strides:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Score, and return the records."""
-    records = score_file(
-        Configuration.model_validate(request["configuration"]),
-        {stage: Path(path) for stage, path in request["inputs"].items()},
-        Path(request["file"]),
-        rows=request["rows"],
-        problem=request["problem"],
-        at_file_resolution=request["at_file_resolution"],
-    )
+    with join_ranks(request["device"], request["threads"]) as ranks:
+        records = score_file(
+            open_trained(Path(request["source"]), request["device"]),
+            Path(request["file"]),
+            rows=request["rows"],
+            problem=request["problem"],
+            at_file_resolution=request["at_file_resolution"],
+            device=ranks.device,
+            threads=request["threads"],
+        )
     return {"records": records}
 
 
 def score_file(
-    configuration: Configuration,
-    inputs: dict[str, Path],
+    trained: Trained,
     path: Path,
     *,
     rows: int,
     problem: str | None,
     at_file_resolution: bool,
+    device: torch.device,
+    threads: int,
 ) -> list[dict[str, Any]]:
     """Records of all models on the first `rows` trajectories of a file (all, if it has fewer).
 
@@ -69,38 +74,43 @@ def score_file(
         problem: of the run, that the file belongs to; None: recognised by its layout.
         at_file_resolution: decode and score on the file's own grid, where that is finer than the models'; see
             `ups.evaluation.finer_grid`. The encoder sees the strided field either way.
+        device: that the networks are on.
+        threads: of this process, for the records.
 
     Raises:
         DataError: the file is malformed, belongs to no problem of the run, or its grid or frames do not contain
             the models'.
         ConfigurationError: the run has no such problem, or the file may belong to several.
     """
-    with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
-        trained = load_datasets(inputs["download"], ("validation",))
-        name, described = recognise(path, trained, problem)
-        model = trained[name]
-        strides = _strides_for(described, model)
-        stride = strides.space if at_file_resolution else 1
-        dataset = _read(
-            described,
-            rows=rows,
-            variables=read_description(inputs["download"])[name]["variables"],
-            space_stride=strides.space // stride,
-            time_stride=strides.time,
-            most_frames=len(model.times),
-        )
-        _warn(described, model)
-        means = train_means(inputs["download"], [name] if model.problem.is_map else [])
-        data = evaluation_set(
-            name, dataset, SPLIT, configuration, ranks.device, mean=means.get(name), stride=stride
-        )
-        settings = configuration.evaluation
-        surrogate = load_surrogate(inputs, configuration)
-        results = score_all(surrogate, data, batch_size=settings.batch_size, seed=settings.seed)
+    name, described = recognise(path, trained.usages, problem)
+    usage = trained.usages[name]
+    strides = _strides_for(described, usage)
+    stride = strides.space if at_file_resolution else 1
+    dataset = _read(
+        described,
+        rows=rows,
+        variables=usage.shape.variables,
+        space_stride=strides.space // stride,
+        time_stride=strides.time,
+        most_frames=usage.frames,
+    )
+    _warn(described, usage)
+    data = evaluation_set(
+        name,
+        dataset,
+        SPLIT,
+        device,
+        seed=trained.seed,
+        threads=threads,
+        mean=trained.means.get(name),
+        stride=stride,
+    )
+    settings = trained.evaluation
+    results = score_all(trained.surrogate, data, batch_size=settings.batch_size, seed=settings.seed)
     return result_records(results, data.setting)
 
 
-def recognise(path: Path, trained: Mapping[str, Dataset], problem: str | None) -> tuple[str, PDEBenchFile]:
+def recognise(path: Path, usages: Mapping[str, Usage], problem: str | None) -> tuple[str, PDEBenchFile]:
     """The problem of a run that a file belongs to, and what the file holds.
 
     A file belongs to a problem if it has the layout, the attributes and the boundary (assumed where it does not
@@ -110,18 +120,18 @@ def recognise(path: Path, trained: Mapping[str, Dataset], problem: str | None) -
         DataError: the file belongs to none of them; says why.
         ConfigurationError: there is no problem of this name, or the file may belong to several.
     """
-    if problem is not None and problem not in trained:
+    if problem is not None and problem not in usages:
         raise ConfigurationError(
             f"the run has no problem {problem!r}",
             where="--problem",
-            fix=f"choose one of {', '.join(trained)}",
+            fix=f"choose one of {', '.join(usages)}",
         )
     fitting: dict[str, PDEBenchFile] = {}
     refused: dict[str, DataError] = {}
-    for name in trained if problem is None else [problem]:
-        data = trained[name]
+    for name in usages if problem is None else [problem]:
+        shape = usages[name].shape
         try:
-            fitting[name] = inspect(path, problem=data.problem.name, boundary=data.boundary)
+            fitting[name] = inspect(path, problem=shape.equation, boundary=shape.boundary)
         except DataError as error:
             refused[name] = error
     if not fitting:
@@ -133,7 +143,7 @@ def recognise(path: Path, trained: Mapping[str, Dataset], problem: str | None) -
             where=str(path),
             fix="give a file of one of the run's problems; --problem NAME shows what is wrong with it",
         )
-    equal = [name for name, file in fitting.items() if _same(file.parameters, trained[name].parameters)]
+    equal = [name for name, file in fitting.items() if _same(file.parameters, usages[name].parameters)]
     candidates = equal or list(fitting)
     if len(candidates) > 1:
         raise ConfigurationError(
@@ -182,15 +192,15 @@ def _reason(error: DataError, path: Path) -> str:
     return str(error).partition("\n")[0].removeprefix(str(path)).lstrip(":, ")
 
 
-def _strides_for(described: PDEBenchFile, model: Dataset) -> Strides:
+def _strides_for(described: PDEBenchFile, usage: Usage) -> Strides:
     if min(described.parameters.values()) <= 0:
         raise DataError(
             f"has {described.parameters}, and the models are conditioned on the logarithms",
             where=str(described.path),
             fix="give a file with positive parameters",
         )
-    step = None if model.problem.is_map else float(model.times[1] - model.times[0])
-    return find_strides(described, grid=model.grid, time_step=step)
+    step = None if usage.problem.is_map else usage.time_step
+    return find_strides(described, grid=usage.grid, time_step=step)
 
 
 def _read(
@@ -230,26 +240,26 @@ def _read(
     )
 
 
-def _warn(described: PDEBenchFile, model: Dataset) -> None:
+def _warn(described: PDEBenchFile, usage: Usage) -> None:
     """Say what makes a file another problem than the one that the models were trained on."""
-    if not _same(described.parameters, model.parameters):
+    if not _same(described.parameters, usage.parameters):
         log.warning(
             "%s has %s, the model was trained on %s: this measures extrapolation",
-            described.path, described.parameters, model.parameters,
+            described.path, described.parameters, usage.parameters,
         )  # fmt: skip
-    lasts, trained_for = described.times[-1] - described.times[0], model.times[-1] - model.times[0]
-    if not model.problem.is_map and lasts < 0.999 * trained_for:
+    lasts, trained_for = described.times[-1] - described.times[0], usage.time_step * (usage.frames - 1)
+    if not usage.problem.is_map and lasts < 0.999 * trained_for:
         log.warning(
-            "%s ends at t = %g, the trajectories of the training at t = %g: only so much of a forecast is scored",
-            described.path, described.times[-1], model.times[-1],
+            "%s lasts %g, the trajectories of the training %g: only so much of a forecast is scored",
+            described.path, lasts, trained_for,
         )  # fmt: skip
-    if not model.problem.is_map and lasts > 1.001 * trained_for:
+    if not usage.problem.is_map and lasts > 1.001 * trained_for:
         log.warning(
             "%s goes on to t = %g; its first %d frames are scored, as many as the models were trained on",
-            described.path, described.times[-1], len(model.times),
+            described.path, described.times[-1], usage.frames,
         )  # fmt: skip
-    first, trained_first = described.coordinates[0][0], model.coordinates[0][0]
-    if model.boundary != "periodic" and not math.isclose(first, trained_first, rel_tol=1e-3):
+    first, trained_first = described.coordinates[0][0], usage.coordinates[0][0]
+    if usage.shape.boundary != "periodic" and not math.isclose(first, trained_first, rel_tol=1e-3):
         log.warning(
             "%s has its first point at %.6g, the data of the training at %.6g: the model expects the walls that "
             "much elsewhere",

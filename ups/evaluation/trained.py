@@ -1,0 +1,31 @@
+"""A trained surrogate with all that its use needs, whether a run or one file holds it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ups.config.stages.evaluate import Evaluation
+from ups.evaluation.surrogate import Surrogate
+from ups.evaluation.usage import Usage
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """
+    Attributes:
+        usages: by problem.
+        means: of the train split's outputs, [*grid, C] by problem that is a map: what a forecast of it must beat.
+        evaluation: how its run was scored.
+        seed: of its run.
+        results: records of its run's table; empty where the run was not evaluated.
+        provenance: run, commit, library, digests of the artifacts.
+    """
+
+    surrogate: Surrogate
+    usages: dict[str, Usage]
+    means: dict[str, Tensor]
+    evaluation: Evaluation
+    seed: int
+    results: list[dict[str, Any]]
+    provenance: dict[str, Any]

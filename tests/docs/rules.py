@@ -72,6 +72,12 @@ RULES = (
     Rule(r"ups stage operator configs/darcy\.yaml", "run small", trained_briefly("autoencoder", "operator")),
     Rule(r"ups bench (data|latents)", "run small", " --threads 1"),
     Rule(r"ups bench train", "run small", trained_briefly("operator") + " --steps 8"),
+    Rule(r"ups bench frontier configs/burgers_tiny\.yaml", "run"),
+    Rule(
+        r"ups bench frontier",
+        "parse",
+        why="needs a trained run; docs/how-to/frontier.md has one of the tiny configuration",
+    ),
     Rule(r"ups bench peers", "run small", trained_briefly("operator") + " --seconds 1 --seeds 1"),
     Rule(r"ups bench ablation", "run small", trained_briefly("operator") + " --seconds 1"),
     Rule(

@@ -24,6 +24,10 @@ def measure(request: dict[str, Any]) -> Any:
         from ups.benchmarks.race import measure_ablation
 
         return measure_ablation(request)
+    if request["subject"] == "frontier":
+        from ups.benchmarks.frontier import measure_frontier
+
+        return measure_frontier(request)
     with TemporaryDirectory(prefix=".bench-", dir=request["directory"]) as directory:
         if request["subject"] == "train":
             from ups.benchmarks.train import measure_training

@@ -147,7 +147,7 @@ def over_reference(
         batch = tuple(value.to(device) for value in case.inputs(np.arange(count)))
 
         def solve(case: _Case = case, batch: tuple[Tensor, ...] = batch) -> Tensor:
-            return _side_by_side(lambda *rows: case.solve(*rows, min(frames, case.frames)), batch, threads)
+            return side_by_side(lambda *rows: case.solve(*rows, min(frames, case.frames)), batch, threads)
 
         solve()
         taken, after = _seconds(solve), reference()
@@ -212,7 +212,7 @@ def _measure(case: _Case, threads: int, seconds: float, device: torch.device) ->
     batch = tuple(value.to(device) for value in case.inputs(np.arange(rows)))
 
     def solve(frames: int) -> Tensor:
-        return _side_by_side(lambda *part: case.solve(*part, frames), batch, threads)
+        return side_by_side(lambda *part: case.solve(*part, frames), batch, threads)
 
     frames, nu = case.frames, case.nu
     if nu is None and frames > 1:
@@ -285,13 +285,13 @@ def _errors(
         finely = solve_burgers(part, nu=nu, frame_interval=_FRAME_INTERVAL, frames=frames)
         return finely.reshape(len(part), frames, _POINTS, _FINER).mean(dim=3)
 
-    exact = _side_by_side(truth, (fine.to(device),), threads).cpu()[:, 1:]
+    exact = side_by_side(truth, (fine.to(device),), threads).cpu()[:, 1:]
 
     def error(trajectories: Tensor) -> float:
         difference = (trajectories[:, 1:].double() - exact).flatten(1).norm(dim=1)
         return float((difference / exact.flatten(1).norm(dim=1)).mean())
 
-    solved = _side_by_side(lambda part: case.solve(part, frames), (initial.to(device),), threads).cpu()
+    solved = side_by_side(lambda part: case.solve(part, frames), (initial.to(device),), threads).cpu()
     reference = torch.from_numpy(_reference(coarse, nu, frames, threads))
     return error(solved), error(reference), _ERROR_ROWS, frames
 
@@ -301,7 +301,7 @@ def _affordable(once: Callable[[], object], seconds: float, most: int) -> int:
     return min(most, max(1, int(seconds / _seconds(once))))
 
 
-def _side_by_side(solve: Callable[..., Tensor], inputs: tuple[Tensor, ...], threads: int) -> Tensor:
+def side_by_side(solve: Callable[..., Tensor], inputs: tuple[Tensor, ...], threads: int) -> Tensor:
     """`solve` of as many parts of the rows as there are threads."""
     parts = [value.chunk(threads) for value in inputs]
     with ThreadPoolExecutor(threads) as pool:

@@ -364,7 +364,7 @@ def measure_peers(request: Mapping[str, Any]) -> list[Record]:
     configuration = Configuration.model_validate(request["configuration"])
     download, seconds, seeds = Path(request["download"]), request["seconds"], request["seeds"]
     race = Race(configuration, download, Path(request["directory"]))
-    with _locked(race):
+    with locked(race):
         entrants: dict[str, list[Trained]] = {}
         if seconds is None:
             entrants[OPERATOR] = _as_configured(request["finished"], configuration)
@@ -392,7 +392,7 @@ def measure_ablation(request: Mapping[str, Any]) -> list[Record]:
     changed = {name: Configuration.model_validate(values) for name, values in request["changed"]}
     download = Path(request["download"])
     race = Race(configuration, download, Path(request["directory"]), changed)
-    with _locked(race):
+    with locked(race):
         entrants: dict[str, list[Trained]] = {}
         diverged = []
         for name in (OPERATOR, *changed):
@@ -422,7 +422,7 @@ def race_as_configured(
 
 
 @contextmanager
-def _locked(race: Race) -> Iterator[None]:
+def locked(race: Race) -> Iterator[None]:
     """Holds the lock of a race.
 
     Raises:
@@ -469,7 +469,7 @@ def _score(
                 score(name, trivial, data.truth, data.setting, members=1, calls_per_step=0, batch=batch)
                 for name, trivial in trivial_forecasts(data.steps, data.mean).items()
             ]
-            model, codec = _networks(entrants[OPERATOR][0], data)
+            model, codec = networks(entrants[OPERATOR][0], data)
             untrained += [
                 _forecast(linear, codec, data, batch) for linear in linear_forecasters(model, codec.problem)
             ]
@@ -477,7 +477,7 @@ def _score(
             operators: list[Scores] = []
             for name, trainings in entrants.items():
                 for place, trained in enumerate(trainings):
-                    model, codec = _networks(trained, data)
+                    model, codec = networks(trained, data)
                     forecaster = operator_forecaster(OperatorForecasts(model, codec))
                     result = _forecast(replace(forecaster, name=name), codec, data, batch)
                     if name == OPERATOR:
@@ -541,7 +541,7 @@ def _record(scores: Scores, data: EvaluationSet) -> Record:
     )
 
 
-def _networks(trained: Trained, data: EvaluationSet) -> tuple[LatentOperator, ProblemCodec]:
+def networks(trained: Trained, data: EvaluationSet) -> tuple[LatentOperator, ProblemCodec]:
     device = data.truth.device
     codec, _ = codec_of_operator(trained.artifacts, device)
     model, _ = load_model(trained.artifacts["operator"] / MODEL_FILE, device)

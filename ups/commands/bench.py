@@ -1,4 +1,4 @@
-"""`ups bench data|latents|train|peers|ablation|nightly`."""
+"""`ups bench data|latents|train|peers|ablation|frontier|nightly`."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from ups.commands import nightly, race
+from ups.commands import frontier, nightly, race
 from ups.commands.arguments import add_configuration, add_root, count
 from ups.commands.measured_run import in_one_process, measured, run_until
 from ups.commands.tables import print_progress, show
@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     race.add_ablation_arguments(
         subjects.add_parser("ablation", help="the operator of a configuration against itself with changes")
     )
+    frontier.add_arguments(
+        subjects.add_parser(
+            "frontier", help="error against seconds, of a trained configuration and of our own solvers"
+        )
+    )
     nightly.add_arguments(
         subjects.add_parser("nightly", help="a fixed suite of all of these, against the nights before")
     )
@@ -60,6 +65,9 @@ def execute(options: argparse.Namespace) -> None:
         return
     if options.subject == "ablation":
         race.execute_ablation(options)
+        return
+    if options.subject == "frontier":
+        frontier.execute(options)
         return
     if options.subject == "nightly":
         nightly.execute(options)

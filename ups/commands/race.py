@@ -34,14 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_configuration(parser)
     parser.add_argument(
         "--peers",
-        type=_peers,
+        type=peer_names,
         default=list(PEERS),
         metavar="NAMES",
         help=f"some of {','.join(PEERS)} (default: all)",
     )
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=positive_seconds,
         help="of training for everybody, after a tuning that takes about as long again. Default: what the operator of "
         "CONFIG took, as the chain trains it",
     )
@@ -63,7 +63,7 @@ def add_ablation_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="YAML file {name: {dotted key: value}}, e.g. configs/ablations/burgers_demo.yaml",
     )
-    parser.add_argument("--seconds", type=_seconds, required=True, help="of training for everybody")
+    parser.add_argument("--seconds", type=positive_seconds, required=True, help="of training for everybody")
     parser.add_argument(
         "--outside",
         action="store_true",
@@ -284,7 +284,7 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _seconds(text: str) -> float:
+def positive_seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
@@ -294,7 +294,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _peers(text: str) -> list[str]:
+def peer_names(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
         if name not in PEERS:

@@ -124,23 +124,11 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, str, float]], *, rows: int 
     Limits and scale of the axes must be final. ends: label, colour and last value of each line. rows: of panels
     in the figure.
     """
-    figure = axes.get_figure(root=False)
-    assert figure is not None
-    inches = figure.bbox.height / figure.get_dpi() / rows - 0.9  # what title and labels of the x axis leave
-    gap = min(0.19 / inches, 1.0 / len(ends))
     transform = axes.transScale + axes.transLimits
     heights = transform.transform([(axes.get_xlim()[1], end) for _, _, end in ends])[:, 1]
     # A line that ends before the axis does, for it was not finite any more, went out at the top.
     at = np.clip(np.nan_to_num(heights, nan=1.0), 0.0, 1.0).tolist()
-    order = sorted(range(len(ends)), key=lambda index: at[index])
-    place = {index: at[index] for index in order}
-    for below, above in pairwise(order):
-        place[above] = max(place[above], place[below] + gap)
-    excess = place[order[-1]] - 1.0
-    if excess > 0:
-        place[order[-1]] = 1.0
-        for above, below in zip(order[::-1], order[-2::-1], strict=False):
-            place[below] = min(place[below], place[above] - gap)
+    place = apart(axes, at, rows=rows)
     for index, (label, colour, _) in enumerate(ends):
         leader = Line2D(
             [1.004, 1.022, 1.034],
@@ -153,3 +141,24 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, str, float]], *, rows: int 
         leader.set_in_layout(False)
         axes.add_artist(leader)
         axes.text(1.04, place[index], label, transform=axes.transAxes, va="center", fontsize=9)
+
+
+def apart(axes: Axes, at: Sequence[float], *, rows: int) -> list[float]:
+    """Heights of labels beside the axes, as near to `at` as they can be without overlapping, in parts of the axes' height.
+
+    Of equal heights the first one is lowest. rows: of panels in the figure.
+    """
+    figure = axes.get_figure(root=False)
+    assert figure is not None
+    inches = figure.bbox.height / figure.get_dpi() / rows - 0.9  # what title and labels of the x axis leave
+    gap = min(0.19 / inches, 1.0 / len(at))
+    order = sorted(range(len(at)), key=lambda index: at[index])
+    place = list(at)
+    for below, above in pairwise(order):
+        place[above] = max(place[above], place[below] + gap)
+    excess = place[order[-1]] - 1.0
+    if excess > 0:
+        place[order[-1]] = 1.0
+        for above, below in zip(order[::-1], order[-2::-1], strict=False):
+            place[below] = min(place[below], place[above] - gap)
+    return place

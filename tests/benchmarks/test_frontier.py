@@ -1,0 +1,160 @@
+"""`ups bench frontier`: what is compared with what, what is refused, and the whole of it on a tiny run."""
+
+import json
+import math
+
+import pytest
+import torch
+from command_line import CONFIGS, TINY, ups
+from made_up_frontier import made_up_frontier
+
+from ups.benchmarks import frontier as frontiers
+from ups.benchmarks.frontier import _fastest, _Row, _timed, stages_behind
+
+STAGES = ["download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"]
+
+
+def by_row(record: dict, batch: int) -> dict[str, dict]:
+    return {row["model"]: row for row in record["comparisons"] if row["batch"] == batch}
+
+
+def test_a_row_is_held_against_the_solver_at_its_own_error():
+    rows = by_row(made_up_frontier(), 64)
+    assert rows["operator"]["solver_seconds"] == pytest.approx(0.016)
+    assert rows["operator"]["speedup"] == pytest.approx(8)
+    assert rows["operator"]["break_even"] == math.ceil(300 / 0.014)
+    # The curve is 1.6e-4 / error.
+    single = rows["operator_single"]
+    assert single["solver_seconds"] == pytest.approx(1.6e-4 / 0.0125)
+    assert single["speedup"] == pytest.approx(25.6)
+    assert rows["unet"]["verdict"] == "never"
+    assert rows["unet"]["break_even"] is None
+
+
+def test_beyond_the_solvers_grids_only_a_bound_is_claimed():
+    rows = by_row(made_up_frontier(), 64)
+    coarser, finer = rows["linear"], rows["guided"]
+    # More accurate than the finest grid: the solver would take longer still, but how long was not measured.
+    assert (finer["bound"], finer["solver_seconds"], finer["verdict"]) == ("at least", 0.016, "never")
+    # Less accurate than the coarsest one: a coarser one might take less than the row.
+    assert (coarser["bound"], coarser["verdict"], coarser["break_even"]) == ("at most", "not known", None)
+
+
+def test_the_truths_own_grid_is_no_point_of_the_curve():
+    record = made_up_frontier()
+    assert all(row["solver_seconds"] <= 0.016 for row in record["comparisons"])
+    assert all(error > 1e-5 for error, _ in record["fronts"]["64"])
+
+
+def test_the_verdict_says_which_row_pays_after_how_many_or_never():
+    alone, together = made_up_frontier()["verdicts"]
+    assert alone["verdict"] == "never"
+    assert alone["text"].startswith("Batch 1: never. operator_single takes 0.04 s")
+    assert alone["text"].endswith("0.0128 s for its error (0.0125), 3.12 times less")
+    assert together["verdict"] == "pays"
+    # The other one is 26 times as fast, for a larger error, and saves less per trajectory.
+    assert together["text"].startswith("Batch 64: operator takes 0.002 s")
+    assert together["text"].endswith(
+        f"8 times as fast. Data and training, 300 s, are paid for after {math.ceil(300 / 0.014):,} trajectories"
+    )
+
+
+def test_a_row_pays_for_the_stages_that_it_needs():
+    assert stages_behind("operator_single", STAGES) == STAGES[:4]
+    assert stages_behind("operator_dressed", STAGES)[-1] == "diffusion"
+    assert stages_behind("diffusion_mean", STAGES)[-1] == "diffusion"
+    assert stages_behind("consistency_1", STAGES) == STAGES
+    assert stages_behind("something new", STAGES) == STAGES
+
+
+def test_rows_are_timed_in_turns_and_each_call_begins_anew():
+    """What forecasts remember of an earlier call must not make the next one free."""
+    called: list[str] = []
+
+    def row(name: str) -> _Row:
+        def make():
+            called.append(f"make {name}")
+            return lambda first: called.append(f"{name} {len(first)}") or first
+
+        return _Row(name, "solver", torch.ones(3, 8, 1), {"eager": make})
+
+    timed = _timed([row("a"), row("b")], batch=5, repeats=2)
+    rounds = called[-8:]
+    assert rounds == 2 * ["make a", "a 5", "make b", "b 5"]
+    assert all(0 <= each["low"] <= each["median"] <= each["high"] for each in timed)
+
+
+def test_a_compiled_solver_that_gives_other_numbers_or_fails_does_not_count(caplog):
+    def failing():
+        raise RuntimeError("no such kernel")
+
+    first = torch.ones(2, 8, 1)
+    wrong = {"eager": lambda: lambda x: x, "compiled": lambda: lambda x: 1.01 * x}
+    broken = {"eager": lambda: lambda x: x, "compiled": failing}
+    caplog.set_level("INFO", logger=frontiers.__name__)
+    assert _fastest(_Row("gas", "solver", first, wrong), first) == "eager"
+    assert _fastest(_Row("gas", "solver", first, broken), first) == "eager"
+    assert "gives other numbers" in caplog.text
+    assert "no such kernel" in caplog.text
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        _fastest(_Row("gas", "solver", first, {"eager": failing}), first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "burgers_tiny has not been trained here: there is no download"),
+        (("--problem", "gas"), "--problem: burgers_tiny has no problem 'gas'"),
+        (("--cells", "8,x"), "'x' is not a whole number"),
+        (("--peers", "lstm"), "'lstm' is none of fno"),
+        (("--set", "execution.processes=2"), "a benchmark runs in one process"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments, message, tmp_path):
+    done = ups("bench", "frontier", TINY, "--root", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "frontier").exists()
+
+
+def test_of_several_problems_one_has_to_be_named(tmp_path):
+    done = ups("bench", "frontier", CONFIGS / "mix_tiny.yaml", "--root", tmp_path)
+    assert done.returncode == 2
+    assert "--problem: mix_tiny has several problems" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
+    quiet = ("--root", tmp_path, "--set", "tracking.wandb=disabled")
+    trained = ups("run", TINY, *quiet)
+    assert trained.returncode == 0, trained.stderr
+    command = ("bench", "frontier", TINY, *quiet, "--eager", "--repeats", "1")
+    refused = ups(*command, "--cells", "12")
+    assert refused.returncode == 2
+    assert "12 cells are no coarser grid of a truth that was solved on 32" in refused.stderr
+    done = ups(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record == json.loads((tmp_path / "frontier" / "burgers_tiny-burgers1d.json").read_text())
+    page = (tmp_path / "frontier" / "burgers_tiny-burgers1d.html").read_text()
+    table = json.loads(next((tmp_path / "runs").glob("*/metrics.json")).read_text())
+    headline = {
+        row["model"]: row["value"]
+        for row in table
+        if row["metric"] == "trajectory_relative_l2" and row["field"] is None
+    }
+    rows = {row["model"]: row for row in record["rows"] if row["kind"] == "surrogate"}
+    assert set(rows) == set(headline) - {"persistence", "spatial_mean"}
+    for name in ("linear", "operator"):  # ensembles draw other noise in other batches
+        assert rows[name]["error"] == pytest.approx(headline[name], rel=1e-4)
+    solvers = [row for row in record["rows"] if row["kind"] == "solver"]
+    assert [(row["cells"], row["own_grid"]) for row in solvers] == [(8, False), (16, False), (32, True)]
+    assert solvers[0]["error"] > solvers[1]["error"] > solvers[2]["error"] > 0
+    for row in record["rows"]:
+        assert set(row["seconds"]) == {"1", "64"}
+        assert all(taken["median"] > 0 for taken in row["seconds"].values())
+    assert rows["operator"]["invested_seconds"] == pytest.approx(
+        sum(e["seconds"] for e in record["stages"][:4])
+    )
+    assert record["verdicts"][0]["text"].startswith("Batch 1: ")
+    assert "data:image/svg+xml" in page

@@ -11,6 +11,7 @@ from torch import Tensor
 from ups.config import Configuration
 from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
 from ups.data.problem_inputs import known_mask, scalars_tensor
+from ups.errors import DataError
 from ups.evaluation.finer_grid import interpolated
 from ups.evaluation.scores import Setting
 from ups.problems import Field, Problem
@@ -27,8 +28,6 @@ class EvaluationSet:
         truth: [n, 1 + t, *grid, C] physical; the grid is `stride` times as fine as the models'.
         known: [C] bool, which fields the first frame holds; None: all.
         scalars: [S] conditioning.
-        time_step: between frames.
-        parameters: of the equation.
         mean: [*grid, C] mean output of the train split, of a map; None of an evolution.
     """
 
@@ -36,8 +35,6 @@ class EvaluationSet:
     truth: Tensor
     known: Tensor | None
     scalars: Tensor
-    time_step: float
-    parameters: dict[str, float]
     mean: Tensor | None
     stride: int
 
@@ -45,6 +42,16 @@ class EvaluationSet:
     def steps(self) -> int:
         """Applications of the operator."""
         return self.truth.shape[1] - 1
+
+    @property
+    def time_step(self) -> float:
+        """Between frames."""
+        return self.setting.time_step
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Of the equation."""
+        return self.setting.parameters
 
 
 def evaluation_set(
@@ -56,6 +63,7 @@ def evaluation_set(
     *,
     mean: Tensor | None,
     stride: int = 1,
+    most: int | None = None,
 ) -> EvaluationSet:
     """A split of a dataset, ready to be scored.
 
@@ -63,8 +71,19 @@ def evaluation_set(
         name: of the problem in the configuration.
         mean: [*grid, C] as from `train_means`, on the models' grid.
         stride: points per axis of the dataset for one of the models.
+        most: score no more than so many, the split's first.
+
+    Raises:
+        DataError: PDEBench's metrics leave out all frames that there are.
     """
-    truth = torch.from_numpy(dataset.split(split)).to(device)
+    truth = torch.from_numpy(dataset.split(split)[:most]).to(device)
+    initial = 1 if dataset.problem.is_map else configuration.evaluation.pdebench_initial_steps
+    if initial >= truth.shape[1]:
+        raise DataError(
+            f"{dataset.title} has {truth.shape[1]} frames, and {initial} are left out",
+            where="evaluation.pdebench_initial_steps",
+            fix="lower it, or score longer trajectories",
+        )
     periodic = dataset.boundary == "periodic"
     return EvaluationSet(
         setting=Setting(
@@ -80,12 +99,13 @@ def evaluation_set(
             frames=truth.shape[1],
             device=device_name(device),
             threads=configuration.execution.threads,
+            time_step=dataset.time_step,
+            parameters=dataset.parameters,
+            initial_steps=initial,
         ),
         truth=truth,
         known=known_mask(dataset.known[0], device),
         scalars=scalars_tensor(dataset.scalars, device),
-        time_step=dataset.time_step,
-        parameters=dataset.parameters,
         mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),
         stride=stride,
     )

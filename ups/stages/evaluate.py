@@ -1,4 +1,4 @@
-"""evaluate: the result tables on the test split, against the float32 source."""
+"""evaluate: the result tables on the test split, or on a few validation trajectories, against the float32 source."""
 
 import json
 import math
@@ -35,12 +35,13 @@ def run(request: Request) -> None:
     curves: dict[str, dict[str, Any]] = {}
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         surrogate = load_surrogate(request.inputs, configuration)
-        datasets = load_datasets(request.inputs["download"], ("test",))
+        split = settings.split
+        datasets = load_datasets(request.inputs["download"], (split,))
         maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
             evaluated = evaluation_set(
-                name, dataset, "test", configuration, ranks.device, mean=means.get(name)
+                name, dataset, split, configuration, ranks.device, mean=means.get(name), most=settings.small
             )
             results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
             table += result_records(results, evaluated.setting)
@@ -48,7 +49,7 @@ def run(request: Request) -> None:
             curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen}
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
             data = configuration.problems[name]
-            if settings.outside is not None and isinstance(data, FromSinusoids):
+            if settings.outside is not None and settings.small is None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
                 evaluated = evaluation_set(name, beyond, SPLIT, configuration, ranks.device, mean=None)
                 results = score_all(
@@ -85,7 +86,7 @@ def _curves(results: list[Scores], evaluated: EvaluationSet, dataset: Dataset) -
     energy = metrics.power(last, setting.resolution)[:, 0].mean(dim=0)
     models = {}
     for result in results:
-        frame = result.get("frame")
+        frame = result.get("pdebench_nrmse").mean(dim=-1)
         models[result.name] = {
             "error": _listed(frame.mean(dim=0)),
             "error_10": _listed(frame.quantile(0.1, dim=0)),
@@ -96,8 +97,8 @@ def _curves(results: list[Scores], evaluated: EvaluationSet, dataset: Dataset) -
         }
         if result.members > 1:
             models[result.name] |= {
-                "coverage": _listed(result.get("coverage").mean(dim=0)),
-                "ranks": result.get("ranks").sum(dim=0).tolist(),
+                "coverage": _listed(metrics.coverage(result.get("ranks"), 0.9).mean(dim=0)),
+                "ranks": result.get("ranks").sum(dim=(0, 1)).tolist(),
             }
     return {
         "title": dataset.title,

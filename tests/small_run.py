@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ups.metric_labels import SYMMETRIES
+
 TRAJECTORIES, MEMBERS = 5, 4
 ENSEMBLES = ("diffusion", "consistency_1", "consistency_2")
 TRAINED = {
@@ -144,6 +146,14 @@ def make_training(problems: tuple[str, ...] = ()) -> dict[str, list[dict[str, An
     }
 
 
+def by_lead(small: Small, metric: str, value: float) -> list[float] | None:
+    """Some metrics have it, of a problem that has time."""
+    without = {"final_relative_l2", "valid_time", "seconds_per_trajectory", "spread_skill_median"}
+    if small.is_map or metric in without or metric.startswith("trajectory") or "_over_" in metric:
+        return None
+    return [value * factor for factor in np.linspace(0.5, 1.5, small.steps)]
+
+
 def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[str, Any]]:
     """The records of metrics.json of one problem."""
     scored = [(small.fields[place], small.units[place]) for place in small.scored]
@@ -153,21 +163,33 @@ def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[s
             ("trajectory_relative_l2", None, error, 0.0123 * error, "1"),
             ("trajectory_relative_l2_median", None, 0.913 * error, None, "1"),
             ("pdebench_nrmse", None, 1.17 * error, 0.02 * error, "1"),
+            ("vrmse", None, 1.3 * error, 0.02 * error, "1"),
+            ("correlation", None, 1 - 0.5 * error**2, 0.001, "1"),
             ("seconds_per_trajectory", None, 0.00321 * (place + 1), None, "s"),
         ]
         if not small.is_map:
             values.append(("final_relative_l2", None, 1.41 * error, 0.02 * error, "1"))
             values.append(("mass_drift", None, 1.234e-8 * (place + 1), 0.0, "1"))
+            values.append(("valid_time", None, 0.3 / (1 + error), 0.01, "time"))
+            values.append(("correlation_time", None, 0.31 / (1 + error), 0.01, "time"))
+            if model == "operator":
+                values += [(f"equivariance_{symmetry}", None, 0.0177, None, "1") for symmetry in SYMMETRIES]
         if model in ENSEMBLES:
-            values.append(("coverage_90", None, COVERAGE[model], 0.004, "1"))
+            for level, factor in ((50, 0.55), (90, 1.0), (95, 1.01)):
+                values.append((f"coverage_{level}", None, factor * COVERAGE[model], 0.004, "1"))
             values.append(("spread_skill", None, 1.1 * COVERAGE[model], None, "1"))
             values.append(("spread_skill_median", None, 1.05 * COVERAGE[model], None, "1"))
+            values.append(("calibration_error", None, abs(0.9 - COVERAGE[model]), None, "1"))
         for number, (field, unit) in enumerate(scored):
             own, factor = (None, 1.0) if len(scored) == 1 else (field, 0.5 + 0.5 * number)
             if own is not None:
                 values.append(("trajectory_relative_l2", own, factor * error, 0.0123 * error, "1"))
             for band, size in (("low", 0.11), ("mid", 0.012), ("high", 0.0013)):
                 values.append((f"spectral_rmse_{band}", own, size * factor * error, None, unit))
+            values.append(("rmse", own, 0.7 * factor * error, 0.01 * error, unit))
+            for name, size in (("conserved", 0.07), ("boundary", 0.71)):
+                values.append((f"{name}_rmse", own, size * factor * error, None, unit))
+            values.append(("max_error", own, 3.3 * factor * error, None, unit))
             sharper = 0.31 if model in ENSEMBLES else 0.62
             values.append(("crps", own, sharper * factor * error, 0.001, unit))
             if model in ENSEMBLES:
@@ -185,6 +207,8 @@ def make_records(small: Small = WAVE, problem: str = "burgers1d") -> list[dict[s
                 "field": field,
                 "value": value,
                 "standard_error": standard_error,
+                "over_operator": [1.5, 1.25, 1.75] if metric == "rmse" and model != "operator" else None,
+                "by_lead": by_lead(small, metric, value),
                 "interval": [0.83 * value, 1.07 * value] if "_over_" in metric else None,
                 "unit": unit,
                 "n_trajectories": TRAJECTORIES,

@@ -3,6 +3,7 @@
 Formulas and units are in `ups/evaluation`, which does not see this file: other words are no other numbers.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,14 @@ HEADLINE = "trajectory_relative_l2"
 COVERAGE = "coverage_90"
 OVER_OPERATOR, OVER_DRESSED = "error_over_operator", "crps_over_dressed"
 NOMINAL = 0.90
+SYMMETRIES = {
+    "shift": "a shift",
+    "reflection": "a reflection",
+    "galilean": "a Galilean boost",
+    "offset": "an offset",
+    "scaling": "a scaling",
+    "square": "a symmetry of the square",
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class Metric:
         heading: of its column on the terminal and in Prefect; None: it has none there.
         kind: how the report writes values.
         optional: models may be without it: what they are compared with, or, of ensembles' metrics, single forecasts.
-        target: the best value there is; the nearest to it is shown as best.
+        target: the best value there is, infinite where larger is better; the nearest to it is shown as best.
     """
 
     name: str
@@ -32,6 +41,38 @@ class Metric:
     kind: Literal["number", "percent", "seconds"] = "number"
     optional: Literal["ensembles", "some"] | None = None
     target: float | None = 0.0
+
+    def distance(self, value: float) -> float:
+        """How far a value is from the best, of a metric that has one."""
+        assert self.target is not None
+        return -value if self.target == math.inf else abs(value - self.target)
+
+
+def frames_counted(skipped: int) -> str:
+    """How many frames PDEBench's metrics leave out, in words."""
+    if skipped == 0:
+        return "the given frame counts, with its error of zero"
+    return "the given frame does not count" if skipped == 1 else f"the first {skipped} frames do not count"
+
+
+def _coverage(level: float) -> Metric:
+    percent = f"{100 * level:.0f}"
+    coarse = (
+        " Sixteen members hardly tell: one that always misses still has 58 % inside."
+        if level > NOMINAL
+        else ""
+    )
+    return Metric(
+        f"coverage_{percent}",
+        "Uncertainty",
+        f"Coverage of the {percent} % interval",
+        f"Part of the truth inside the central {percent} % of the ensemble, by ranks. Best is {percent} %, no more and no less."
+        f"{coarse} Ensembles only.",
+        kind="percent",
+        optional="ensembles",
+        target=level,
+        heading=f"coverage {percent} %" if level == NOMINAL else None,
+    )
 
 
 METRICS = (
@@ -51,20 +92,85 @@ METRICS = (
         heading="median",
     ),
     Metric(
-        "pdebench_nrmse",
-        "Accuracy",
-        "PDEBench nRMSE",
-        "Root mean square error of each frame over that frame’s own root mean square, then the mean over "
-        "trajectories, frames and fields. Frames that have decayed weigh as much as energetic ones.",
-        heading="PDEBench nRMSE",
-    ),
-    Metric(
         "final_relative_l2",
         "Accuracy",
         "Last frame, relative L2",
         "The relative L2 of the last frame alone: what is left of the error at the end of the rollout.",
         heading="final rel. L2",
     ),
+    Metric(
+        "vrmse",
+        "Accuracy",
+        "VRMSE",
+        "Root mean square error of each frame over the truth’s standard deviation in it, then the mean over trajectories, "
+        "frames and fields: 1 is the error of the truth’s own mean.",
+    ),
+    Metric(
+        "correlation",
+        "Accuracy",
+        "Correlation",
+        "Pearson correlation of forecast and truth over the points of each frame, then the mean over trajectories, frames and "
+        "fields. Best is 1.",
+        target=1.0,
+    ),
+    Metric(
+        "valid_time",
+        "Accuracy",
+        "Valid time",
+        "How long the relative L2 of the frame, mean over fields, stays at 0.2 or less; mean over trajectories. Longest is "
+        "best, and no longer than a trajectory.",
+        target=math.inf,
+    ),
+    Metric(
+        "correlation_time",
+        "Accuracy",
+        "Correlation time",
+        "How long the correlation of the frame, mean over fields, stays at 0.8 or more; likewise.",
+        target=math.inf,
+    ),
+    Metric(
+        "pdebench_nrmse",
+        "PDEBench",
+        "PDEBench nRMSE",
+        "nRMSE: root mean square error of each frame over that frame’s own root mean square, then the mean over "
+        "trajectories, frames and fields. Frames that have decayed weigh as much as energetic ones.",
+        heading="PDEBench nRMSE",
+    ),
+    Metric(
+        "rmse",
+        "PDEBench",
+        "PDEBench RMSE",
+        "Root mean square error of each frame, in units of the field; the mean over trajectories and frames.",
+    ),
+    Metric(
+        "conserved_rmse",
+        "PDEBench",
+        "PDEBench cRMSE, of the total",
+        "Error of each frame’s spatial mean, in units of the field: root mean square over trajectories, mean over frames.",
+    ),
+    Metric(
+        "max_error",
+        "PDEBench",
+        "PDEBench maximum error",
+        "Largest absolute error of each frame over all points and trajectories, in units of the field; the mean over frames. "
+        "More trajectories only raise it.",
+    ),
+    Metric(
+        "boundary_rmse",
+        "PDEBench",
+        "PDEBench bRMSE, at the boundary",
+        "Root mean square error of each frame over the outermost points of the grid, in units of the field; the mean over "
+        "trajectories and frames.",
+    ),
+    Metric(
+        "spectral_rmse_low",
+        "PDEBench",
+        "PDEBench fRMSE, k = 0 to 3",
+        "Root mean square error of the Fourier coefficients in a band of wavenumbers k, in units of the field: root mean square "
+        "over trajectories, mean over the band and over frames; of two axes in radial bins.",
+    ),
+    Metric("spectral_rmse_mid", "PDEBench", "PDEBench fRMSE, k = 4 to 11", "The same, middle band."),
+    Metric("spectral_rmse_high", "PDEBench", "PDEBench fRMSE, k = 12 and up", "The same, high band: fronts."),
     Metric(
         "mass_drift",
         "Physics",
@@ -73,15 +179,17 @@ METRICS = (
         "conserved field. The true solution keeps its mean where nothing flows in or out.",
         heading="mass drift",
     ),
-    Metric(
-        "spectral_rmse_low",
-        "Spectrum",
-        "Spectral RMSE, k = 0 to 3",
-        "PDEBench’s fRMSE: root mean square error of the Fourier coefficients in a band of wavenumbers k, in "
-        "units of the field; of two axes in radial bins.",
+    *(
+        Metric(
+            f"equivariance_{symmetry}",
+            "Physics",
+            f"Equivariance error, {words}",
+            f"Relative L2 between two forecasts: of the initial state, and of the state under {words}, taken back; of the "
+            "operator, on four trajectories. A symmetry that the model uses exactly leaves rounding alone.",
+            optional="some",
+        )
+        for symmetry, words in SYMMETRIES.items()
     ),
-    Metric("spectral_rmse_mid", "Spectrum", "Spectral RMSE, k = 4 to 11", "The same, middle band."),
-    Metric("spectral_rmse_high", "Spectrum", "Spectral RMSE, k = 12 and up", "The same, high band: fronts."),
     Metric(
         "crps",
         "Uncertainty",
@@ -111,16 +219,15 @@ METRICS = (
         target=None,
     ),
     Metric(
-        COVERAGE,
+        "calibration_error",
         "Uncertainty",
-        "Coverage of the 90 % interval",
-        "Part of the truth inside the central 90 % of the ensemble, by ranks. Best is 90 %, no more and no less. "
-        "Ensembles only.",
-        kind="percent",
+        "Calibration error (ECE)",
+        "Expected calibration error of quantiles: the part of the truth below the k-th of M members, less k / (M + 1), "
+        "absolute, mean over k; over all points, frames and trajectories. It is the mean distance of the reliability diagram "
+        "from its diagonal. Ensembles only.",
         optional="ensembles",
-        target=NOMINAL,
-        heading="coverage 90 %",
     ),
+    *(_coverage(level) for level in (0.5, NOMINAL, 0.95)),
     Metric(
         OVER_OPERATOR,
         "Compared",

@@ -1,6 +1,7 @@
 """The page of metrics: what tables show, and the formulas behind it."""
 
 import ast
+import math
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,8 @@ def page() -> str:
         "# Metrics",
         "",
         "What the report, the terminal and `metrics.json` show. Errors are of decoded fields over whole rollouts, against",
-        "the float32 source; the given first frame does not count.",
+        "the float32 source; the given first frame does not count, unless `evaluation.pdebench_initial_steps` says so of",
+        "PDEBench's. What has a unit is given for each field; all others are averaged over fields.",
         "",
     ]
     for group, metrics in groupby(METRICS, key=lambda metric: metric.group):
@@ -42,6 +44,8 @@ def page() -> str:
 def _best(metric: Metric) -> str:
     if metric.target is None:
         return ""
+    if metric.target == math.inf:
+        return "largest"
     return f"{metric.target:.0%}" if metric.kind == "percent" else f"{metric.target:g}"
 
 

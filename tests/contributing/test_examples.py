@@ -149,13 +149,11 @@ def test_a_run_with_all_of_them(sources, finished_root, tmp_path):
     } <= modules.keys()
     assert "ups.models.operators.transformer" not in modules
     # The metric is a number of every model, a column on the terminal and a row of the report.
-    numbers = [
-        r for r in json.loads((directory / "metrics.json").read_text()) if r["metric"] == "largest_error"
-    ]
+    numbers = [r for r in json.loads((directory / "metrics.json").read_text()) if r["metric"] == "peak_error"]
     assert {"persistence", "operator", "diffusion"} <= {record["model"] for record in numbers}
     assert all(record["value"] > 0 and record["unit"] == "length/time" for record in numbers)
-    assert "largest error" in " ".join(output.split())
-    assert "Largest absolute error over all frames" in (directory / "report.html").read_text()
+    assert "peak error" in " ".join(output.split())
+    assert "Difference of the largest values of each frame" in (directory / "report.html").read_text()
     # The stage was run by its own settings.
     (extrema,) = (root / "artifacts" / "extrema").iterdir()
     found = json.loads((extrema / "extrema.json").read_text())

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from tiny import waves
 from torch import Tensor
 
 from ups.evaluation.baselines import persistence, spatial_mean, train_mean
-from ups.evaluation.metrics import paired_ratio
+from ups.evaluation.metrics import LEVELS, PER_TRAJECTORY, paired_ratio
 from ups.evaluation.result_records import result_records, score_records
 from ups.evaluation.scores import Scores, Setting, score
-from ups.problems import PROBLEMS
+from ups.metric_labels import METRICS, SYMMETRIES
+from ups.problems import PROBLEMS, Symmetry
 
 TRUTH = waves(10, 7, grid=64)
 SETTING = Setting(
@@ -34,11 +36,26 @@ POINT_METRICS = [
     "trajectory_relative_l2",
     "trajectory_relative_l2_median",
     "pdebench_nrmse",
+    "rmse",
+    "conserved_rmse",
+    "max_error",
+    "boundary_rmse",
+    "vrmse",
     "final_relative_l2",
     "mass_drift",
     "spectral_rmse_low",
     "spectral_rmse_mid",
     "spectral_rmse_high",
+]
+FOLLOWING = {"correlation": 1.0, "valid_time": 6.0, "correlation_time": 6.0}
+"""Best values of metrics that are no errors; of six steps of 1."""
+OF_ENSEMBLES = [
+    "spread_skill",
+    "spread_skill_median",
+    "calibration_error",
+    "coverage_50",
+    "coverage_90",
+    "coverage_95",
 ]
 KEYS = {
     "problem",
@@ -88,6 +105,7 @@ def test_the_oracle_scores_zero_everywhere():
         name: 0.0 for name in POINT_METRICS if name != "mass_drift"
     }
     assert values["mass_drift"] < 1e-6  # the waves' own mean, in float32
+    assert {name: values[name] for name in FOLLOWING} == pytest.approx(FOLLOWING, rel=1e-6)
 
 
 def test_half_the_amplitude_scores_one_half():
@@ -110,7 +128,7 @@ def test_the_futures_of_other_trajectories_score_as_badly_as_they_are():
 def test_scores_do_not_depend_on_the_size_of_the_batches():
     forecast = lookup(ORACLE[1:] + ORACLE[:1])
     whole, parts = scored(forecast, batch=100), scored(forecast, batch=3)
-    for name in ("per_field", "trajectory", "frame", "drift", "spectral", "spectrum"):
+    for name in ("per_field", "trajectory", "drift", "spectral", "spectrum", *PER_TRAJECTORY):
         torch.testing.assert_close(whole.get(name), parts.get(name))
 
 
@@ -149,10 +167,9 @@ def test_records_are_complete_json():
     assert sorted(record["metric"] for record in table) == sorted(
         [
             *POINT_METRICS,
+            *FOLLOWING,
+            *OF_ENSEMBLES,
             "crps",
-            "spread_skill",
-            "spread_skill_median",
-            "coverage_90",
             "seconds_per_trajectory",
         ]
     )
@@ -170,7 +187,7 @@ def test_records_are_complete_json():
 def test_a_deterministic_model_has_no_ensemble_metrics_but_its_absolute_error():
     forecast = lookup(ORACLE, factor=0.5)
     values = table(scored(forecast))
-    assert sorted(values) == sorted([*POINT_METRICS, "crps", "seconds_per_trajectory"])
+    assert sorted(values) == sorted([*POINT_METRICS, *FOLLOWING, "crps", "seconds_per_trajectory"])
     assert values["crps"] == pytest.approx(0.5 * TRUTH[:, 1:].abs().mean().item(), rel=1e-5)
 
 
@@ -188,10 +205,54 @@ def test_the_spread_of_a_calibrated_ensemble_is_its_error(members):
     assert table(scored(forecast, members=members))["spread_skill"] == pytest.approx(1, rel=0.05)
 
 
+def test_numbers_by_lead_time_add_up_to_the_number():
+    forecast = lookup(ORACLE, factor=0.9, members=4, noise=0.1)
+    records = {r["metric"]: r for r in score_records(scored(forecast, members=4), SETTING)}
+    without = {
+        "trajectory_relative_l2", "trajectory_relative_l2_median", "final_relative_l2", "valid_time", "correlation_time",
+        "spread_skill_median", "seconds_per_trajectory",
+    }  # fmt: skip
+    assert {name for name, record in records.items() if record["by_lead"] is None} == without
+    for name in records.keys() - without:
+        assert len(records[name]["by_lead"]) == 6
+    means = {*POINT_METRICS, "crps", "correlation", *(f"coverage_{100 * level:.0f}" for level in LEVELS)}
+    for name in means - without - {"mass_drift"}:
+        assert records[name]["value"] == pytest.approx(sum(records[name]["by_lead"]) / 6, rel=1e-5), name
+    assert records["final_relative_l2"]["value"] == pytest.approx(
+        records["pdebench_nrmse"]["by_lead"][-1], rel=1e-5
+    )
+
+
+def test_the_given_frame_counts_where_pdebenchs_paper_counts_it_and_only_there():
+    def records(steps: int) -> dict:
+        setting = replace(SETTING, initial_steps=steps)
+        forecast = lookup(ORACLE, factor=0.9)
+        result = score("model", forecast, TRUTH, setting, members=1, calls_per_step=1, batch=4)
+        return {record["metric"]: record for record in score_records(result, setting)}
+
+    ours, papers, later = records(1), records(0), records(4)
+    for name in (
+        "pdebench_nrmse",
+        "rmse",
+        "conserved_rmse",
+        "max_error",
+        "boundary_rmse",
+        "spectral_rmse_low",
+    ):
+        assert papers[name]["value"] == pytest.approx(ours[name]["value"] * 6 / 7, rel=1e-6)
+        assert later[name]["value"] == pytest.approx(sum(ours[name]["by_lead"][3:]) / 3, rel=1e-5)
+        assert [each[name]["frames_skipped"] for each in (ours, papers, later)] == [1, 0, 4]
+        assert ours[name]["by_lead"] == papers[name]["by_lead"] == later[name]["by_lead"]
+    for name in ours.keys() - {"pdebench_nrmse", "rmse", "conserved_rmse", "max_error", "boundary_rmse"}:
+        if not name.startswith(("spectral", "seconds")):
+            assert papers[name] == ours[name]
+
+
 def test_a_forecast_that_blew_up_is_null_and_not_a_number():
     values = table(scored(lambda initial: lookup(ORACLE)(initial) * torch.nan))
     assert values["trajectory_relative_l2"] is None
     assert values["pdebench_nrmse"] is None
+    assert values["valid_time"] == values["correlation_time"] == 0
 
 
 MAP = replace(
@@ -213,6 +274,7 @@ def test_given_fields_are_never_scored():
     table = score_records(score("m", forecast, truth, MAP, members=1, calls_per_step=1, batch=4), MAP)
     values = {record["metric"]: record["value"] for record in table}
     assert values.pop("seconds_per_trajectory") > 0
+    assert values.pop("correlation") == pytest.approx(1, rel=1e-6)
     assert set(values.values()) == {0.0}
     assert {tuple(record["fields_scored"]) for record in table} == {("u",)}
 
@@ -233,11 +295,18 @@ def test_a_map_has_mean_and_median_of_its_one_frame_and_nothing_of_time():
         "trajectory_relative_l2",
         "trajectory_relative_l2_median",
         "pdebench_nrmse",
+        "rmse",
+        "conserved_rmse",
+        "max_error",
+        "boundary_rmse",
+        "vrmse",
+        "correlation",
         "spectral_rmse_low",
         "crps",
         "seconds_per_trajectory",
     }  # the grid has no wavenumbers of the other bands
     assert {record["frames"] for record in table} == {2}
+    assert {record["by_lead"] for record in table} == {None}
 
 
 def test_the_median_of_an_even_number_lies_between_the_middle_two():
@@ -299,7 +368,7 @@ def test_other_units_change_nothing_but_what_has_a_unit():
     for before, after in zip(plain, other, strict=True):
         if before["metric"] == "seconds_per_trajectory":
             continue
-        scale = 1.0 if before["unit"] == "1" else factor[before["field"]]
+        scale = factor[before["field"]] if "/" in before["unit"] else 1.0
         assert after["value"] == pytest.approx(scale * before["value"], rel=1e-3), before["metric"]
 
 
@@ -380,3 +449,35 @@ def test_everybody_is_compared_with_the_operator_and_ensembles_with_the_dressed_
     assert table[0]["value"] == pytest.approx(10, rel=1e-4)
     assert table[0]["interval"] == pytest.approx([10, 10], rel=1e-4)
     assert table[3]["interval"][0] < table[3]["value"] < table[3]["interval"][1] < 1
+
+
+def test_every_mean_is_compared_with_the_operators_on_the_same_trajectories():
+    def named(name: str, factor: float, members: int = 1, noise: float = 0.0):
+        forecast = lookup(ORACLE, factor=factor, members=members, noise=noise)
+        return score(name, forecast, TRUTH, SETTING, members=members, calls_per_step=1, batch=4)
+
+    results = [
+        named("persistence", 0.0),
+        named("operator", 0.9),
+        named("operator_dressed", 0.9, members=4, noise=0.2),
+    ]
+    table = {(r["model"], r["metric"]): r for r in result_records(results, SETTING)}
+    worse = table["persistence", "rmse"]["over_operator"]
+    assert worse == pytest.approx([10, 10, 10], rel=1e-4)
+    assert table["operator", "rmse"]["over_operator"] is None
+    assert table["persistence", "max_error"]["over_operator"] is None, "no mean over trajectories"
+    assert table["persistence", "mass_drift"]["over_operator"] is not None
+    ratio, low, high = table["operator_dressed", "crps"]["over_operator"]
+    crps = (table[model, "crps"]["value"] for model in ("operator_dressed", "operator"))
+    assert ratio == pytest.approx(next(crps) / next(crps), rel=1e-5)
+    assert low < ratio < high
+    headline = table["operator_dressed", "trajectory_relative_l2"]["over_operator"]
+    compared = table["operator_dressed", "error_over_operator"]
+    assert headline == pytest.approx([compared["value"], *compared["interval"]], rel=1e-9)
+
+
+def test_every_number_of_the_records_has_its_words():
+    named = {metric.name for metric in METRICS}
+    assert named >= PER_TRAJECTORY.keys()
+    assert named >= {f"coverage_{100 * level:.0f}" for level in LEVELS}
+    assert set(get_args(Symmetry)) == SYMMETRIES.keys()

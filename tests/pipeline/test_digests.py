@@ -136,6 +136,8 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "evaluation.members": (8, EVALUATE),
     "evaluation.batch_size": (32, EVALUATE),
     "evaluation.seed": (1, EVALUATE),
+    "evaluation.small": (2, EVALUATE),
+    "evaluation.pdebench_initial_steps": (0, EVALUATE),
     "tracking.wandb": ("disabled", NONE),
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),

@@ -16,7 +16,9 @@ from ups.report.figures import draw_problem, draw_training
 @pytest.fixture(scope="session")
 def drawn() -> dict[str, bytes]:
     """All figures of the wave by file name, drawn once."""
-    return draw_problem(make_curves(), make_examples()) | {"training.svg": draw_training(make_training())}
+    return draw_problem(make_curves(), make_examples(), make_records()) | {
+        "training.svg": draw_training(make_training())
+    }
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from PIL import Image
-from small_run import ERRORS, FLOW, MAP, MIX, make_curves, make_examples, make_training
+from small_run import ERRORS, FLOW, MAP, MIX, make_curves, make_examples, make_records, make_training
 from tiny import PROBLEM, build
 
 from ups.errors import IntegrityError
@@ -39,7 +39,7 @@ def texts(svg: bytes) -> set[str]:
 
 def test_every_vector_figure_is_xml_that_requests_nothing(drawn: dict[str, bytes]) -> None:
     vectors = [name for name in drawn if name.endswith(".svg")]
-    assert len(vectors) == 5
+    assert len(vectors) == 7
     for name in vectors:
         root = ET.fromstring(drawn[name])
         assert root.tag == f"{SVG}svg"
@@ -60,6 +60,7 @@ def test_lines_are_labelled_with_their_models(drawn: dict[str, bytes]) -> None:
     assert labels <= texts(drawn["error_over_time.svg"])
     assert labels - {"spatial mean"} | {"truth"} <= texts(drawn["spectrum.svg"])
     assert {"diffusion", "consistency, 1 call", "consistency, 2 calls"} <= texts(drawn["calibration.svg"])
+    assert labels <= texts(drawn["errors_by_lead.svg"])
     shown = " ".join(texts(drawn["final_frame.svg"]))
     assert "good: trajectory 0, rel. L2 0.0100" in shown
     assert "worst: trajectory 2, rel. L2 0.0300" in shown
@@ -124,7 +125,7 @@ def test_errors_have_one_symmetric_scale_and_fields_that_of_the_truth() -> None:
 
 
 def test_equal_data_give_equal_bytes(drawn: dict[str, bytes]) -> None:
-    again = figures.draw_problem(make_curves(), make_examples())
+    again = figures.draw_problem(make_curves(), make_examples(), make_records())
     assert again | {"training.svg": figures.draw_training(make_training())} == drawn
     assert not any(
         re.search(rb"20\d\d-\d\d-\d\d", content) for n, content in drawn.items() if n.endswith("svg")
@@ -140,7 +141,7 @@ def test_a_forecast_that_blew_up_is_still_drawn() -> None:
     curves["examples"][2]["error"] = None
     examples["operator"][2, 3:] = np.nan
     examples["diffusion_upper"][2, 3:] = np.inf
-    drawn = figures.draw_problem(curves, examples)
+    drawn = figures.draw_problem(curves, examples, make_records())
     assert "worst: trajectory 2, not finite" in texts(drawn["final_frame.svg"])
 
 
@@ -151,7 +152,7 @@ def test_what_is_missing_is_an_error_that_names_it(missing: str) -> None:
     curves = make_curves()
     del curves[missing]
     with pytest.raises(IntegrityError, match=missing):
-        figures.draw_problem(curves, make_examples())
+        figures.draw_problem(curves, make_examples(), make_records())
 
 
 def test_missing_curves_examples_and_records_are_errors() -> None:
@@ -162,7 +163,11 @@ def test_missing_curves_examples_and_records_are_errors() -> None:
     examples = make_examples()
     del examples["diffusion_upper"]
     with pytest.raises(IntegrityError, match="diffusion_upper"):
-        figures.draw_problem(make_curves(), examples)
+        figures.draw_problem(make_curves(), examples, make_records())
+    with pytest.raises(IntegrityError, match="no errors by lead time"):
+        curve_figures.errors_by_lead(
+            make_curves(), [{**record, "by_lead": None} for record in make_records()]
+        )
     with pytest.raises(IntegrityError, match="operator"):
         curve_figures.loss_curves(make_training() | {"operator": []})
 
@@ -184,12 +189,56 @@ def test_every_forecaster_has_a_label_and_a_colour() -> None:
     assert {"persistence", "spatial_mean", "train_mean"} | {f.name for f in forecasters} <= set(MODELS)
 
 
+def test_every_metric_with_a_lead_time_has_a_panel_and_with_a_unit_one_for_each_field() -> None:
+    records = make_records(FLOW)
+    figure = curve_figures.errors_by_lead(make_curves(FLOW), records)
+    panels = [axes for axes in figure.axes if axes.axison]
+    titles = [axes.get_title(loc="left") for axes in panels]
+    with_lead = {(record["metric"], record["field"]) for record in records if record["by_lead"] is not None}
+    assert len(titles) == len(set(titles)) == len(with_lead)
+    assert {"1 − correlation", "VRMSE", "Mass drift"} <= set(titles)
+    assert {f"PDEBench RMSE: {field}" for field in FLOW.fields} <= set(titles)
+    # A metric with a unit begins a row, so that a field has its column.
+    column = {axes.get_title(loc="left"): axes.get_subplotspec().colspan.start for axes in panels}
+    assert [column[f"CRPS: {field}"] for field in FLOW.fields] == [0, 1, 2]
+    # Each line is its record's.
+    (shown,) = (axes for axes in panels if axes.get_title(loc="left") == "PDEBench RMSE: velocity")
+    expected = {
+        MODELS[record["model"]].label: record["by_lead"]
+        for record in records
+        if (record["metric"], record["field"]) == ("rmse", "velocity")
+    }
+    assert {line.get_label(): list(line.get_ydata()) for line in shown.get_lines()} == expected  # pyright: ignore
+
+
+def test_the_reliability_diagram_shows_how_much_of_the_truth_lies_below_each_member() -> None:
+    curves = make_curves()
+    curves["models"]["diffusion"]["ranks"] = [40, 20, 20, 10, 10]
+    diagram, distance = curve_figures.reliability(curves).axes
+    below = next(line for line in diagram.get_lines() if line.get_color() == MODELS["diffusion"].colour)
+    assert list(below.get_xdata()) == pytest.approx([0.2, 0.4, 0.6, 0.8])  # pyright: ignore
+    assert list(below.get_ydata()) == pytest.approx([0.4, 0.6, 0.8, 0.9])  # pyright: ignore
+    apart = next(line for line in distance.get_lines() if line.get_color() == MODELS["diffusion"].colour)
+    assert list(apart.get_ydata()) == pytest.approx([0.2, 0.2, 0.2, 0.1])  # pyright: ignore
+    assert any(
+        "diffusion: 0.17" in text.get_text() or "diffusion: 0.18" in text.get_text()
+        for text in distance.texts
+    )
+
+
 @pytest.mark.slow
 def test_a_problem_has_the_figures_of_its_kind() -> None:
     drawn_mix = {
-        name: figures.draw_problem(make_curves(small), make_examples(small)) for name, small in MIX.items()
+        name: figures.draw_problem(make_curves(small), make_examples(small), make_records(small))
+        for name, small in MIX.items()
     }
-    curves = {"error_over_time.svg", "spectrum.svg", "calibration.svg"}
+    curves = {
+        "error_over_time.svg",
+        "errors_by_lead.svg",
+        "spectrum.svg",
+        "calibration.svg",
+        "reliability.svg",
+    }
     line = {"space_time.png", "final_frame.svg"} | curves
     assert set(drawn_mix["wave"]) == set(drawn_mix["gas"]) == line
     assert set(drawn_mix["porous"]) == {
@@ -197,6 +246,7 @@ def test_a_problem_has_the_figures_of_its_kind() -> None:
         "error_histogram.svg",
         "spectrum.svg",
         "calibration.svg",
+        "reliability.svg",
     }
     for name, small in (("gas", FLOW), ("porous", MAP)):
         assert list(drawn_mix[name]) == catalogue.figures_of(len(small.grid), is_map=small.is_map)

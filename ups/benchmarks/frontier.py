@@ -88,7 +88,16 @@ def measure_frontier(request: Mapping[str, Any]) -> Record:
     peers = _Peers(configuration, inputs, request)
     with join_ranks(configuration.execution.device, request["threads"]) as ranks:
         dataset = load_datasets(inputs["download"], ("test",))[name]
-        data = evaluation_set(name, dataset, "test", configuration, ranks.device, mean=None)
+        data = evaluation_set(
+            name,
+            dataset,
+            "test",
+            ranks.device,
+            seed=configuration.seed,
+            threads=request["threads"],
+            initial_steps=configuration.evaluation.pdebench_initial_steps,
+            mean=None,
+        )
         solvers = _solver_rows(data, inputs["download"], request)
         rows = [*_surrogate_rows(data, inputs, configuration, request), *peers.rows(data), *solvers]
         records = [_scored(row, data) for row in rows]

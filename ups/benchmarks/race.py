@@ -498,7 +498,11 @@ def _evaluation_sets(
     datasets = load_datasets(download, (split,))
     means = train_means(download, [name for name, data in datasets.items() if data.problem.is_map])
     beyond = configuration.evaluation.outside if outside else None
-    of_the_run = {"seed": configuration.seed, "threads": configuration.execution.threads}
+    of_the_run = {
+        "seed": configuration.seed,
+        "threads": configuration.execution.threads,
+        "initial_steps": configuration.evaluation.pdebench_initial_steps,
+    }
     for name, dataset in datasets.items():
         yield evaluation_set(name, dataset, split, device, mean=means.get(name), **of_the_run)
         data = configuration.problems[name]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ups.metric_labels import HEADINGS
+from ups.metric_labels import HEADINGS, frames_counted
 from ups.pipeline.plan import PlannedStage
 from ups.pipeline.readiness.checks import Finding
 
@@ -92,6 +92,11 @@ def result_table(records: list[dict[str, Any]]) -> Table:
         f"{', '.join(first['fields_scored'])} scored, seed {first['seed']}; "
         "decoded fields, first frame not counted"
     )
+    skipped = next(
+        (record["frames_skipped"] for record in records if record["metric"] == "pdebench_nrmse"), 1
+    )
+    if skipped != 1:
+        title += f"; in PDEBench's metrics {frames_counted(skipped)}"
     values = {(record["model"], record["metric"], record["field"]): record["value"] for record in records}
     measured = {(metric, field) for _, metric, field in values}
     columns = [

@@ -407,6 +407,8 @@ class Configuration(_RunOfStages):
                 raise ValueError(problem)
             if problem := self._physics_problem(name, data, corrected):
                 raise ValueError(problem)
+            if problem := self.evaluation.problem_of(name, data):
+                raise ValueError(problem)
             operator = self.training.operator
             held_out = round(data.counts.train * operator.residual_fraction)
             if not 0 < held_out < data.counts.train:

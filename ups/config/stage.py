@@ -49,7 +49,7 @@ class Stage:
     settings: "Callable[[Configuration, ContentOf], dict[str, Any]]"
     bytes: "Callable[[Configuration, Mapping[str, KeptShape], Mapping[str, int]], int]"
     section: tuple[str, type[Section]] | None = None
-    splits: tuple[str, ...] = ()
+    splits: "Callable[[Configuration], tuple[str, ...]]" = lambda _: ()
     parallel: bool = True
     found_by_name: "Callable[[Configuration], list[str]]" = lambda _: []
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
 from ups.data.problem_inputs import known_mask, scalars_tensor
+from ups.errors import DataError
 from ups.evaluation.finer_grid import interpolated
 from ups.evaluation.scores import Setting
 from ups.problems import Field, Problem
@@ -26,8 +27,6 @@ class EvaluationSet:
         truth: [n, 1 + t, *grid, C] physical; the grid is `stride` times as fine as the models'.
         known: [C] bool, which fields the first frame holds; None: all.
         scalars: [S] conditioning.
-        time_step: between frames.
-        parameters: of the equation.
         mean: [*grid, C] mean output of the train split, of a map; None of an evolution.
     """
 
@@ -35,8 +34,6 @@ class EvaluationSet:
     truth: Tensor
     known: Tensor | None
     scalars: Tensor
-    time_step: float
-    parameters: dict[str, float]
     mean: Tensor | None
     stride: int
 
@@ -44,6 +41,16 @@ class EvaluationSet:
     def steps(self) -> int:
         """Applications of the operator."""
         return self.truth.shape[1] - 1
+
+    @property
+    def time_step(self) -> float:
+        """Between frames."""
+        return self.setting.time_step
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Of the equation."""
+        return self.setting.parameters
 
 
 def evaluation_set(
@@ -55,17 +62,31 @@ def evaluation_set(
     seed: int,
     threads: int,
     mean: Tensor | None,
+    initial_steps: int = 1,
     stride: int = 1,
+    most: int | None = None,
 ) -> EvaluationSet:
     """A split of a dataset, ready to be scored.
 
     Args:
         name: of the problem in the configuration.
         seed, threads: of the run that is scored, and of its scoring; for the records.
+        initial_steps: that PDEBench's metrics leave out (`evaluation.pdebench_initial_steps`); of a map always one.
         mean: [*grid, C] as from `train_means`, on the models' grid.
         stride: points per axis of the dataset for one of the models.
+        most: score no more than so many, the split's first.
+
+    Raises:
+        DataError: PDEBench's metrics leave out all frames that there are.
     """
-    truth = torch.from_numpy(dataset.split(split)).to(device)
+    truth = torch.from_numpy(dataset.split(split)[:most]).to(device)
+    initial = 1 if dataset.problem.is_map else initial_steps
+    if initial >= truth.shape[1]:
+        raise DataError(
+            f"{dataset.title} has {truth.shape[1]} frames, and {initial} are left out",
+            where="evaluation.pdebench_initial_steps",
+            fix="lower it, or score longer trajectories",
+        )
     periodic = dataset.boundary == "periodic"
     return EvaluationSet(
         setting=Setting(
@@ -81,12 +102,13 @@ def evaluation_set(
             frames=truth.shape[1],
             device=device_name(device),
             threads=threads,
+            time_step=dataset.time_step,
+            parameters=dataset.parameters,
+            initial_steps=initial,
         ),
         truth=truth,
         known=known_mask(dataset.known[0], device),
         scalars=scalars_tensor(dataset.scalars, device),
-        time_step=dataset.time_step,
-        parameters=dataset.parameters,
         mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),
         stride=stride,
     )

@@ -29,6 +29,9 @@ class Setting:
         seed: of the run (weights and batches); ensembles have their own, fixed by the configuration.
         resolution: of the grid that was scored on.
         frames: of a trajectory, the given first one included.
+        time_step: between them; 1 for a map.
+        parameters: of the equation.
+        initial_steps: frames that PDEBench's metrics leave out, see `metrics.mean_over_frames`.
     """
 
     problem: str
@@ -43,6 +46,9 @@ class Setting:
     frames: int
     device: str
     threads: int
+    time_step: float = 1.0
+    parameters: dict[str, float] = field(default_factory=dict)
+    initial_steps: int = 1
 
     @property
     def scored(self) -> list[int]:
@@ -64,15 +70,13 @@ class Scores:
     Attributes:
         per_field: relative L2 over all frames, [n, C].
         trajectory: its mean over fields, [n].
-        frame: relative L2 by frame, mean over fields, [n, t] (PDEBench's per-frame nRMSE).
-        drift: of the mass, [n]; empty where nothing is conserved.
+        drift: of the mass, [n, t]; empty where nothing is conserved.
         spectral: squared spectral error [n, t, bins, C].
         spectrum: energy of the prediction at the last frame by wavenumber, [n, bins, C].
-        variance, square_error: of the ensemble and of its mean, over the square norm of the truth, [n, C], for
+        variance, square_error: of the ensemble and of its mean, over the square norm of the truth, [n, t, C], for
             ensembles.
-        coverage: [n, t], for ensembles.
-        ranks: [M + 1], for ensembles.
-        per_trajectory: of each metric of `metrics.PER_TRAJECTORY`, [n] or [n, C].
+        ranks: of the truth among the members, counted over points and fields, [n, t, M + 1], for ensembles.
+        per_trajectory: of each metric of `metrics.PER_TRAJECTORY`, [n], [n, C] or [n, t, C].
         equivariance: relative L2 between forecasts with and without a symmetry, by symmetry, where measured.
     """
 
@@ -84,13 +88,11 @@ class Scores:
     batch: int = 0
     per_field: list[Tensor] = field(default_factory=list)
     trajectory: list[Tensor] = field(default_factory=list)
-    frame: list[Tensor] = field(default_factory=list)
     drift: list[Tensor] = field(default_factory=list)
     spectral: list[Tensor] = field(default_factory=list)
     spectrum: list[Tensor] = field(default_factory=list)
     variance: list[Tensor] = field(default_factory=list)
     square_error: list[Tensor] = field(default_factory=list)
-    coverage: list[Tensor] = field(default_factory=list)
     ranks: list[Tensor] = field(default_factory=list)
     per_trajectory: dict[str, list[Tensor]] = field(default_factory=dict)
     equivariance: dict[str, float] = field(default_factory=dict)
@@ -118,6 +120,7 @@ def score(
     scores = Scores(name, members, calls_per_step, calls_per_member, batch=batch * members)
     grid = tuple(truth.shape[2:-1])
     scored, conserved = setting.scored, setting.conserved
+    times = setting.time_step * torch.arange(1, truth.shape[1], device=truth.device)
     for part in truth.split(batch):
         started = time.perf_counter()
         ensemble = predict(part[:, 0])
@@ -129,21 +132,20 @@ def score(
                 ensemble[..., conserved].mean(dim=1), part[:, 0].flatten(1, -2)[..., conserved]
             )
             scores.drift.append(drift.cpu())
-        ensemble = ensemble[..., scored]
         target = part[:, 1:].flatten(2, -2)[..., scored]
-        prediction = ensemble.mean(dim=1)
-        per_field = relative_l2_per_field(prediction, target).cpu()
+        forecasts = metrics.Forecasts(ensemble[..., scored], target, grid, times)
+        per_field = relative_l2_per_field(forecasts.prediction, target).cpu()
         scores.per_field.append(per_field)
         scores.trajectory.append(per_field.mean(dim=-1))
-        scores.frame.append(metrics.pdebench_nrmse(prediction, target).mean(dim=-1).cpu())
-        scores.spectral.append(metrics.power(prediction - target, grid).cpu())
-        scores.spectrum.append(metrics.power(ensemble[:, 0, -1:], grid)[:, 0].cpu())
-        for metric, (formula, _) in metrics.PER_TRAJECTORY.items():
-            scores.per_trajectory.setdefault(metric, []).append(formula(ensemble, target).cpu())
+        scores.spectral.append(metrics.power(forecasts.error, grid).cpu())
+        scores.spectrum.append(metrics.power(forecasts.members[:, 0, -1:], grid)[:, 0].cpu())
+        for name_of_metric, metric in metrics.PER_TRAJECTORY.items():
+            if not (metric.evolution and setting.is_map):
+                values = metric.formula(forecasts).cpu()
+                scores.per_trajectory.setdefault(name_of_metric, []).append(values)
         if members > 1:
-            norm = target.square().mean(dim=(1, 2))
-            scores.variance.append((ensemble.var(dim=1).mean(dim=(1, 2)) / norm).cpu())
-            scores.square_error.append(((prediction - target).square().mean(dim=(1, 2)) / norm).cpu())
-            scores.coverage.append(metrics.coverage(ensemble, target, 0.9).cpu())
-            scores.ranks.append(metrics.rank_counts(ensemble, target)[None].cpu())
+            norm = target.square().mean(dim=(1, 2))[:, None]
+            scores.variance.append((forecasts.members.var(dim=1).mean(dim=2) / norm).cpu())
+            scores.square_error.append((forecasts.error.square().mean(dim=2) / norm).cpu())
+            scores.ranks.append(metrics.rank_counts(forecasts.members, target).cpu())
     return scores

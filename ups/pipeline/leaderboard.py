@@ -143,7 +143,9 @@ def problems_of(run: RunRecord) -> dict[str, dict[str, Any]]:
     for record in run.table:
         name = record["problem"]
         if name not in found:
-            is_ = {key: record[key] for key in _OF_PROBLEM} | {"test": parts[f"{name}/test"]["content"]}
+            is_ = {key: record[key] for key in _OF_PROBLEM} | {
+                "test": parts[f"{name}/{record['split']}"]["content"]
+            }
             found[name] = {"id": digest_of(is_)[:12], "name": name} | is_
     return found
 

@@ -147,7 +147,7 @@ def content_read(name: str, configuration: Configuration, artifact: Artifact) ->
     parts = artifact.manifest.parts
     return {
         problem: how_read(data)
-        | {split: parts[f"{problem}/{split}"]["content"] for split in STAGES[name].splits}
+        | {split: parts[f"{problem}/{split}"]["content"] for split in STAGES[name].splits(configuration)}
         for problem, data in configuration.problems.items()
     }
 

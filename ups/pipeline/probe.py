@@ -264,8 +264,9 @@ def _trajectories(configuration: Configuration, splits: Sequence[str]) -> int:
 
 
 def _read_by(name: str, configuration: Configuration) -> int:
-    # Of the train split an evaluation reads no more than a mean.
-    splits = ("test",) if name == "evaluate" else STAGES[name].splits or SPLITS
+    splits = STAGES[name].splits(configuration) or SPLITS
+    if name == "evaluate":  # of the train split it reads no more than a mean
+        splits = tuple(split for split in splits if split != "train")
     return _trajectories(configuration, splits)
 
 

@@ -191,16 +191,16 @@ def distance(metric: str) -> Callable[[Number], float]:
     Raises:
         ConfigurationError: there is no such metric, or no value of it is best.
     """
-    known = {each.name: each.target for each in METRICS}
-    target = known.get(metric)
-    if target is None:
-        ranked = ", ".join(name for name, best in known.items() if best is not None)
+    known = {each.name: each for each in METRICS}
+    ranking = known.get(metric)
+    if ranking is None or ranking.target is None:
+        ranked = ", ".join(name for name, each in known.items() if each.target is not None)
         raise ConfigurationError(
             f"{metric!r} ranks nothing" if metric in known else f"no metric is called {metric!r}",
             where="--metric",
             fix=f"name one of {ranked}",
         )
-    return lambda number: math.inf if number.value is None else abs(number.value - target)
+    return lambda number: math.inf if number.value is None else ranking.distance(number.value)
 
 
 def where(assignments: Mapping[str, Any]) -> Callable[[RunRecord], bool]:

@@ -15,9 +15,11 @@ SPACE_TIME = "space_time.png"
 FINAL_FRAME = "final_frame.svg"
 IMAGES = "images.png"
 ERROR_OVER_TIME = "error_over_time.svg"
+ERRORS_BY_LEAD = "errors_by_lead.svg"
 ERROR_HISTOGRAM = "error_histogram.svg"
 SPECTRUM = "spectrum.svg"
 CALIBRATION = "calibration.svg"
+RELIABILITY = "reliability.svg"
 # Of the run.
 FIGURES = "figures"
 """Where they lie in a run's directory."""
@@ -27,7 +29,8 @@ TRAINING = "training.svg"
 def figures_of(axes: int, *, is_map: bool) -> list[str]:
     """File names of the figures that a problem of so many space axes has, in the order of the page."""
     fields = [IMAGES] if axes == 2 else [FINAL_FRAME] if is_map else [SPACE_TIME, FINAL_FRAME]
-    return [*fields, ERROR_HISTOGRAM if is_map else ERROR_OVER_TIME, SPECTRUM, CALIBRATION]
+    errors = [ERROR_HISTOGRAM] if is_map else [ERROR_OVER_TIME, ERRORS_BY_LEAD]
+    return [*fields, *errors, SPECTRUM, CALIBRATION, RELIABILITY]
 
 
 def model_named(name: str) -> Model:

@@ -1,14 +1,17 @@
 """Figures of numbers: errors, spectra, calibration, training. Pure functions from data to matplotlib figures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from ups.errors import IntegrityError
+from ups.metric_labels import METRICS, Metric
 from ups.model_labels import MODELS
 from ups.report.catalogue import TRUTH_COLOUR, entry, model_named
 from ups.report.drawing import (
@@ -29,6 +32,7 @@ from ups.report.drawing import (
 from ups.report.writing import number, percent
 
 Records = Sequence[Mapping[str, Any]]
+_PANELS = 3  # beside each other
 
 
 @styled
@@ -63,6 +67,71 @@ def error_over_time(curves: Curves) -> Figure:
     axes.set_ylabel("relative L2 of the frame")
     label_ends(axes, ends)
     return figure
+
+
+@styled
+def errors_by_lead(curves: Curves, records: Records) -> Figure:
+    """All metrics that have a lead time, a panel for each and, where they have a unit, for each field.
+
+    Raises:
+        IntegrityError: there is none, for they are of an earlier version.
+    """
+    shown: dict[tuple[str, str | None], dict[str, Array]] = {}
+    for record in records:
+        if record.get("by_lead") is not None:
+            values = np.asarray(record["by_lead"], dtype=float)
+            shown.setdefault((record["metric"], record["field"]), {})[record["model"]] = values
+    if not shown:
+        raise IntegrityError("has no errors by lead time", where="metrics.json", fix="evaluate the run again")
+    known = {metric.name: metric for metric in METRICS}
+    order = [*known, *(name for name, _ in shown)]
+    places = sorted(shown, key=lambda place: (place[1] is not None, order.index(place[0])))
+    of_all = sum(field is None for _, field in places)
+    gap = -of_all % _PANELS if of_all < len(places) else 0  # each metric with a unit begins a row
+    rows = -(-(len(places) + gap) // _PANELS)
+    figure = Figure(figsize=(WIDTH, 0.9 + 2.15 * rows), layout="constrained")
+    panels = np.asarray(figure.subplots(rows, _PANELS, sharex=True, squeeze=False)).flatten()
+    drawn = [*panels[:of_all], *panels[of_all + gap :]]
+    lines = {}
+    for (name, field), axes in zip(places, drawn, strict=False):
+        metric = known.get(name, Metric(name, "", name.replace("_", " "), ""))
+        for model, line in _metric_by_lead(axes, times(curves), metric, shown[name, field]).items():
+            lines.setdefault(model, line)
+        title = f"1 − {metric.label.lower()}" if name == "correlation" else metric.label
+        axes.set_title(title if field is None else f"{title}: {field}", fontsize=9)
+    for axes in {*panels} - {*drawn[: len(places)]}:
+        axes.set_axis_off()
+    for axes in panels[-_PANELS:]:
+        axes.set_xlabel("time t")
+    figure.legend(
+        handles=[lines[name] for name in MODELS if name in lines],
+        loc="outside upper left",
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def _metric_by_lead(axes: Axes, at: Array, metric: Metric, models: Mapping[str, Array]) -> dict[str, Line2D]:
+    """A line per model: logarithmic where less is better, else with a line at the best value. Returns the lines."""
+    lines = {}
+    for name, values in models.items():
+        model = model_named(name)
+        error = 1 - values if metric.name == "correlation" else values
+        if metric.target == 0 or metric.name == "correlation":
+            error = np.where(error > 0, error, np.nan)
+        style: Any = {"color": model.colour, "linestyle": model.dashes, "linewidth": 1.3}
+        (lines[name],) = axes.plot(at, error, label=model.label, **style)
+    if metric.target == 0 or metric.name == "correlation":
+        axes.set_yscale("log")
+        plain_log(axes.yaxis)
+    elif metric.target is not None and math.isfinite(metric.target):
+        axes.axhline(metric.target, color=TRUTH_COLOUR, linewidth=1)
+    if metric.kind == "percent":
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.set_xlim(at[0], at[-1])
+    return lines
 
 
 @styled
@@ -167,10 +236,7 @@ def calibration(curves: Curves) -> Figure:
 
     A map has one frame: its coverage is written above the ranks.
     """
-    models = entry(curves, "models", where="curves.json")
-    ensembles = [name for name in models if "ranks" in models[name]]
-    if not ensembles:
-        raise IntegrityError("has no ensemble", where="curves.json")
+    ensembles = _ensembles(curves)
     if entry(curves, "is_map", where="curves.json"):
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         panels = np.atleast_1d(np.asarray(figure.subplots(1, len(ensembles), sharey=True)))
@@ -191,6 +257,51 @@ def calibration(curves: Curves) -> Figure:
         panel.grid(visible=False, axis="x")
     panels[0].set_ylabel("frequency / expected")
     return figure
+
+
+@styled
+def reliability(curves: Curves) -> Figure:
+    """Reliability diagram of the ensembles' quantiles, and how far each is from the diagonal."""
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    diagram, distance = figure.subplots(1, 2)
+    diagram.plot([0, 1], [0, 1], color=TRUTH_COLOUR, linewidth=1)
+    distance.axhspan(-0.05, 0.05, color=GRID, linewidth=0)
+    distance.axhline(0, color=TRUTH_COLOUR, linewidth=1)
+    ends = []
+    for name in _ensembles(curves):
+        model, counts = model_named(name), curve(curves, name, "ranks")
+        nominal = np.arange(1, len(counts)) / len(counts)
+        below = np.cumsum(counts)[:-1] / counts.sum()
+        style: Any = {"color": model.colour, "linestyle": model.dashes, "marker": "o", "markersize": 3}
+        diagram.plot(nominal, below, **style)
+        distance.plot(nominal, below - nominal, **style)
+        ends.append(
+            (
+                f"{model.label}: {number(float(np.abs(below - nominal).mean()), 2)}",
+                model.colour,
+                (below - nominal)[-1],
+            )
+        )
+    for axes in (diagram, distance):
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xlabel("quantile of the ensemble")
+    diagram.set_ylim(0, 1)
+    diagram.set_title("truth below the quantile")
+    distance.set_title("distance from the quantile; beside each name its mean")
+    largest = max(float(np.abs(line.get_ydata()).max()) for line in distance.get_lines())  # type: ignore[arg-type]
+    distance.set_ylim(-max(0.06, 1.1 * largest), max(0.06, 1.1 * largest))
+    label_ends(distance, ends)
+    return figure
+
+
+def _ensembles(curves: Curves) -> list[str]:
+    models = entry(curves, "models", where="curves.json")
+    found = [name for name in models if "ranks" in models[name]]
+    if not found:
+        raise IntegrityError("has no ensemble", where="curves.json")
+    return found
 
 
 def _coverage_over_time(curves: Curves, ensembles: Sequence[str], axes: Axes) -> None:

@@ -78,10 +78,12 @@ def _draw(directory: Path, evaluated: Path, records: dict[str, Path]) -> None:
     from ups.report.figures import draw_problem, draw_training
 
     curves = json.loads((evaluated / "curves.json").read_text())
+    table = json.loads((evaluated / "metrics.json").read_text())
     for problem, shown in curves.items():
         (directory / problem).mkdir(parents=True, exist_ok=True)
         examples = load_file(evaluated / "examples" / f"{problem}.safetensors")
-        for name, content in draw_problem(shown, examples).items():
+        own = [record for record in table if record["problem"] == problem]
+        for name, content in draw_problem(shown, examples, own).items():
             (directory / problem / name).write_bytes(content)
     training = {stage: read_records(path) for stage, path in records.items()}
     (directory / TRAINING).write_bytes(draw_training(training))

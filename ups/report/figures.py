@@ -10,7 +10,9 @@ from ups.report.curve_figures import (
     calibration,
     error_histogram,
     error_over_time,
+    errors_by_lead,
     loss_curves,
+    reliability,
     spectrum,
 )
 from ups.report.drawing import Curves, render, styled
@@ -18,12 +20,13 @@ from ups.report.field_figures import Examples, final_frame, images, space_time
 
 
 @styled
-def draw_problem(curves: Curves, examples: Examples) -> dict[str, bytes]:
+def draw_problem(curves: Curves, examples: Examples, records: Records) -> dict[str, bytes]:
     """Every figure of one problem, by file name (`catalogue.figures_of`).
 
     Args:
         curves: what an evaluation's curves.json holds of the problem.
         examples: its example trajectories.
+        records: of the problem, of metrics.json.
 
     Raises:
         IntegrityError: something that a figure shows is missing.
@@ -40,12 +43,16 @@ def draw_problem(curves: Curves, examples: Examples) -> dict[str, bytes]:
                 made[name] = images(curves, examples)
             case catalogue.ERROR_OVER_TIME:
                 made[name] = error_over_time(curves)
+            case catalogue.ERRORS_BY_LEAD:
+                made[name] = errors_by_lead(curves, records)
             case catalogue.ERROR_HISTOGRAM:
                 made[name] = error_histogram(curves)
             case catalogue.SPECTRUM:
                 made[name] = spectrum(curves)
             case catalogue.CALIBRATION:
                 made[name] = calibration(curves)
+            case catalogue.RELIABILITY:
+                made[name] = reliability(curves)
             case _:
                 raise ValueError(f"no function draws {name}")
     return {name: render(figure, name.rpartition(".")[2]) for name, figure in made.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ups.errors import IntegrityError
-from ups.metric_labels import COVERAGE, HEADLINE, METRICS, Metric
+from ups.metric_labels import COVERAGE, HEADLINE, METRICS, Metric, frames_counted
 from ups.model_labels import MODELS, Model
 from ups.report import catalogue, writing
 from ups.report.catalogue import model_named
@@ -32,7 +32,7 @@ _IN_SHORT = {metric.label for metric in METRICS if metric.name in {HEADLINE, "cr
 """Columns of the short version; all others are in the page."""
 _ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")
 _CONVENTION = (
-    "dataset", "data_version", "split", "n_trajectories", "frames", "frames_skipped", "resolution", "fields_scored",
+    "dataset", "data_version", "split", "n_trajectories", "frames", "resolution", "fields_scored",
     "seed", "device",
 )  # fmt: skip
 _TRIVIALLY = {
@@ -219,9 +219,16 @@ def _measured_on(results: ProblemResults) -> str:
         return (
             f"the map from {' and '.join(results.given)} to {fields} at {points} points, in one application"
         )
-    skipped = results.convention("frames_skipped")
-    frames = f"{results.convention('frames')} frames of {points} points, first {skipped} given and not scored"
+    frames = f"{results.convention('frames')} frames of {points} points, first 1 given and not scored"
     return frames if len(results.fields) == 1 else f"{frames}, fields {fields}"
+
+
+def _pdebench_frames(results: ProblemResults) -> str:
+    """How PDEBench's metrics count frames, in words."""
+    skipped = catalogue.entry(
+        results.record("operator", "pdebench_nrmse"), "frames_skipped", where=str(results.metrics_file)
+    )
+    return frames_counted(skipped)
 
 
 def stages(run: RunDirectory) -> list[Stage]:
@@ -322,7 +329,7 @@ def _section(results: ProblemResults) -> Section:
         groups=result_table(results),
         setup=_setup_rows(results),
         convention={key: results.convention(key) for key in _CONVENTION}
-        | {"measured": _measured_on(results)},
+        | {"measured": _measured_on(results), "pdebench": _pdebench_frames(results)},
         definitions=measured_metrics(results),
         threads=_threads(results),
         members=" or ".join(

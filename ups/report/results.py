@@ -14,7 +14,7 @@ _FURTHER = "Further metrics"
 
 @dataclass(frozen=True)
 class Cell:
-    """One value; `exact` has all digits, `error` is its standard error or empty."""
+    """One value; `exact` has all digits and its ratio to the operator's, `error` is its standard error or empty."""
 
     text: str
     error: str = ""
@@ -67,7 +67,7 @@ def _row(results: ProblemResults, metric: Metric, field: str | None) -> Row:
     distances = [
         math.inf
         if record is None or record["value"] is None or metric.target is None or model_named(model).trivial
-        else abs(record["value"] - metric.target)
+        else metric.distance(record["value"])
         for model, record in zip(results.models, records, strict=True)
     ]
     least = min(distances)
@@ -101,4 +101,7 @@ def _cell(record: Record | None, metric: Metric, *, best: bool) -> Cell:
     else:
         shown = f"±{SPACE}{number(error, 2) if metric.kind == 'number' else duration(error)}"
     exact = "not finite" if value is None else f"{value:.9g}"
+    if record.get("over_operator") is not None:
+        ratio, low, high = (number(each, 3) for each in record["over_operator"])
+        exact += f"; {ratio} times the operator’s, 95{SPACE}% interval {low} to {high}"
     return Cell(write_value(value, metric.kind), shown, exact, best)

@@ -1,4 +1,4 @@
-"""evaluate: the result tables on the test split, against the float32 source."""
+"""evaluate: the result tables on the test split, or on a few validation trajectories, against the float32 source."""
 
 import json
 import math
@@ -29,19 +29,30 @@ def run(request: Request) -> None:
     (by problem: over time and wavenumber, errors by trajectory) and examples/PROBLEM.safetensors (trajectories)."""
     configuration = request.configuration
     settings = configuration.evaluation
-    of_the_run = {"seed": configuration.seed, "threads": configuration.execution.threads}
+    of_the_run = {
+        "seed": configuration.seed,
+        "threads": configuration.execution.threads,
+        "initial_steps": settings.pdebench_initial_steps,
+    }
     (request.output / "examples").mkdir(parents=True, exist_ok=True)
     table: list[dict[str, Any]] = []
     outside: list[dict[str, Any]] = []
     curves: dict[str, dict[str, Any]] = {}
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         surrogate = load_surrogate(request.inputs, configuration)
-        datasets = load_datasets(request.inputs["download"], ("test",))
+        split = settings.split
+        datasets = load_datasets(request.inputs["download"], (split,))
         maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
             evaluated = evaluation_set(
-                name, dataset, "test", ranks.device, mean=means.get(name), **of_the_run
+                name,
+                dataset,
+                split,
+                ranks.device,
+                mean=means.get(name),
+                most=settings.small,
+                **of_the_run,
             )
             results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
             table += result_records(results, evaluated.setting)
@@ -49,7 +60,7 @@ def run(request: Request) -> None:
             curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen}
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
             data = configuration.problems[name]
-            if settings.outside is not None and isinstance(data, FromSinusoids):
+            if settings.outside is not None and settings.small is None and isinstance(data, FromSinusoids):
                 beyond = outside_dataset(dataset, data, settings.outside, ranks.device)
                 evaluated = evaluation_set(name, beyond, SPLIT, ranks.device, mean=None, **of_the_run)
                 results = score_all(
@@ -86,7 +97,7 @@ def _curves(results: list[Scores], evaluated: EvaluationSet, dataset: Dataset) -
     energy = metrics.power(last, setting.resolution)[:, 0].mean(dim=0)
     models = {}
     for result in results:
-        frame = result.get("frame")
+        frame = result.get("pdebench_nrmse").mean(dim=-1)
         models[result.name] = {
             "error": _listed(frame.mean(dim=0)),
             "error_10": _listed(frame.quantile(0.1, dim=0)),
@@ -97,8 +108,8 @@ def _curves(results: list[Scores], evaluated: EvaluationSet, dataset: Dataset) -
         }
         if result.members > 1:
             models[result.name] |= {
-                "coverage": _listed(result.get("coverage").mean(dim=0)),
-                "ranks": result.get("ranks").sum(dim=0).tolist(),
+                "coverage": _listed(metrics.coverage(result.get("ranks"), 0.9).mean(dim=0)),
+                "ranks": result.get("ranks").sum(dim=(0, 1)).tolist(),
             }
     return {
         "title": dataset.title,

@@ -102,6 +102,7 @@ def score_file(
         device,
         seed=trained.seed,
         threads=threads,
+        initial_steps=trained.evaluation.pdebench_initial_steps,
         mean=trained.means.get(name),
         stride=stride,
     )

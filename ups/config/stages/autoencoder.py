@@ -53,6 +53,6 @@ STAGE = Stage(
     settings=_settings,
     bytes=lambda c, shapes, _: training_bytes(codec_weights(c, shapes), len(shapes)),
     section=("training.autoencoder", AutoencoderTraining),
-    splits=LEARNT_SPLITS,
+    splits=lambda _: LEARNT_SPLITS,
     found_by_name=lambda c: training_modules(c, "autoencoder"),
 )

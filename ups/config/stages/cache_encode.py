@@ -74,5 +74,5 @@ STAGE = Stage(
     settings=_settings,
     bytes=_bytes,
     section=("cache_encode", CacheEncode),
-    splits=LEARNT_SPLITS,
+    splits=lambda _: LEARNT_SPLITS,
 )

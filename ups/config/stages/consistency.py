@@ -25,6 +25,6 @@ STAGE = Stage(
     ),
     bytes=lambda c, shapes, _: training_bytes(denoiser_weights(c, shapes), len(shapes)),
     section=("training.consistency", ConsistencyTraining),
-    splits=LEARNT_SPLITS,
+    splits=lambda _: LEARNT_SPLITS,
     found_by_name=lambda c: [*training_modules(c, "consistency"), *operator_modules(c)],
 )

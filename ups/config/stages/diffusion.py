@@ -83,6 +83,6 @@ STAGE = Stage(
     ),
     bytes=_bytes,
     section=("training.diffusion", DiffusionTraining),
-    splits=LEARNT_SPLITS,
+    splits=lambda _: LEARNT_SPLITS,
     found_by_name=lambda c: [*training_modules(c, "diffusion"), *operator_modules(c)],
 )

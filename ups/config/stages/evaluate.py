@@ -1,22 +1,23 @@
 """evaluate: settings of the scoring."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ups.config.sizes import KeptShape
 from ups.config.stage import ContentOf, Stage, execution_settings, operator_modules
-from ups.problems.generated import FromSinusoids
+from ups.problems.generated import FromSinusoids, ProblemData
 from ups.section import Count, Positive, Real, Section, Seed
 
 if TYPE_CHECKING:
     from ups.config.schema import Configuration
 
 _MODELS_IN_TABLE = 11
+_BY_LEAD = 40  # numbers of each frame in the table: 14, and 9 of each of three fields
 _EXAMPLES = 3 * 4  # three trajectories: truth, two forecasts and a spread of each
 _NUMBER_IN_TEXT = 21
-_RECORDS_BYTES = 300_000
+_RECORDS_BYTES = 500_000
 
 
 class Outside(Section):
@@ -29,15 +30,47 @@ class Outside(Section):
 
 
 class Evaluation(Section):
-    """Scoring of full rollouts on the test split."""
+    """Scoring of full rollouts on the test split, or of a few on the validation split."""
 
     members: Count = Field(default=16, ge=2, description="ensemble members of the probabilistic models")
     batch_size: Count = Field(default=256, description="states advanced together")
     seed: Seed = Field(default=0, description="seed of the ensembles' noise")
+    small: Count | None = Field(
+        default=None,
+        description="score so many of each problem's validation trajectories, its first, and no test trajectory; null: all "
+        "test trajectories, and those outside the training range",
+    )
+    pdebench_initial_steps: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="initial frames that PDEBench's metrics do not count; 1: the given one; 0: none, and it counts with its "
+        "error of zero, as in the numbers of PDEBench's paper; 10: those that PDEBench gives to its models",
+    )
     outside: Outside | None = Field(
         default=None,
         description="score outside the training range too, in a table of its own; of generated Burgers and advection",
     )
+
+    @property
+    def split(self) -> Literal["test", "validation"]:
+        """That is scored."""
+        return "test" if self.small is None else "validation"
+
+    def problem_of(self, name: str, data: ProblemData) -> str | None:
+        """Why the data of a problem cannot be scored so; None if they can."""
+        if self.small is not None and self.small > data.counts.validation:
+            return (
+                f"evaluation.small: {self.small} are more than the {data.counts.validation} validation trajectories of "
+                f"{name}: lower it"
+            )
+        frames = None if data.problem.is_map else data.kept_frames
+        if frames is not None and self.pdebench_initial_steps >= frames:
+            return (
+                f"evaluation.pdebench_initial_steps: {self.pdebench_initial_steps} leaves none of the {frames} frames of "
+                f"{name}: lower it"
+            )
+        return None
 
     @model_validator(mode="after")
     def _members_fit(self) -> Self:
@@ -55,14 +88,21 @@ def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
     return {"evaluation": configuration.evaluation.model_dump()} | machine
 
 
+def _splits(configuration: "Configuration") -> tuple[str, ...]:
+    # The train split's mean is a map's trivial forecast.
+    return "train", configuration.evaluation.split
+
+
 def _bytes(configuration: "Configuration", shapes: Mapping[str, KeptShape], _: Mapping[str, int]) -> int:
+    small = configuration.evaluation.small
     return sum(
-        _problem_bytes(data.counts.test, shapes[name]) for name, data in configuration.problems.items()
+        _problem_bytes(small or data.counts.test, shapes[name])
+        for name, data in configuration.problems.items()
     )
 
 
 def _problem_bytes(trajectories: int, shape: KeptShape) -> int:
-    numbers = 4 * shape.frames + shape.points + 2 * trajectories
+    numbers = (4 + _BY_LEAD) * shape.frames + shape.points + 2 * trajectories
     examples = 4 * _EXAMPLES * shape.frames * shape.points
     return examples + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers + _RECORDS_BYTES
 
@@ -81,7 +121,7 @@ STAGE = Stage(
     settings=_settings,
     bytes=_bytes,
     section=("evaluation", Evaluation),
-    splits=("train", "test"),  # the train split's mean is a map's trivial forecast
+    splits=_splits,
     parallel=False,
     found_by_name=lambda c: [*operator_modules(c), *_generators_outside(c)],
 )

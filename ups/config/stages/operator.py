@@ -153,6 +153,6 @@ STAGE = Stage(
     settings=_settings,
     bytes=_bytes,
     section=("training.operator", OperatorTraining),
-    splits=LEARNT_SPLITS,
+    splits=lambda _: LEARNT_SPLITS,
     found_by_name=lambda c: [*training_modules(c, "operator"), *operator_modules(c)],
 )

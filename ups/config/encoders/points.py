@@ -52,4 +52,5 @@ class PointEncoder(Correction):
     def message_weights(self, patch_points: int, channels: int, axes: int) -> int:
         """Weights of messages and pooling, beside those of any correction."""
         width = self.width
-        return width * ((axes + 2 * channels + 3) + (5 + patch_points) * width + 8)
+        messages = (axes + 2) + (width + 2) + (width + 1) * channels + 2 + (width + 1)
+        return width * (messages + (4 + 2 * patch_points) * width + patch_points + 5)

@@ -553,7 +553,7 @@ def test_no_key_is_dead():
     """Each is read by name, but for those of sections that a constructor takes whole: they are its arguments."""
     from ups.kinds import module_of
     from ups.models.decoder import AnyPointDecoder
-    from ups.models.encoder import GridEncoder
+    from ups.models.encoders.grid import GridEncoder
     from ups.models.residual import SpaceTimeNetwork
 
     assert set(TAGGED.values()) < sections()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ups.config.networks import ONE_FOR_ALL, PER_PROBLEM, Correction, OperatorSettings, one_or_several
+from ups.config.encoders.grid import GridEncoder
 from ups.config.operators.convolution import ConvolutionOperator
 from ups.kinds import choice_of, sections_of
 from ups.problems import Symmetry
@@ -13,7 +14,9 @@ from ups.section import Count, Name, Positive, Section
 OPERATORS = sections_of("ups.config.operators")
 if TYPE_CHECKING:
     Operator = OperatorSettings  # a union of what is found has no type that a checker knows
+    Encoder = Correction
 else:
+    Encoder = choice_of(sections_of("ups.config.encoders"), default="grid")
     Operator = choice_of(OPERATORS, default="convolution")
 
 
@@ -97,7 +100,7 @@ class Model(Section):
     """All networks of a run."""
 
     latent: Latent
-    encoder: Correction = Correction()
+    encoder: Encoder = Field(default=GridEncoder(), description="what becomes latent tokens")
     decoder: Correction = Correction()
     operator: Operator = Field(
         default=ConvolutionOperator(), description="what advances the latent state by a step"

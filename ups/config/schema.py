@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
 from ups.config.data import Data, Mix, Sampling
+from ups.config.encoders.points import PointEncoder
 from ups.config.gates import Gates
 from ups.config.model import SYMMETRIES, Model, SymmetryUses
 from ups.config.networks import LARGEST_MATRIX, LinearPath
@@ -374,11 +375,15 @@ class Configuration(_RunOfStages):
                     f"rotary positions share the pairs of channels among {axes} axes: choose another width or heads"
                 )
         corrected = [part for part in ("encoder", "decoder") if getattr(model, part).depth]
+        if problem := self._points_problem():
+            raise ValueError(problem)
         if corrected and not self.training.autoencoder.steps:
             raise ValueError(
                 f"training.autoencoder.steps: 0 leaves the correction of the {corrected[0]} untrained: raise it, or "
                 f"set model.{corrected[0]}.depth: 0"
             )
+        if isinstance(model.encoder, PointEncoder):  # what is learnt there comes before the codec, which is linear
+            corrected = [part for part in corrected if part != "encoder"]
         if self.evaluation.outside is not None and not any(
             isinstance(data, FromSinusoids) for data in self.problems.values()
         ):
@@ -503,6 +508,22 @@ class Configuration(_RunOfStages):
             )
         return None
 
+    def _points_problem(self) -> str | None:
+        """Why an encoder of points cannot be used so; None if it can."""
+        if not isinstance(self.model.encoder, PointEncoder):
+            return None
+        if self.loading.mode == "encode":
+            return (
+                "loading.mode: encode reads whole frames in every batch, and model.encoder: points sees each trajectory at its own "
+                "points, once for the cache: write auto"
+            )
+        if self.training.operator.joint is not None:
+            return (
+                "training.operator.joint: trains the encoder of whole frames, and model.encoder: points sees points of them: write "
+                "null"
+            )
+        return None
+
     def leads_problem(self, frames: Mapping[str, int | None]) -> str | None:
         """Why a position of the denoiser cannot hold as many leads as it should; None if it can.
 
@@ -550,8 +571,11 @@ class Configuration(_RunOfStages):
                         f"model.{network}.dilations: {widest} reaches past the {tokens} tokens of {name} per axis: "
                         f"keep them below {tokens}"
                     )
-            size = tokens ** len(grid) * self.model.latent.dim
             walled = self.problems[name].usual_boundary != "periodic"
+            encoder = self.model.encoder
+            if isinstance(encoder, PointEncoder) and (problem := encoder.problem(name, grid, walled=walled)):
+                return problem
+            size = tokens ** len(grid) * self.model.latent.dim
             if self.linear_path(name) not in {"none", "exact"} and walled and size > LARGEST_MATRIX:
                 return (
                     f"model.operator.linear_path: with walls it is a matrix, and {size} rows for {name} are more than "

@@ -159,5 +159,10 @@ def training_modules(configuration: "Configuration", stage: str) -> list[str]:
 
 
 def operator_modules(configuration: "Configuration") -> list[str]:
-    """What a stage that builds or loads the operator takes by name."""
-    return [f"ups.models.operators.{kind_of(configuration.model.operator)}"]
+    """What a stage that builds or loads the operator takes by name, its codec's encoder included."""
+    return [f"ups.models.operators.{kind_of(configuration.model.operator)}", *encoder_modules(configuration)]
+
+
+def encoder_modules(configuration: "Configuration") -> list[str]:
+    """What a stage that builds or loads the encoder takes by name."""
+    return [f"ups.models.encoders.{kind_of(configuration.model.encoder)}"]

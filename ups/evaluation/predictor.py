@@ -145,6 +145,7 @@ class Predictor:
         times: Sequence[float] | None = None,
         parameters: Mapping[str, float] | None = None,
         points: Array | None = None,
+        at: Array | None = None,
         model: str = "operator",
         members: int | None = None,
         keep_members: bool = False,
@@ -160,6 +161,8 @@ class Predictor:
             steps: after the first frame; None: as many as in the training. times: which of them, by their time.
             parameters: of the equation, by name; those that are not given are those of the training.
             points: [Q, axes] (or [Q]) coordinates where the forecast is wanted; None: on the grid.
+            at: [P, axes] (or [P]) coordinates of the fields' own points, or [n, P, axes], which differ; the fields are [n, P] then.
+                For surrogates with `model.encoder: points`, of any number of points all over the domain. None: on the grid.
             model: a row of the result table, see `models`.
             members: of an ensemble; None: as in evaluation.
             keep_members: return them all, beside mean and spread.
@@ -180,8 +183,10 @@ class Predictor:
         usage = self.usages[name]
         wanted = usage.steps(steps, times)
         values = usage.checked_parameters(parameters)
-        first = _first_frames(usage, fields)
+        first = _first_frames(usage, fields, on_grid=at is None)
         usage.checked_fields(first)
+        if at is not None:
+            first = self._from_points(name, first, _numpy(at))
         forecaster = self._forecaster(name, model, members)
         decoded = self._decoded(
             name,
@@ -230,6 +235,39 @@ class Predictor:
                 "device": device_name(torch.device(self.device)),
             },
         )
+
+    def _from_points(self, problem: str, values: NDArray[np.float32], at: Array) -> NDArray[np.float32]:
+        """Values [n, P, C] at coordinates [P, axes] or [n, P, axes] to first frames [n, *grid, C].
+
+        Raises:
+            ConfigurationError: the surrogate encodes whole frames.
+            DataError: coordinates are outside the domain, not as many as values, or leave a part of the domain empty.
+        """
+        codec, usage = self.surrogate.codec.of(problem), self.usages[problem]
+        if codec.autoencoder.encoder.points is None:
+            raise ConfigurationError(
+                "the surrogate was trained to encode fields on its grid",
+                where="forecast: at",
+                fix="give fields on the grid without it, or train with model.encoder: {kind: points, ...}",
+            )
+        given = np.asarray(at)
+        sets = given if given.ndim == 3 else given[None]
+        places = np.stack([usage.places(each, "at") for each in sets])
+        if places.shape[1] != values.shape[1] or len(places) not in {1, len(values)}:
+            raise DataError(
+                f"has shape {given.shape}, and fields have {values.shape[1]} points in {len(values)} trajectories",
+                where="forecast: at",
+                fix=f"give [{values.shape[1]}, {len(usage.grid)}], or as many of them as trajectories",
+            )
+        places = np.broadcast_to(places, (len(values), *places.shape[1:])).copy()
+        device = torch.device(self.device)
+        parts = [
+            codec.from_points(
+                torch.from_numpy(values[rows, None]).to(device), torch.from_numpy(places[rows]).to(device)
+            )
+            for rows in np.array_split(np.arange(len(values)), -(-len(values) // _ROWS_AT_ONCE))
+        ]
+        return torch.cat(parts)[:, 0].cpu().numpy()
 
     def _decoded(
         self,
@@ -313,8 +351,10 @@ class Predictor:
         return problem
 
 
-def _first_frames(usage: Usage, fields: Array | Mapping[str, Array]) -> NDArray[np.float32]:
-    """First frames by name to [n, *grid, C] on the model's grid; what is not given is 0.
+def _first_frames(
+    usage: Usage, fields: Array | Mapping[str, Array], *, on_grid: bool
+) -> NDArray[np.float32]:
+    """First frames by name to [n, *grid, C] on the model's grid, or [n, P, C] at points; what is not given is 0.
 
     Raises:
         DataError: a field is missing or unknown, has another shape than the others, or is on another grid.
@@ -337,11 +377,19 @@ def _first_frames(usage: Usage, fields: Array | Mapping[str, Array]) -> NDArray[
         )
     read: dict[str, NDArray[np.float32]] = {}
     for name in names:
-        _check_coordinates(usage, name, fields[name])
         values = np.asarray(_numpy(fields[name]), dtype=np.float32)
-        if values.ndim == len(usage.grid):
+        if values.ndim == (len(usage.grid) if on_grid else 1):
             values = values[None]
-        read[name] = _on_grid(usage, name, values)
+        if on_grid:
+            _check_coordinates(usage, name, fields[name])
+            values = _on_grid(usage, name, values)
+        elif values.ndim != 2 or not values.size:
+            raise DataError(
+                f"has shape {values.shape}",
+                where=f"forecast: {name}",
+                fix="give [n, P], values at the points of at",
+            )
+        read[name] = values
     shapes = {name: values.shape for name, values in read.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(f"have different shapes: {shapes}", where="forecast: fields")

@@ -84,7 +84,7 @@ def network_predictor(
 ) -> Predictor:
     """A forecaster as a function of physical first frames; its noise is a function of seed, problem and name.
 
-    The encoder sees the models' grid; the forecast is decoded on that of the data.
+    The encoder sees the models' grid, or points of it; the forecast is decoded on that of the data.
     """
     grid = codec.shape.grid
     device = data.truth.device
@@ -98,7 +98,7 @@ def network_predictor(
         return decoded_rollout(
             forecaster,
             codec,
-            strided(initial, data.stride, len(grid)),
+            codec.seen(strided(initial, data.stride, len(grid)).unsqueeze(1)).squeeze(1),
             data.known,
             data.scalars,
             data.steps,

@@ -169,8 +169,10 @@ class Usage:
                     stacklevel=4,
                 )
 
-    def places(self, points: Any) -> NDArray[np.float32]:
+    def places(self, points: Any, argument: str = "points") -> NDArray[np.float32]:
         """Coordinates of points, [Q] on a line or [Q, axes], as the decoder counts them: [Q, axes] in domain lengths.
+
+        argument: of `forecast`, by which messages name them.
 
         Every point of the grid is the centre of its cell there, see `ups.evaluation.finer_grid`.
 
@@ -184,7 +186,7 @@ class Usage:
         if given.ndim != 2 or given.shape[1] != axes or not len(given) or not np.isfinite(given).all():
             raise DataError(
                 f"have shape {np.shape(points)}",
-                where="forecast: points",
+                where=f"forecast: {argument}",
                 fix=f"give [Q, {axes}] finite coordinates" + (", or [Q]" if axes == 1 else ""),
             )
         for axis, (lower, upper) in enumerate(self.problem.domain):
@@ -192,7 +194,7 @@ class Usage:
             if outside.any():
                 raise DataError(
                     f"{given[outside, axis][0]:g} is outside the domain, {lower:g} to {upper:g}",
-                    where=f"forecast: points: {self.problem.axes[axis]}",
+                    where=f"forecast: {argument}: {self.problem.axes[axis]}",
                 )
         lengths = np.array([upper - lower for lower, upper in self.problem.domain])
         starts = np.array([axis[0] for axis in self.coordinates])

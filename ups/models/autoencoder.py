@@ -5,17 +5,20 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from ups.kinds import module_of
 from ups.models.decoder import AnyPointDecoder
 from ups.models.embedding import module_key
-from ups.models.encoder import GridEncoder
+from ups.models.encoders.grid import GridEncoder
+from ups.models.interpolation import at_points
 from ups.models.shape import ProblemShape
 
 
 def build(description: Mapping[str, Any], shapes: Mapping[str, ProblemShape]) -> "Autoencoder":
     """See `ups.models.build`."""
-    dim = description["latent_dim"]
+    dim, settings = description["latent_dim"], dict(description["encoder"])
+    kind = module_of("ups.models.encoders", settings.pop("kind", "grid"))
     return Autoencoder(
-        GridEncoder(shapes, latent_dim=dim, **description["encoder"]),
+        kind.encoder(shapes, latent_dim=dim, **settings),
         AnyPointDecoder(shapes, latent_dim=dim, **description["decoder"]),
     )
 
@@ -29,9 +32,20 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, fields: Tensor, coordinates: Tensor | None, problem: str, known: Tensor | None = None
+        self,
+        fields: Tensor,
+        coordinates: Tensor | None,
+        problem: str,
+        known: Tensor | None = None,
+        points: Tensor | None = None,
     ) -> Tensor:
-        """Fields [B, *grid, C] and coordinates [Q, axes] (None: the grid) to values [B, Q, C]."""
+        """Fields [B, *grid, C] and coordinates [Q, axes] (None: the grid) to values [B, Q, C].
+
+        points: [B, P, axes] at which alone the fields are seen, of an encoder of points.
+        """
+        if points is not None:
+            values = at_points(fields.unsqueeze(1), points, self.encoder.token_grids[problem])
+            fields = self.encoder.from_points(values, points, problem).squeeze(1)
         return self.decoder(self.encoder(fields, problem, known), coordinates, problem)
 
     def set_basis(self, problem: str, basis: Tensor) -> None:

@@ -1,5 +1,10 @@
-"""The frozen codec: physical fields to standardised latents and back."""
+"""The frozen codec: physical fields to standardised latents and back.
 
+An encoder of points sees of every trajectory of a data set what `seen` leaves of it: values at random places, from which it makes
+fields on the grid, and from these latents. Fields that are on the grid are encoded as they are.
+"""
+
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +13,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ups.errors import DataError
 from ups.models.autoencoder import Autoencoder
 from ups.models.autoencoder import build as build_autoencoder
 from ups.models.embedding import module_key
-from ups.models.interpolation import interpolate
+from ups.models.interpolation import at_points, interpolate
 from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
 from ups.runtime.precision import full_float32
+from ups.runtime.randomness import torch_generator
 
 # Decoding needs some kilobytes per point: a frame of two axes for a whole batch would take gigabytes at once.
 _POINTS_AT_ONCE = 2**22
@@ -109,6 +116,37 @@ class ProblemCodec:
         """The frames of trajectories from their first states [n, *grid, C]; see `ReferenceFrame.of`."""
         return ReferenceFrame.of(self.shape, first, parameters)
 
+    def seen(self, fields: Tensor) -> Tensor:
+        """What is known of physical trajectories [n, t, *grid, C] by this encoder, the same shape.
+
+        Of an encoder of points: values of the fields' any-point interpolant at places that stay the same along a trajectory, and are
+        drawn by the bits of its first state: whoever meets it, in whatever batch, sees the same. Otherwise the fields themselves.
+        """
+        points = self.autoencoder.encoder.points
+        if points is None:
+            return fields
+        places = torch.stack([_random_places(first, points) for first in fields[:, 0]])
+        return self.from_points(at_points(fields, places, self.shape.token_grid), places)
+
+    def from_points(self, values: Tensor, coordinates: Tensor, present: Tensor | None = None) -> Tensor:
+        """Physical values [n, t, P, C] at coordinates [n, P, axes], in domain lengths, to fields on the grid [n, t, *grid, C].
+
+        present: [n, P] bool, false where a shorter set of points was filled up; None: all are there.
+
+        Raises:
+            DataError: a supernode has no point within the encoder's radius.
+        """
+        encoder = self.autoencoder.encoder
+        with full_float32(values.device):
+            fields = encoder.from_points(values.float(), coordinates, self.problem, present)
+        if bool(fields.isnan().any()) and bool(values.isfinite().all()):
+            raise DataError(
+                "some supernode has no point within the encoder's radius",
+                where=f"the points of {self.problem}",
+                fix="give points all over the domain, or train with a larger model.encoder.radius",
+            )
+        return fields
+
     def encode(
         self, fields: Tensor, elapsed: Tensor, frame: ReferenceFrame, known: Tensor | None = None
     ) -> Tensor:
@@ -168,6 +206,13 @@ class ProblemCodec:
                 values = interpolate(fields.flatten(0, 1), coordinates, self.shape.token_grid)
                 parts.append(values.unflatten(0, fields.shape[:2]))
         return torch.cat(parts)
+
+
+def _random_places(first: Tensor, points: int) -> Tensor:
+    """Uniformly random places [points, axes] by the bits of a first state [*grid, C]."""
+    bits = hashlib.sha256(first.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    generator = torch_generator(0, "points", bits, device=torch.device("cpu"))
+    return torch.rand(points, first.ndim - 1, generator=generator).to(first.device)
 
 
 def normalise(fields: Tensor, mean: Tensor, deviation: Tensor, known: Tensor | None) -> Tensor:

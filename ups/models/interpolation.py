@@ -30,6 +30,13 @@ def interpolate(values: Tensor, coordinates: Tensor, token_grid: TokenGrid) -> T
     return torch.einsum("bqsc,qs->bqc", gathered, weight)
 
 
+def at_points(fields: Tensor, coordinates: Tensor, token_grid: TokenGrid) -> Tensor:
+    """Fields [n, t, *grid, C] at each trajectory's own coordinates [n, P, axes]: [n, t, P, C]."""
+    return torch.stack(
+        [interpolate(own, places, token_grid) for own, places in zip(fields, coordinates, strict=True)]
+    )
+
+
 def _stencils(coordinates: Tensor, token_grid: TokenGrid) -> tuple[Tensor, Tensor]:
     """Points [Q, S] that a query's value is made of, and their weights [Q, S]."""
     index = torch.zeros(len(coordinates), 1, dtype=torch.long, device=coordinates.device)

@@ -20,12 +20,14 @@ from ups.errors import ConfigurationError, DataError
 from ups.models.autoencoder import Autoencoder
 from ups.models.reference_frame import ReferenceFrame
 from ups.models.shape import ProblemShape
+from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import join_ranks
 from ups.runtime.request import Request
 from ups.training.loop import Validation
 from ups.training.objectives.autoencoder import (
     Normalisation,
     Reconstruction,
+    random_points,
     reconstructed,
     reconstruction_errors,
 )
@@ -101,7 +103,7 @@ def run(request: Request) -> None:
             rank=ranks.rank,
             world=ranks.world,
         )
-        objective = Reconstruction(problems)
+        objective = Reconstruction(problems, model.encoder.points)
         train_and_publish(
             model, description, objective, source, validation, settings, request, ranks, summary=summary
         )
@@ -198,9 +200,12 @@ def start_linear(
         _, vectors = torch.linalg.eigh(patches.T @ patches)
         model.set_basis(name, vectors[:, -latent.dim :].flip(1).T.float())
     with torch.no_grad():
-        errors = reconstruction_errors(*reconstructed(model, name, problem, fields, known), known)
+        points = random_points(model.encoder.points, fields, torch_generator(0, "points", device=device))
+        errors = reconstruction_errors(*reconstructed(model, name, problem, fields, known, points), known)
     left = errors.mean().item()
     kind = "lossless" if latent.dim >= values else f"{latent.dim} of {values} numbers per patch"
+    if points is not None:
+        kind += f", from {model.encoder.points} random points"
     log.info("%s: linear codec, %s, leaves %.2g of the train fields", name, kind, left)
     if latent.floor is not None and left > latent.floor:
         raise ConfigurationError(
@@ -228,8 +233,11 @@ def _errors(
     frames = held_out.flatten(0, 1)
     present = torch.from_numpy(known).to(held_out.device).repeat(len(held_out), 1)
     at_once = max(1, _VALIDATION_POINTS // frames[0].numel())
+    generator = torch_generator(0, "points", device=frames.device)  # the same at every validation
     parts = [
-        reconstructed(model, name, problem, *part)
+        reconstructed(
+            model, name, problem, *part, random_points(model.encoder.points, part[0], generator)
+        )
         for part in zip(frames.split(at_once), present.split(at_once), strict=True)
     ]
     errors, fields = (torch.cat(values) for values in zip(*parts, strict=True))

@@ -12,6 +12,8 @@ tenth sample counted as independent. What is standardised by them is stored with
 
 Where amplitude scaling is exact, latents must scale as the fields do: their mean is taken as 0 and all channels are
 divided by one number.
+
+Of an encoder of points the cache holds the fields that it makes of what it sees: trainings behind it know no more.
 """
 
 import logging
@@ -283,7 +285,7 @@ class _Build:
                     fields = reading.result()
                     if turn + 1 < len(mine):
                         reading = reader.submit(self._read, mine[turn + 1])
-                    latents = self._encode(mine[turn], fields)
+                    latents, fields = self._encode(mine[turn], fields)
                     _wait(writing)  # one chunk at most waits to be written: memory is bounded
                     writing = writer.submit(mine[turn].finish, latents, fields)
                 begun = tasks[: (turn + 1) * ranks.world]
@@ -309,11 +311,14 @@ class _Build:
     def _read(self, task: _Task) -> NDArray[np.float32]:
         return self.sources[task.problem].read(task.rows)
 
-    def _encode(self, task: _Task, fields: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _encode(
+        self, task: _Task, fields: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Latents, and the fields as the encoder sees them."""
         started = time.monotonic()
-        latents = self.encode(task.problem, fields)
+        encoded = self.encode(task.problem, fields)
         self._encoding += time.monotonic() - started
-        return latents
+        return encoded
 
     def _report(self, activity: str, encoded: int, total: int, rate: float) -> None:
         if self.ranks.is_first:

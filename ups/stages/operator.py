@@ -211,7 +211,7 @@ def _errors(model: LatentOperator, codec: ProblemCodec, dataset: Dataset, truth:
         # One of the elements of its symmetries' group: all of them would take as many times as long.
         single_forecaster(model, codec.problem),
         codec,
-        truth[:, 0],
+        codec.seen(truth[:, :1])[:, 0],
         known_mask(dataset.known[0], truth.device),
         scalars_tensor(dataset.scalars, truth.device),
         truth.shape[1] - 1,

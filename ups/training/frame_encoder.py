@@ -46,8 +46,10 @@ class FrameEncoder:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
-    def __call__(self, problem: str, fields: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Physical fields [n, t, *grid, C] to standardised latents [n, t, K, d]."""
+    def __call__(
+        self, problem: str, fields: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Physical fields [n, t, *grid, C] to standardised latents [n, t, K, d], and the fields as the encoder sees them."""
         codec, source = self.codec.of(problem), self.sources[problem]
         trajectories = torch.from_numpy(fields)
         known = known_mask(source.known, self.device)
@@ -55,11 +57,12 @@ class FrameEncoder:
         part = max(1, tokens // (codec.shape.token_grid.token_count * fields.shape[1]))
 
         @torch.no_grad()
-        def encode(start: int) -> NDArray[np.float32]:
-            share = trajectories[start : start + part].to(self.device)
+        def encode(start: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            share = codec.seen(trajectories[start : start + part].to(self.device))
             latents = codec.encode_trajectories(
                 share, known, time_step=source.time_step, parameters=source.parameters
             )
-            return latents.cpu().numpy()
+            return latents.cpu().numpy(), share.cpu().numpy()
 
-        return np.concatenate(list(self._pool.map(encode, range(0, len(fields), part))))
+        latents, seen = zip(*self._pool.map(encode, range(0, len(fields), part)), strict=True)
+        return np.concatenate(latents), np.concatenate(seen)

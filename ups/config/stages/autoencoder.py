@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from ups.config.encoders.points import PointEncoder
 from ups.config.networks import block_weights
 from ups.config.sizes import KeptShape, training_bytes
-from ups.config.stage import ContentOf, Stage, symmetries_used, training_modules, training_settings
+from ups.config.stage import (
+    ContentOf,
+    Stage,
+    encoder_modules,
+    symmetries_used,
+    training_modules,
+    training_settings,
+)
 from ups.config.training import Training
 from ups.problems.generated import LEARNT_SPLITS
 from ups.section import Integer
@@ -44,6 +52,9 @@ def codec_weights(configuration: "Configuration", shapes: Mapping[str, KeptShape
         total += 2 * patch * dim
         # Maps from and to the patch; what is known, and where the walls are, add a few rows.
         total += sum((patch + 8) * part.width for part in corrections if part.depth)
+        encoder = configuration.model.encoder
+        if isinstance(encoder, PointEncoder) and encoder.depth:
+            total += encoder.message_weights(patch // data.channels, data.channels, len(shape.grid))
     return total + sum(block_weights(part) + dim * part.width for part in corrections if part.depth)
 
 
@@ -54,5 +65,5 @@ STAGE = Stage(
     bytes=lambda c, shapes, _: training_bytes(codec_weights(c, shapes), len(shapes)),
     section=("training.autoencoder", AutoencoderTraining),
     splits=lambda _: LEARNT_SPLITS,
-    found_by_name=lambda c: training_modules(c, "autoencoder"),
+    found_by_name=lambda c: [*training_modules(c, "autoencoder"), *encoder_modules(c)],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from ups.config.sizes import KeptShape, weight_bytes
-from ups.config.stage import ContentOf, Stage, encoded_on_the_fly
+from ups.config.stage import ContentOf, Stage, encoded_on_the_fly, encoder_modules
 from ups.config.stages.autoencoder import codec_weights
 from ups.problems.generated import LEARNT_SPLITS, ProblemData
 from ups.section import Count, Section
@@ -75,4 +75,5 @@ STAGE = Stage(
     bytes=_bytes,
     section=("cache_encode", CacheEncode),
     splits=lambda _: LEARNT_SPLITS,
+    found_by_name=encoder_modules,
 )

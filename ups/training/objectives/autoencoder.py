@@ -47,8 +47,9 @@ class Reconstruction(Objective):
     problem, and it teaches the encoder every alignment of a front to its patches.
     """
 
-    def __init__(self, problems: Mapping[str, Normalisation]) -> None:
-        self.problems = dict(problems)
+    def __init__(self, problems: Mapping[str, Normalisation], points: int | None = None) -> None:
+        """points: at which an encoder of points sees a frame, at random, other ones in every step."""
+        self.problems, self.points = dict(problems), points
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         if batch.fields is None:
@@ -56,19 +57,35 @@ class Reconstruction(Objective):
         problem = self.problems[batch.problem]
         known = None if batch.known is None else batch.known[:, 0]
         fields = random_shift(batch.fields[:, 0], problem.shape.token_grid.periodic, generator)
-        errors = reconstruction_errors(*reconstructed(model, batch.problem, problem, fields, known), known)
+        points = random_points(self.points, fields, generator)
+        decoded = reconstructed(model, batch.problem, problem, fields, known, points)
+        errors = reconstruction_errors(*decoded, known)
         return Loss(errors.mean(), {})
 
 
+def random_points(points: int | None, fields: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Uniformly random places [B, points, axes] for each of the fields [B, *grid, C]; None where none are asked for."""
+    if points is None:
+        return None
+    shape = (len(fields), points, fields.ndim - 2)
+    return torch.rand(shape, generator=generator, device=generator.device).to(fields.device)
+
+
 def reconstructed(
-    model: nn.Module, name: str, problem: Normalisation, fields: Tensor, known: Tensor | None
+    model: nn.Module,
+    name: str,
+    problem: Normalisation,
+    fields: Tensor,
+    known: Tensor | None,
+    points: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Errors of the decoded encoding of physical fields [B, *grid, C], and the fields, [B, Q, C] both.
 
     Errors are physical, but on the points of the frame: norms are the same there.
+    points: [B, P, axes] at which alone the encoder sees the fields; None: their grid.
     """
     inside, unit = problem(fields, known)
-    decoded = model(inside, None, name, known).float()
+    decoded = model(inside, None, name, known, points).float()
     return (decoded - inside.flatten(1, -2)) * unit, fields.flatten(1, -2)
 
 

@@ -18,6 +18,9 @@ class GridEncoder(nn.Module):
     values it loses nothing, and there is nothing to learn; with fewer it starts at the principal components of
     the train split's patches (`ups.stages.autoencoder`), the best that a linear map can do.
 
+    Attributes:
+        points: at which a frame is seen, by an encoder of points; None: its whole grid is.
+
     One class for every number of space axes and every mix of problems. Shifting a periodic field by one patch
     shifts the tokens by one and changes nothing else (tested), because positions enter only through periodic
     rotations.
@@ -35,6 +38,7 @@ class GridEncoder(nn.Module):
     ) -> None:
         """depth: blocks of the correction; 0: none."""
         super().__init__()
+        self.points: int | None = None
         self.token_grids = {name: shape.token_grid for name, shape in shapes.items()}
         self.linear = nn.ModuleDict(
             {
@@ -52,6 +56,25 @@ class GridEncoder(nn.Module):
         patches = self.token_grids[problem].patchify(fields)
         latents = self.linear[module_key(problem)](patches)
         return latents if self.correction is None else latents + self.correction(patches, problem, known)
+
+    def from_points(
+        self, values: Tensor, coordinates: Tensor, problem: str, present: Tensor | None = None
+    ) -> Tensor:
+        """Values [n, t, P, C] at coordinates [n, P, axes] in domain lengths to fields on the grid [n, t, *grid, C].
+
+        present: [n, P] bool, false where a shorter set of points was filled up; None: all are there.
+
+        Raises:
+            NotImplementedError: this is no encoder of points.
+        """
+        raise NotImplementedError
+
+
+def encoder(
+    shapes: Mapping[str, ProblemShape], *, latent_dim: int, width: int, depth: int, heads: int, ratio: int
+) -> GridEncoder:
+    """See `ups.models.autoencoder`."""
+    return GridEncoder(shapes, latent_dim=latent_dim, width=width, depth=depth, heads=heads, ratio=ratio)
 
 
 class _Correction(nn.Module):

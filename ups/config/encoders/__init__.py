@@ -1,0 +1,1 @@
+"""Encoders: settings of each kind, in a file of its own; `ups/models/encoders` has what they are the settings of."""

@@ -39,7 +39,7 @@ class Stage:
         bytes: of a configuration, the shapes of its problems and the trajectories of each that are still to be made: bytes
             of its artifact and of what lies beside it while it works.
         section: where a configuration has its settings, and what they are; None: it has none of its own.
-        splits: those that it reads of the trajectories.
+        splits: of a configuration, those that it reads of the trajectories.
         parallel: whether it runs under torchrun.
         found_by_name: modules that it imports by names that the configuration gives, beside the equations.
     """

@@ -34,10 +34,30 @@ def test_a_row_is_held_against_the_solver_at_its_own_error():
 def test_beyond_the_solvers_grids_only_a_bound_is_claimed():
     rows = by_row(made_up_frontier(), 64)
     coarser, finer = rows["linear"], rows["guided"]
-    # More accurate than the finest grid: the solver would take longer still, but how long was not measured.
+    # More accurate than the finest grid, and slower than the truth itself, which took 0.06 s.
     assert (finer["bound"], finer["solver_seconds"], finer["verdict"]) == ("at least", 0.016, "never")
     # Less accurate than the coarsest one: a coarser one might take less than the row.
     assert (coarser["bound"], coarser["verdict"], coarser["break_even"]) == ("at most", "not known", None)
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(0.01, "pays"), (0.03, "not known"), (0.07, "never")])
+def test_a_row_beyond_the_finest_grid_is_held_against_that_and_the_truths_own(seconds, verdict):
+    records = made_up_frontier()["rows"]
+    guided = next(record for record in records if record["model"] == "guided")
+    guided["seconds"]["64"]["median"] = seconds
+    row = next(row for row in frontiers.compared(records, 64) if row["model"] == "guided")
+    assert row["verdict"] == verdict
+    assert (row["break_even"] is not None) == (verdict == "pays")
+
+
+def test_a_forecast_that_is_not_finite_is_compared_with_nothing():
+    record = made_up_frontier()
+    for row in record["rows"]:
+        if row["kind"] != "solver":
+            row["error"] = None
+    assert frontiers.compared(record["rows"], 64) == []
+    assert len(frontiers.front(record["rows"], 64)) == 3
+    assert frontiers.verdict([], 64)["text"] == "Batch 64: no forecast is finite"
 
 
 def test_the_truths_own_grid_is_no_point_of_the_curve():
@@ -132,7 +152,7 @@ def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
     refused = ups(*command, "--cells", "12")
     assert refused.returncode == 2
     assert "12 cells are no coarser grid of a truth that was solved on 32" in refused.stderr
-    done = ups(*command, "--json")
+    done = ups(*command, "--json", "--peers", "dilated_resnet", "--seconds", "1")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record == json.loads((tmp_path / "frontier" / "burgers_tiny-burgers1d.json").read_text())
@@ -145,8 +165,12 @@ def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
     }
     rows = {row["model"]: row for row in record["rows"] if row["kind"] == "surrogate"}
     assert set(rows) == set(headline) - {"persistence", "spatial_mean"}
-    for name in ("linear", "operator"):  # ensembles draw other noise in other batches
-        assert rows[name]["error"] == pytest.approx(headline[name], rel=1e-4)
+    for name, row in rows.items():
+        assert row["error"] == pytest.approx(headline[name], rel=1e-4), name
+    (peer,) = (row for row in record["rows"] if row["kind"] == "peer")
+    assert peer["model"] == "dilated_resnet"
+    assert peer["error"] > 0
+    assert peer["invested_seconds"] > record["stages"][0]["seconds"]
     solvers = [row for row in record["rows"] if row["kind"] == "solver"]
     assert [(row["cells"], row["own_grid"]) for row in solvers] == [(8, False), (16, False), (32, True)]
     assert solvers[0]["error"] > solvers[1]["error"] > solvers[2]["error"] > 0

@@ -49,7 +49,6 @@ PAYS, NEVER, NOT_KNOWN = "pays", "never", "not known"
 SINGLE = "operator_single"
 """The operator without its average over symmetries: less accurate, and as many times cheaper as the group has elements."""
 
-_COMPILATIONS = 1024
 _PILOTS = 2  # calls that decide between two ways, after the first one
 _SAME = 1e-3
 """Relative difference from which a compiled solver computes something else."""
@@ -101,13 +100,9 @@ def measure_frontier(request: Mapping[str, Any]) -> Record:
         solvers = _solver_rows(data, inputs["download"], request)
         rows = [*_surrogate_rows(data, inputs, configuration, request), *peers.rows(data), *solvers]
         records = [_scored(row, data) for row in rows]
-        # One function is compiled for every grid and batch, and all stay compiled while they are timed in turns.
-        with torch._dynamo.config.patch(
-            recompile_limit=_COMPILATIONS, accumulated_recompile_limit=_COMPILATIONS
-        ):
-            for batch in request["batches"]:
-                for record, timed in zip(records, _timed(rows, batch, request["repeats"]), strict=True):
-                    record["seconds"][str(batch)] = timed
+        for batch in request["batches"]:
+            for record, timed in zip(records, _timed(rows, batch, request["repeats"]), strict=True):
+                record["seconds"][str(batch)] = timed
     setting = data.setting
     comparisons = [each for batch in request["batches"] for each in compared(records, batch)]
     return {
@@ -139,17 +134,20 @@ def compared(records: Sequence[Record], batch: int) -> list[Record]:
     for record in records:
         if record["kind"] == SOLVER and not record["own_grid"]:
             curves.setdefault(record["model"], []).append(_point(record, batch))
+    truth = next(_point(record, batch).seconds for record in records if record["own_grid"])
     table = []
     for record in records:
-        if record["kind"] == SOLVER or not record["error"] > 0:
+        if record["kind"] == SOLVER or not record["error"]:
             continue
         own = _point(record, batch)
         found = {name: at_equal_error(curve, own.error) for name, curve in curves.items()}
         # Where a solver does not reach the error, another one that does is asked first.
         solver, equal = min(found.items(), key=lambda item: (item[1].bound == "at least", item[1].seconds))
-        # A solver that is more accurate on its coarsest grid would take less on a coarser one.
         count = break_even(record["invested_seconds"], equal.seconds, own.seconds)
-        known = equal.bound != "at most" or count is None
+        # On a coarser grid than the coarsest a solver takes less, on a finer one than the finest up to what the truth took.
+        ends = {"at most": (0.0, equal.seconds), "at least": (equal.seconds, truth), "": (equal.seconds,) * 2}
+        low, high = ends[equal.bound]
+        known = PAYS if own.seconds < low else NEVER if own.seconds >= high else NOT_KNOWN
         table.append(
             {
                 "model": record["model"],
@@ -161,8 +159,8 @@ def compared(records: Sequence[Record], batch: int) -> list[Record]:
                 "bound": equal.bound,
                 "speedup": equal.seconds / own.seconds,
                 "invested_seconds": record["invested_seconds"],
-                "break_even": count if known else None,
-                "verdict": (NEVER if count is None else PAYS) if known else NOT_KNOWN,
+                "break_even": count if known == PAYS else None,
+                "verdict": known,
             }
         )
     return table
@@ -170,9 +168,7 @@ def compared(records: Sequence[Record], batch: int) -> list[Record]:
 
 def front(records: Sequence[Record], batch: int) -> list[Point]:
     """What no other row beats in both error and seconds, the truth's own grid left out."""
-    return pareto(
-        [_point(record, batch) for record in records if record["error"] > 0 and not record["own_grid"]]
-    )
+    return pareto([_point(record, batch) for record in records if record["error"] and not record["own_grid"]])
 
 
 def verdict(comparisons: Sequence[Record], batch: int) -> Record:
@@ -181,6 +177,8 @@ def verdict(comparisons: Sequence[Record], batch: int) -> Record:
     Of rows whose error is within twice the least: what a linear map saves at a quarter of error is nobody's question.
     """
     rows = [row for row in comparisons if row["batch"] == batch]
+    if not rows:
+        return {"batch": batch, "verdict": NOT_KNOWN, "text": f"Batch {batch}: no forecast is finite"}
     least = min(row["error"] for row in rows)
     accurate = [row for row in rows if row["error"] <= 2 * least]
     best = min(accurate, key=lambda row: (row["break_even"] or math.inf, -row["speedup"]))
@@ -189,12 +187,12 @@ def verdict(comparisons: Sequence[Record], batch: int) -> Record:
         f"{best['model']} takes {best['seconds']:.3g} s per trajectory, {best['solver']} {bound}{best['solver_seconds']:.3g} s "
         f"for its error ({best['error']:.3g})"
     )
-    counter = "at most " if best["bound"] else ""
+    counter = {"": "", "at least": "at most ", "at most": "at least "}[best["bound"]]
     text = {
         PAYS: f"{compared}: {bound}{best['speedup']:.3g} times as fast. Data and training, {best['invested_seconds']:.4g} s, "
         f"are paid for after {counter}{best['break_even'] or 0:,} trajectories",
-        NEVER: f"never. {compared}, {1 / best['speedup']:.3g} times less",
-        NOT_KNOWN: f"not known. {compared}, and a coarser grid was not measured",
+        NEVER: f"never. {compared}, {counter}{1 / best['speedup']:.3g} times less",
+        NOT_KNOWN: f"not known. {compared}, and no grid beyond that was measured",
     }[best["verdict"]]
     return {"batch": batch, "verdict": best["verdict"], "text": f"Batch {batch}: {text}"}
 
@@ -318,7 +316,10 @@ def _solver_rows(data: EvaluationSet, download: Path, request: Mapping[str, Any]
     first = torch.from_numpy(stored.read(rows, frames=1)[:, 0]).to(data.truth.device)
     fine = first.shape[1]
     given = Given(problem, data.parameters, data.setting.boundary, data.time_step, data.setting.frames)
-    conserved = described["variables"] == "conserved"
+
+    def scored_variables(fields: Tensor) -> Tensor:
+        return to_conserved(fields) if described["variables"] == "conserved" else fields
+
     grids = coarser_grids(fine, request["cells"])
     solvers = solvers_of(problem)
     threads = 1 if data.truth.is_cuda else request["threads"]
@@ -329,14 +330,17 @@ def _solver_rows(data: EvaluationSet, download: Path, request: Mapping[str, Any]
 
         solved = {"eager": coarse(solvers[name])}
         if request["compile"] and solvers[name] in COMPILED:
-            solved["compiled"] = coarse(torch.compile(solvers[name]))
+            solved["compiled"] = coarse(torch.compile(solvers[name], dynamic=False))
+        fields = solved["eager"].solved(first)
         errors = {
-            reading: _error(_solve(solved["eager"], reading, 1, conserved)(first), data).mean().item()
+            reading: _error(scored_variables(solved["eager"].read(fields, reading)), data).mean().item()
             for reading in solved["eager"].readings
         }
         reading = min(errors, key=lambda name: errors[name])
         ways = {
-            way: lambda solver=solver: _solve(solver, reading, threads, conserved)
+            way: lambda solver=solver: _solve(
+                lambda first: scored_variables(solver.read(solver.solved(first), reading)), threads
+            )
             for way, solver in solved.items()
         }
         about = {"cells": cells, "own_grid": cells == fine, "reading": reading}
@@ -345,12 +349,8 @@ def _solver_rows(data: EvaluationSet, download: Path, request: Mapping[str, Any]
     return [*(row(name, cells) for name in solvers for cells in grids), row(next(iter(solvers)), fine)]
 
 
-def _solve(solver: CoarseSolver, reading: str, threads: int, conserved: bool) -> Forecast:
-    """conserved: the variables that are scored."""
-
-    def part(first: Tensor) -> Tensor:
-        fields = solver.read(solver.solved(first), reading)
-        return to_conserved(fields) if conserved else fields
+def _solve(part: Forecast, threads: int) -> Forecast:
+    """As many parts of the rows side by side as there are threads."""
 
     def run(first: Tensor) -> Tensor:
         with _threads(1):
@@ -400,16 +400,21 @@ def _finite(value: float) -> float | None:
 def _timed(rows: Sequence[_Row], batch: int, repeats: int) -> list[Record]:
     """Seconds per trajectory of every row, {"median", "low", "high", "way"}, for so many trajectories at once."""
     chosen: list[tuple[str, Callable[[], Forecast], Tensor]] = []
-    for row in rows:
-        # Of fewer trajectories than the batch, some come twice.
-        first = row.first[torch.arange(batch, device=row.first.device) % len(row.first)]
-        way = _fastest(row, first)
-        chosen.append((way, row.ways[way], first))
     seconds: list[list[float]] = [[] for _ in rows]
-    for number in range(repeats):
-        log.info("batch %d: round %d of %d", batch, number + 1, repeats)
-        for taken, (_, make, first) in zip(seconds, chosen, strict=True):
-            taken.append(_seconds(make(), first) / batch)
+    torch.compiler.reset()
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # that a loop stays a loop is no news
+    # One function is compiled for every grid, and all stay compiled while they are timed in turns. No more than that: it is
+    # looked through at each call.
+    with torch._dynamo.config.patch(recompile_limit=len(rows)):
+        for row in rows:
+            # Of fewer trajectories than the batch, some come twice.
+            first = row.first[torch.arange(batch, device=row.first.device) % len(row.first)]
+            way = _fastest(row, first)
+            chosen.append((way, row.ways[way], first))
+        for number in range(repeats):
+            log.info("batch %d: round %d of %d", batch, number + 1, repeats)
+            for taken, (_, make, first) in zip(seconds, chosen, strict=True):
+                taken.append(_seconds(make(), first) / batch)
     return [
         {"median": statistics.median(taken), "low": min(taken), "high": max(taken), "way": way}
         for taken, (way, _, _) in zip(seconds, chosen, strict=True)

@@ -12,9 +12,15 @@ FILE = "configs/burgers_points.yaml"
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model.encoder.points": 100}, "128 supernodes, the grid's points of burgers1d, are more than the 100"),
+        (
+            {"model.encoder.points": 100},
+            "128 supernodes, the grid's points of burgers1d, are more than the 100",
+        ),
         ({"model.encoder.points": 127, "model.encoder.radius": 0.25}, "write 128 or more"),
-        ({"model.encoder.radius": 0.05}, "none is within 0.05 of some supernode of burgers1d in one frame of"),
+        (
+            {"model.encoder.radius": 0.05},
+            "none is within 0.05 of some supernode of burgers1d in one frame of",
+        ),
         ({"model.encoder.radius": 0.3}, "model.encoder.radius"),
         ({"model.encoder.neighbours": 65}, "model.encoder.neighbours"),
         ({"model.encoder.smoothness": 3}, "model.encoder.smoothness"),
@@ -38,7 +44,12 @@ def test_what_cannot_be_is_refused_with_key_and_remedy(changes, says):
 
 
 def test_neighbours_above_the_points():
-    tiny = {"data.resolution": 8, "data.solver_resolution": 512, "model.latent.tokens": 8, "model.latent.dim": 1}
+    tiny = {
+        "data.resolution": 8,
+        "data.solver_resolution": 512,
+        "model.latent.tokens": 8,
+        "model.latent.dim": 1,
+    }
     few = {"model.encoder.points": 12, "model.encoder.neighbours": 16, "model.encoder.radius": 0.25}
     kernels = {"model.operator.dilations": [1], "model.denoiser.dilations": [1]}
     with pytest.raises(ConfigurationError, match="16 are more than the 12 points of a frame"):

@@ -92,4 +92,6 @@ def test_a_surrogate_of_whole_frames_says_that_it_is_one():
         codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=3
     )
     with pytest.raises(ConfigurationError, match="encode fields on its grid"):
-        Predictor(surrogate, USAGES, {}, "cpu").forecast(np.ones(80), at=np.linspace(0, 1, 80), problem="wave")
+        Predictor(surrogate, USAGES, {}, "cpu").forecast(
+            np.ones(80), at=np.linspace(0, 1, 80), problem="wave"
+        )

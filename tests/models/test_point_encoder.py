@@ -89,11 +89,14 @@ def test_constants_and_factors_pass_through(name):
 def test_what_is_seen_on_a_supernode_is_kept_by_any_network(name):
     """Where a point lies the interpolation has no doubt, and the correction no say."""
     grid = SHAPES[name].grid
-    model, (values, places) = encoder(), observed(name, points=40 if len(grid) == 1 else 256, node=4.5 / grid[0])
+    model, (values, places) = (
+        encoder(),
+        observed(name, points=40 if len(grid) == 1 else 256, node=4.5 / grid[0]),
+    )
     fields = model.from_points(values, places, name)
     seen = fields[(slice(None), slice(None), *(4,) * len(grid))]
-    torch.testing.assert_close(seen, values[:, :, 7], atol=2e-3, rtol=0)
-    assert not torch.allclose(fields, encoder(depth=0).from_points(values, places, name), atol=2e-3)
+    torch.testing.assert_close(seen, values[:, :, 7], atol=1e-2, rtol=0)
+    assert (fields - encoder(depth=0).from_points(values, places, name)).abs().max() > 0.02
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -16,7 +16,7 @@ from ups.artifacts import Store
 from ups.artifacts.identity import code_identity, digest_of
 from ups.config import load_configuration
 from ups.config.data import TAGGED, Mix, PublishedData, Rows
-from ups.config.model import OPERATORS, SYMMETRIES, Denoiser, SymmetryUses
+from ups.config.model import ENCODERS, OPERATORS, SYMMETRIES, Denoiser, SymmetryUses
 from ups.config.networks import Correction, OperatorSettings, Transformer
 from ups.config.schema import CHANGE_NO_RESULT, STAGES, Configuration
 from ups.config.stages.operator import LOSS_TERMS, LossTerms
@@ -94,7 +94,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "model.latent.dim": (2, AUTOENCODER),
     "model.latent.floor": (10.0, AUTOENCODER),
     "model.symmetries": ({"scaling": "augment"}, OPERATOR),
-    **of_transformer("encoder", AUTOENCODER),
+    "model.encoder": ({"width": 32}, AUTOENCODER),
     **of_transformer("decoder", AUTOENCODER),
     "model.operator": ({"kind": "linear", "conserve": False}, OPERATOR),
     "model.denoiser.width": (32, DIFFUSION),
@@ -323,6 +323,31 @@ def test_a_setting_of_an_operator_counts_for_it_alone(folder, kind, key):
         assert changes(folder, before, "model.operator", {"kind": another}) == OPERATOR
     else:
         assert changes(folder, before, f"model.operator.{key}", OF_OPERATORS[key]) == OPERATOR
+
+
+OF_ENCODERS: dict[str, Any] = {
+    "width": 32,
+    "depth": 3,
+    "heads": 4,
+    "ratio": 3,
+    "points": 96,
+    "radius": 0.2,
+    "neighbours": 4,
+    "smoothness": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [(kind, key) for kind, section in ENCODERS.items() for key in section.model_fields]
+)
+def test_every_key_of_every_encoder_counts(folder, kind, key):
+    points = {"kind": "points", "points": 64, "radius": 0.25, "width": 16, "depth": 1, "heads": 2}
+    chosen = {"grid": {"width": 16, "depth": 1, "heads": 2}, "points": points}[kind]
+    if key == "kind":
+        assert changes(folder, {}, "model.encoder", points) == AUTOENCODER
+    else:
+        before = {"model.encoder": chosen}
+        assert changes(folder, before, f"model.encoder.{key}", OF_ENCODERS[key]) == AUTOENCODER
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "operator", "diffusion", "consistency"])
@@ -599,6 +624,14 @@ def test_a_network_takes_all_sizes_of_its_section(kind):
         network_of(sizes | {"unknown": 1}, {PROBLEM: LINE}, **ends)
 
 
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_takes_all_sizes_of_its_section(kind):
+    from ups.kinds import module_of
+
+    taken = inspect.signature(module_of("ups.models.encoders", kind).encoder).parameters
+    assert set(ENCODERS[kind].model_fields) - {"kind"} <= set(taken)
+
+
 def test_a_chain_holds_what_a_stage_needs_in_order():
     assert chain_to("download") == ["download"]
     assert chain_to("operator") == ["download", "autoencoder", "cache_encode", "operator"]
@@ -615,12 +648,13 @@ def test_a_stage_depends_on_the_kinds_that_it_uses():
         "training.diffusion.schedule": {"kind": "linear"},
     }
     configuration = load_configuration(TINY, chosen)
-    network, equation = {"ups.models.operators.transformer"}, {"ups.problems.equations.burgers1d"}
+    encoder, equation = {"ups.models.encoders.grid"}, {"ups.problems.equations.burgers1d"}
+    network = {"ups.models.operators.transformer"} | encoder
     adamw, cosine = "ups.training.optimizers.adamw", "ups.training.schedules.cosine"
     expected = {
         "download": {"ups.tools.generation", "ups.physics.generators.burgers1d"},
-        "autoencoder": {adamw, cosine},
-        "cache_encode": set(),
+        "autoencoder": encoder | {adamw, cosine},
+        "cache_encode": encoder,
         "operator": network | {"ups.training.optimizers.muon", cosine, "ups.losses.terms.gradient"},
         "diffusion": network | {adamw, "ups.training.schedules.linear"},
         "consistency": network | {adamw, cosine},

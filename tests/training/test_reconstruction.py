@@ -69,7 +69,9 @@ def test_a_batch_of_half_known_frames_trains_every_weight():
 class Lookup(nn.Module):
     """Notes what it is given, and gives it back at the points of the grid."""
 
-    def forward(self, fields: Tensor, coordinates: None, problem: str, known: Tensor | None) -> Tensor:
+    def forward(
+        self, fields: Tensor, coordinates: None, problem: str, known: Tensor | None, points: None
+    ) -> Tensor:
         self.seen = (fields, problem, known)
         return fields.flatten(1, -2)
 
@@ -92,7 +94,9 @@ def test_targets_are_the_fields_that_the_model_sees(name, shape):
 class Blurred(nn.Module):
     """Gives back nine tenths of what it is given: an error that varies from sample to sample."""
 
-    def forward(self, fields: Tensor, coordinates: None, problem: str, known: Tensor | None) -> Tensor:
+    def forward(
+        self, fields: Tensor, coordinates: None, problem: str, known: Tensor | None, points: None
+    ) -> Tensor:
         return 0.9 * fields.flatten(1, -2)
 
 

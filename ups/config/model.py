@@ -4,19 +4,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ups.config.networks import ONE_FOR_ALL, PER_PROBLEM, Correction, OperatorSettings, one_or_several
 from ups.config.encoders.grid import GridEncoder
+from ups.config.networks import ONE_FOR_ALL, PER_PROBLEM, Correction, OperatorSettings, one_or_several
 from ups.config.operators.convolution import ConvolutionOperator
 from ups.kinds import choice_of, sections_of
 from ups.problems import Symmetry
 from ups.section import Count, Name, Positive, Section
 
 OPERATORS = sections_of("ups.config.operators")
+ENCODERS = sections_of("ups.config.encoders")
 if TYPE_CHECKING:
     Operator = OperatorSettings  # a union of what is found has no type that a checker knows
     Encoder = Correction
 else:
-    Encoder = choice_of(sections_of("ups.config.encoders"), default="grid")
+    Encoder = choice_of(ENCODERS, default="grid")
     Operator = choice_of(OPERATORS, default="convolution")
 
 

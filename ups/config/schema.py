@@ -382,7 +382,9 @@ class Configuration(_RunOfStages):
                 f"training.autoencoder.steps: 0 leaves the correction of the {corrected[0]} untrained: raise it, or "
                 f"set model.{corrected[0]}.depth: 0"
             )
-        if isinstance(model.encoder, PointEncoder):  # what is learnt there comes before the codec, which is linear
+        if isinstance(
+            model.encoder, PointEncoder
+        ):  # what is learnt there comes before the codec, which is linear
             corrected = [part for part in corrected if part != "encoder"]
         if self.evaluation.outside is not None and not any(
             isinstance(data, FromSinusoids) for data in self.problems.values()

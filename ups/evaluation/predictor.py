@@ -351,9 +351,7 @@ class Predictor:
         return problem
 
 
-def _first_frames(
-    usage: Usage, fields: Array | Mapping[str, Array], *, on_grid: bool
-) -> NDArray[np.float32]:
+def _first_frames(usage: Usage, fields: Array | Mapping[str, Array], *, on_grid: bool) -> NDArray[np.float32]:
     """First frames by name to [n, *grid, C] on the model's grid, or [n, P, C] at points; what is not given is 0.
 
     Raises:

@@ -235,9 +235,7 @@ def _errors(
     at_once = max(1, _VALIDATION_POINTS // frames[0].numel())
     generator = torch_generator(0, "points", device=frames.device)  # the same at every validation
     parts = [
-        reconstructed(
-            model, name, problem, *part, random_points(model.encoder.points, part[0], generator)
-        )
+        reconstructed(model, name, problem, *part, random_points(model.encoder.points, part[0], generator))
         for part in zip(frames.split(at_once), present.split(at_once), strict=True)
     ]
     errors, fields = (torch.cat(values) for values in zip(*parts, strict=True))

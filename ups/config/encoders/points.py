@@ -21,7 +21,9 @@ class PointEncoder(Correction):
     radius: Positive = Field(
         default=0.1, le=0.25, description="within which points tell a supernode, in domain lengths"
     )
-    neighbours: Count = Field(default=16, le=64, description="points that tell a supernode, at most: the nearest")
+    neighbours: Count = Field(
+        default=16, le=64, description="points that tell a supernode, at most: the nearest"
+    )
     smoothness: Literal[0, 1, 2] = Field(
         default=2,
         description="derivatives of the interpolation that the network corrects; 0: on a line, straight between neighbours",
@@ -36,11 +38,11 @@ class PointEncoder(Correction):
                 f"points that tell them: write {supernodes} or more, or keep a coarser grid"
             )
         if self.neighbours > self.points:
-            return (
-                f"model.encoder.neighbours: {self.neighbours} are more than the {self.points} points of a frame: lower them"
-            )
+            return f"model.encoder.neighbours: {self.neighbours} are more than the {self.points} points of a frame: lower them"
         # The emptiest ball that a supernode has: in a corner of walls, a half or a quarter of it is within the domain.
-        ball = (2 * self.radius if len(grid) == 1 else math.pi * self.radius**2) / (2 ** len(grid) if walled else 1)
+        ball = (2 * self.radius if len(grid) == 1 else math.pi * self.radius**2) / (
+            2 ** len(grid) if walled else 1
+        )
         lonely = supernodes * (1 - ball) ** self.points
         if lonely > _LONELY:
             return (

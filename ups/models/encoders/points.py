@@ -51,21 +51,23 @@ _PAIRS_AT_ONCE = 2**21  # of supernodes and points, whose distances are held: so
 _EDGES_AT_ONCE = 2**15  # whose messages are held: 8 MiB at a width of 64, near what a core's cache holds
 _REACH = 4  # cells in which offsets are counted
 _TINY = 1e-10  # of squares, in the field's variance: a flat neighbourhood has no unit of its own
-_NUGGET = 1e-9  # variance of noise in the values, over the field's: points as near as rounding do not make a slope
+_NUGGET = (
+    1e-9  # variance of noise in the values, over the field's: points as near as rounding do not make a slope
+)
 
 
 class PointGraph(NamedTuple):
     """What joins the S supernodes of n trajectories with their k nearest points.
 
     Attributes:
-        index: [n, S, k] of the points, nearest first.
+        nearest: [n, S, k] of the points, nearest first.
         near: [n, S, k] bool, whether they are within the radius, and present.
         offset: [n, S, k, axes] from the supernode, in cells of the grid.
         weight: [n, S, k] of the interpolation; sums to 1.
         doubt: [n, S] the deviation that the interpolation expects of itself, over the field's.
     """
 
-    index: Tensor
+    nearest: Tensor
     near: Tensor
     offset: Tensor
     weight: Tensor
@@ -141,7 +143,7 @@ class PointEncoder(GridEncoder):
             rows = slice(start, start + at_once)
             there = None if present is None else present[rows]
             graph = self.graph(coordinates[rows], problem, there)
-            frames = max(1, at_once // len(graph.index))
+            frames = max(1, at_once // len(graph.nearest))
             parts.append(
                 torch.cat(
                     [self._fields(some, graph, problem, there) for some in values[rows].split(frames, dim=1)],
@@ -178,7 +180,7 @@ class PointEncoder(GridEncoder):
         deviation = (centred.square().sum(dim=2, keepdim=True) / count).sqrt()
         scaled = centred / deviation.clamp_min(torch.finfo(values.dtype).tiny)
         rows = torch.arange(len(values), device=values.device)
-        seen = scaled.transpose(1, 2)[rows[:, None, None], graph.index].permute(0, 3, 1, 2, 4)
+        seen = scaled.transpose(1, 2)[rows[:, None, None], graph.nearest].permute(0, 3, 1, 2, 4)
         result = torch.einsum("ntskc,nsk->ntsc", seen, graph.weight)
         if self.network is not None:
             result = result + self.network(seen, result, graph, problem)
@@ -257,10 +259,7 @@ class _Correction(nn.Module):
         self.pooling = _Pooling(shapes, width, heads)
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.outputs = nn.ModuleDict(
-            {
-                module_key(name): Float32Linear(width, shape.channels)
-                for name, shape in shapes.items()
-            }
+            {module_key(name): Float32Linear(width, shape.channels) for name, shape in shapes.items()}
         )
         for output in self.outputs.parameters():
             nn.init.zeros_(output)

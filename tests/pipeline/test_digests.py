@@ -136,6 +136,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "evaluation.members": (8, EVALUATE),
     "evaluation.batch_size": (32, EVALUATE),
     "evaluation.seed": (1, EVALUATE),
+    "evaluation.ttc": ({"members": 4}, EVALUATE),
     "tracking.wandb": ("disabled", NONE),
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
+from ups.evaluation.conditioning import Conditioner, conditioned_rows, fit
 from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
 from ups.evaluation.outside import SPLIT, outside_dataset
 from ups.evaluation.result_records import HEADLINE, result_records
@@ -35,7 +38,9 @@ def run(request: Request) -> None:
     curves: dict[str, dict[str, Any]] = {}
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         surrogate = load_surrogate(request.inputs, configuration)
-        datasets = load_datasets(request.inputs["download"], ("test",))
+        # Conditioning is fitted on the validation split.
+        splits = ("test",) if settings.ttc is None else ("validation", "test")
+        datasets = load_datasets(request.inputs["download"], splits)
         maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
@@ -43,9 +48,12 @@ def run(request: Request) -> None:
                 name, dataset, "test", configuration, ranks.device, mean=means.get(name)
             )
             results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
+            conditioned = _Conditioned(surrogate, dataset, name, configuration, ranks.device)
+            rows, chosen_among = conditioned.rows(evaluated)
+            results += rows
             table += result_records(results, evaluated.setting)
             examples, chosen = _examples(surrogate, results, evaluated, seed=settings.seed)
-            curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen}
+            curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen} | chosen_among
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
             data = configuration.problems[name]
             if settings.outside is not None and isinstance(data, FromSinusoids):
@@ -58,11 +66,45 @@ def run(request: Request) -> None:
                     seed=settings.seed,
                     equivariance=False,
                 )
+                results += conditioned.rows(evaluated)[0]
                 outside += result_records(results, evaluated.setting)
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
     request.finish(_summary(table, list(datasets)))
+
+
+class _Conditioned:
+    """Rows of test-time conditioning, fitted once per problem; none where it is off."""
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        dataset: Dataset,
+        name: str,
+        configuration: Configuration,
+        device: torch.device,
+    ) -> None:
+        self._arguments = surrogate, configuration, [torch.tensor(axis) for axis in dataset.coordinates]
+        self._configuration = configuration
+        settings = configuration.evaluation
+        if settings.ttc is None:
+            return
+        self._batch = max(1, settings.batch_size // settings.ttc.members)
+        validation = evaluation_set(name, dataset, "validation", configuration, device, mean=None)
+        validation = replace(validation, truth=validation.truth[: settings.ttc.fitted_on])
+        self._fit = fit(self._of(validation), validation.truth, batch=self._batch)
+
+    def _of(self, data: EvaluationSet) -> Conditioner:
+        surrogate, configuration, coordinates = self._arguments
+        return Conditioner(surrogate, data, configuration, coordinates)
+
+    def rows(self, data: EvaluationSet) -> tuple[list[Scores], dict[str, Any]]:
+        """Of a set of trajectories, and what their figure shows."""
+        if self._configuration.evaluation.ttc is None:
+            return [], {}
+        results, shown = conditioned_rows(self._of(data), self._fit, data, batch=self._batch)
+        return results, {"conditioning": shown}
 
 
 def _summary(table: list[dict[str, Any]], problems: list[str]) -> dict[str, float | None]:

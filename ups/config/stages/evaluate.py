@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
+from ups.config.conditioning import Conditioning
 from ups.config.sizes import KeptShape
 from ups.config.stage import ContentOf, Stage, execution_settings, operator_modules
 from ups.problems.generated import FromSinusoids
@@ -13,7 +14,7 @@ from ups.section import Count, Positive, Real, Section, Seed
 if TYPE_CHECKING:
     from ups.config.schema import Configuration
 
-_MODELS_IN_TABLE = 11
+_MODELS_IN_TABLE = 15
 _EXAMPLES = 3 * 4  # three trajectories: truth, two forecasts and a spread of each
 _NUMBER_IN_TEXT = 21
 _RECORDS_BYTES = 300_000
@@ -38,6 +39,10 @@ class Evaluation(Section):
         default=None,
         description="score outside the training range too, in a table of its own; of generated Burgers and advection",
     )
+    ttc: Conditioning | None = Field(
+        default=None,
+        description="test-time conditioning: a row of forecasts chosen by physics, with its controls; null: none",
+    )
 
     @model_validator(mode="after")
     def _members_fit(self) -> Self:
@@ -53,6 +58,18 @@ def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
     execution = execution_settings(configuration)
     machine = {key: execution[key] for key in ("device", "threads")}  # it has no ranks
     return {"evaluation": configuration.evaluation.model_dump()} | machine
+
+
+def _conditioning(configuration: "Configuration") -> list[str]:
+    """What test-time conditioning takes by name."""
+    settings = configuration.evaluation.ttc
+    if settings is None:
+        return []
+    equations = {data.problem.name for data in configuration.problems.values()}
+    steps = (
+        sorted(f"ups.physics.defects.{name}" for name in equations) if "residual" in settings.scores else []
+    )
+    return [f"ups.evaluation.selections.{settings.selection.kind}", *steps]
 
 
 def _bytes(configuration: "Configuration", shapes: Mapping[str, KeptShape], _: Mapping[str, int]) -> int:
@@ -81,7 +98,8 @@ STAGE = Stage(
     settings=_settings,
     bytes=_bytes,
     section=("evaluation", Evaluation),
-    splits=("train", "test"),  # the train split's mean is a map's trivial forecast
+    # The train split's mean is a map's trivial forecast; on the validation split conditioning is fitted.
+    splits=("train", "validation", "test"),
     parallel=False,
-    found_by_name=lambda c: [*operator_modules(c), *_generators_outside(c)],
+    found_by_name=lambda c: [*operator_modules(c), *_generators_outside(c), *_conditioning(c)],
 )

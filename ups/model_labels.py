@@ -43,7 +43,7 @@ MODELS: dict[str, Model] = {
     "diffusion_mean": Model("diffusion, mean", "#8c510a", ":"),
     "consistency_1": Model("consistency, 1 call", "#009e73"),
     "consistency_2": Model("consistency, 2 calls", "#cc79a7"),
-    "ttc": Model("conditioned by physics", "#000000", "--"),
+    "ttc": Model("conditioned by physics", "#882255"),
     "ttc_random": Model("random choice", "#b0a990", ":", control=True),
     "ttc_oracle": Model("choice by true error", "#b59f00", ":", control=True),
     "ttc_observed": Model("conditioned and observed", "#117733", "-."),

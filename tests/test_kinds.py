@@ -12,6 +12,7 @@ PAIRS = {
     "ups.config.optimizers": ("ups.training.optimizers", "optimizer"),
     "ups.config.schedules": ("ups.training.schedules", "shape"),
     "ups.config.loss_terms": ("ups.losses.terms", "term"),
+    "ups.config.selections": ("ups.evaluation.selections", "selected"),
     "ups.problems.equations": ("ups.physics.generators", "generator"),
 }
 

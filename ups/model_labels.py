@@ -15,12 +15,19 @@ class Model:
         colour: of Okabe and Ito (2008), distinct with every common colour blindness.
         dashes: matplotlib's line style, so that prints in grey can be read as well.
         trivial: needs no training; never the best of a table.
+        control: no forecast that anybody would use; never the best of a table.
     """
 
     label: str
     colour: str
     dashes: str = "-"
     trivial: bool = False
+    control: bool = False
+
+    @property
+    def best(self) -> bool:
+        """May be the best of a table."""
+        return not (self.trivial or self.control)
 
 
 MODELS: dict[str, Model] = {
@@ -36,4 +43,8 @@ MODELS: dict[str, Model] = {
     "diffusion_mean": Model("diffusion, mean", "#8c510a", ":"),
     "consistency_1": Model("consistency, 1 call", "#009e73"),
     "consistency_2": Model("consistency, 2 calls", "#cc79a7"),
+    "ttc": Model("conditioned by physics", "#882255"),
+    "ttc_random": Model("random choice", "#b0a990", ":", control=True),
+    "ttc_oracle": Model("choice by true error", "#b59f00", ":", control=True),
+    "ttc_observed": Model("conditioned and observed", "#117733", "-."),
 }

@@ -138,6 +138,7 @@ SHARED: dict[str, tuple[Any, set[str]]] = {
     "evaluation.seed": (1, EVALUATE),
     "evaluation.small": (2, EVALUATE),
     "evaluation.pdebench_initial_steps": (0, EVALUATE),
+    "evaluation.ttc": ({"members": 4}, EVALUATE),
     "tracking.wandb": ("disabled", NONE),
     "tracking.project": ("other", NONE),
     "tracking.entity": ("other", NONE),

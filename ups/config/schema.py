@@ -393,6 +393,8 @@ class Configuration(_RunOfStages):
                 "evaluation.outside: initial states are turned into others where they were generated, of Burgers or "
                 "advection, and no problem here is: write null"
             )
+        if self.evaluation.ttc is not None and (problem := self.evaluation.ttc.problem_with(self)):
+            raise ValueError(f"evaluation.ttc.{problem}")
         if self.training.operator.start_exponent and self.loading.order == "permutation":
             raise ValueError(
                 "training.operator.start_exponent: loading.order permutation draws every window equally often: set "

@@ -180,7 +180,7 @@ def best_model(results: Results, metric: str = HEADLINE) -> tuple[str, Number] |
     found = {
         model: numbers[metric]
         for model, numbers in results.items()
-        if not MODELS[model].trivial and metric in numbers and numbers[metric].value is not None
+        if MODELS[model].best and metric in numbers and numbers[metric].value is not None
     }
     return min(found.items(), key=lambda item: target(item[1]), default=None)
 

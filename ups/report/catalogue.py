@@ -20,17 +20,22 @@ ERROR_HISTOGRAM = "error_histogram.svg"
 SPECTRUM = "spectrum.svg"
 CALIBRATION = "calibration.svg"
 RELIABILITY = "reliability.svg"
+CONDITIONING = "conditioning.svg"
 # Of the run.
 FIGURES = "figures"
 """Where they lie in a run's directory."""
 TRAINING = "training.svg"
 
 
-def figures_of(axes: int, *, is_map: bool) -> list[str]:
-    """File names of the figures that a problem of so many space axes has, in the order of the page."""
+def figures_of(axes: int, *, is_map: bool, conditioned: bool = False) -> list[str]:
+    """File names of the figures that a problem of so many space axes has, in the order of the page.
+
+    conditioned: there are rows of test-time conditioning.
+    """
+    chosen = [CONDITIONING] if conditioned else []
     fields = [IMAGES] if axes == 2 else [FINAL_FRAME] if is_map else [SPACE_TIME, FINAL_FRAME]
     errors = [ERROR_HISTOGRAM] if is_map else [ERROR_OVER_TIME, ERRORS_BY_LEAD]
-    return [*fields, *errors, SPECTRUM, CALIBRATION, RELIABILITY]
+    return [*fields, *errors, SPECTRUM, CALIBRATION, RELIABILITY, *chosen]
 
 
 def model_named(name: str) -> Model:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from ups.report import catalogue
+from ups.report.conditioning_figure import conditioning
 from ups.report.curve_figures import (
     Records,
     calibration,
@@ -33,7 +34,8 @@ def draw_problem(curves: Curves, examples: Examples, records: Records) -> dict[s
     """
     made: dict[str, Figure] = {}
     axes = len(catalogue.entry(curves, "axes", where="curves.json"))
-    for name in catalogue.figures_of(axes, is_map=catalogue.entry(curves, "is_map", where="curves.json")):
+    is_map = catalogue.entry(curves, "is_map", where="curves.json")
+    for name in catalogue.figures_of(axes, is_map=is_map, conditioned="conditioning" in curves):
         match name:
             case catalogue.SPACE_TIME:
                 made[name] = space_time(curves, examples)
@@ -53,6 +55,8 @@ def draw_problem(curves: Curves, examples: Examples, records: Records) -> dict[s
                 made[name] = calibration(curves)
             case catalogue.RELIABILITY:
                 made[name] = reliability(curves)
+            case catalogue.CONDITIONING:
+                made[name] = conditioning(curves)
             case _:
                 raise ValueError(f"no function draws {name}")
     return {name: render(figure, name.rpartition(".")[2]) for name, figure in made.items()}

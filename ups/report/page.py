@@ -109,7 +109,9 @@ class Section:
     @property
     def figures(self) -> list[str]:
         """File names of its figures, in order."""
-        return catalogue.figures_of(self.results.axes, is_map=self.results.is_map)
+        results = self.results
+        conditioned = "conditioning" in results.curves
+        return catalogue.figures_of(results.axes, is_map=results.is_map, conditioned=conditioned)
 
 
 def html(run_directory: Path) -> str:

@@ -66,7 +66,7 @@ def _row(results: ProblemResults, metric: Metric, field: str | None) -> Row:
     records = [_record(results, model, metric, field) for model in results.models]
     distances = [
         math.inf
-        if record is None or record["value"] is None or metric.target is None or model_named(model).trivial
+        if record is None or record["value"] is None or metric.target is None or not model_named(model).best
         else metric.distance(record["value"])
         for model, record in zip(results.models, records, strict=True)
     ]

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ups.config import Configuration
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
+from ups.evaluation.conditioning import Conditioner, conditioned_rows, fit
 from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
 from ups.evaluation.outside import SPLIT, outside_dataset
 from ups.evaluation.result_records import HEADLINE, result_records
@@ -41,7 +43,7 @@ def run(request: Request) -> None:
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         surrogate = load_surrogate(request.inputs, configuration)
         split = settings.split
-        datasets = load_datasets(request.inputs["download"], (split,))
+        datasets = load_datasets(request.inputs["download"], (*settings.fitted_splits, split))
         maps = [name for name, dataset in datasets.items() if dataset.problem.is_map]
         means = train_means(request.inputs["download"], maps)
         for name, dataset in datasets.items():
@@ -55,9 +57,12 @@ def run(request: Request) -> None:
                 **of_the_run,
             )
             results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
+            conditioned = _Conditioned(surrogate, dataset, name, configuration, ranks.device, of_the_run)
+            rows, chosen_among = conditioned.rows(evaluated)
+            results += rows
             table += result_records(results, evaluated.setting)
             examples, chosen = _examples(surrogate, results, evaluated, seed=settings.seed)
-            curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen}
+            curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen} | chosen_among
             save_file(examples, request.output / "examples" / f"{name}.safetensors")
             data = configuration.problems[name]
             if settings.outside is not None and settings.small is None and isinstance(data, FromSinusoids):
@@ -70,11 +75,45 @@ def run(request: Request) -> None:
                     seed=settings.seed,
                     equivariance=False,
                 )
+                results += conditioned.rows(evaluated)[0]
                 outside += result_records(results, evaluated.setting)
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
     request.finish(_summary(table, list(datasets)))
+
+
+class _Conditioned:
+    """Rows of test-time conditioning, fitted once per problem; none where it is off."""
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        dataset: Dataset,
+        name: str,
+        configuration: Configuration,
+        device: torch.device,
+        of_the_run: dict[str, int],
+    ) -> None:
+        self._arguments = surrogate, configuration, [torch.tensor(axis) for axis in dataset.coordinates]
+        self._settings = configuration.evaluation.conditioning
+        if self._settings is None:
+            return
+        self._batch = max(1, configuration.evaluation.batch_size // self._settings.members)
+        most = self._settings.fitted_on
+        validation = evaluation_set(name, dataset, "validation", device, mean=None, most=most, **of_the_run)
+        self._fit = fit(self._of(validation), validation.truth, batch=self._batch)
+
+    def _of(self, data: EvaluationSet) -> Conditioner:
+        surrogate, configuration, coordinates = self._arguments
+        return Conditioner(surrogate, data, configuration, coordinates)
+
+    def rows(self, data: EvaluationSet) -> tuple[list[Scores], dict[str, Any]]:
+        """Of a set of trajectories, and what their figure shows."""
+        if self._settings is None:
+            return [], {}
+        results, shown = conditioned_rows(self._of(data), self._fit, data, batch=self._batch)
+        return results, {"conditioning": shown}
 
 
 def _summary(table: list[dict[str, Any]], problems: list[str]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ups.config.conditioning import Conditioning
 from ups.config.sizes import KeptShape
 from ups.config.stage import ContentOf, Stage, execution_settings, operator_modules
 from ups.problems.generated import FromSinusoids, ProblemData
@@ -13,7 +14,7 @@ from ups.section import Count, Positive, Real, Section, Seed
 if TYPE_CHECKING:
     from ups.config.schema import Configuration
 
-_MODELS_IN_TABLE = 11
+_MODELS_IN_TABLE = 15
 _BY_LEAD = 40  # numbers of each frame in the table: 14, and 9 of each of three fields
 _EXAMPLES = 3 * 4  # three trajectories: truth, two forecasts and a spread of each
 _NUMBER_IN_TEXT = 21
@@ -38,7 +39,7 @@ class Evaluation(Section):
     small: Count | None = Field(
         default=None,
         description="score so many of each problem's validation trajectories, its first, and no test trajectory; null: all "
-        "test trajectories, and those outside the training range",
+        "test trajectories, those outside the training range, and test-time conditioning",
     )
     pdebench_initial_steps: int = Field(
         default=1,
@@ -51,6 +52,20 @@ class Evaluation(Section):
         default=None,
         description="score outside the training range too, in a table of its own; of generated Burgers and advection",
     )
+    ttc: Conditioning | None = Field(
+        default=None,
+        description="test-time conditioning: a row of forecasts chosen by physics, with its controls; null: none; left to the full evaluation",
+    )
+
+    @property
+    def conditioning(self) -> Conditioning | None:
+        """Test-time conditioning, where it is on: a small evaluation has the trajectories that it would be fitted on."""
+        return self.ttc if self.small is None else None
+
+    @property
+    def fitted_splits(self) -> tuple[str, ...]:
+        """Read beside the split that is scored."""
+        return () if self.conditioning is None else ("validation",)
 
     @property
     def split(self) -> Literal["test", "validation"]:
@@ -89,8 +104,21 @@ def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
 
 
 def _splits(configuration: "Configuration") -> tuple[str, ...]:
-    # The train split's mean is a map's trivial forecast.
-    return "train", configuration.evaluation.split
+    # The train split's mean is a map's trivial forecast; on the validation split conditioning is fitted.
+    settings = configuration.evaluation
+    return tuple(dict.fromkeys(("train", *settings.fitted_splits, settings.split)))
+
+
+def _conditioning(configuration: "Configuration") -> list[str]:
+    """What test-time conditioning takes by name."""
+    settings = configuration.evaluation.conditioning
+    if settings is None:
+        return []
+    equations = {data.problem.name for data in configuration.problems.values()}
+    steps = (
+        sorted(f"ups.physics.defects.{name}" for name in equations) if "residual" in settings.scores else []
+    )
+    return [f"ups.evaluation.selections.{settings.selection.kind}", *steps]
 
 
 def _bytes(configuration: "Configuration", shapes: Mapping[str, KeptShape], _: Mapping[str, int]) -> int:
@@ -123,5 +151,5 @@ STAGE = Stage(
     section=("evaluation", Evaluation),
     splits=_splits,
     parallel=False,
-    found_by_name=lambda c: [*operator_modules(c), *_generators_outside(c)],
+    found_by_name=lambda c: [*operator_modules(c), *_generators_outside(c), *_conditioning(c)],
 )

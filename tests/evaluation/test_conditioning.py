@@ -1,0 +1,200 @@
+"""Candidates of tiny networks: what is chosen among them, at what cost, and never at the validation split's."""
+
+from typing import Any
+
+import pytest
+import torch
+from command_line import TINY
+from small_models import SCALARS, codec, operator, residual
+from torch import Tensor
+
+from ups.config import load_configuration
+from ups.errors import ConfigurationError
+from ups.evaluation.conditioning import Conditioner, Fit, conditioned_rows, fit
+from ups.evaluation.evaluation_set import EvaluationSet
+from ups.evaluation.scores import Setting
+from ups.evaluation.surrogate import Surrogate
+from ups.physics.burgers import solve_burgers
+from ups.problems import PROBLEMS
+
+COUNT, LEADS, POINTS = 6, 3, 32
+SAMPLERS = {
+    "diffusion": {"steps": 2, "sigma_min": 0.05, "centre": 3.0},
+    "consistency": {"sigma_min": 0.05, "second_sigma": 3.0},
+}
+
+
+def data(split: str = "test") -> EvaluationSet:
+    generator = torch.Generator().manual_seed(len(split))
+    x = torch.arange(512) / 512
+    phase = torch.rand(COUNT, 1, generator=generator)
+    initial = torch.sin(2 * torch.pi * (x + phase))
+    truth = solve_burgers(initial, nu=0.05, frame_interval=0.05, frames=LEADS + 1)[
+        :, :, :: 512 // POINTS, None
+    ]
+    setting = Setting(
+        problem="wave", dataset="waves", version="ours", split=split, fields=PROBLEMS["burgers1d"].fields,
+        boundary="periodic", is_map=False, seed=0, resolution=(POINTS,), frames=LEADS + 1, device="cpu", threads=1,
+    )  # fmt: skip
+    return EvaluationSet(setting, truth, None, SCALARS["wave"], 0.05, {"nu": 0.05}, None, 1)
+
+
+def conditioner(of: EvaluationSet, **ttc: Any) -> Conditioner:
+    settings = {"evaluation.ttc": {"fitted_on": 4, "members": 6, "refinement": 8} | ttc}
+    surrogate = Surrogate(
+        codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=6
+    )
+    coordinates = [(torch.arange(POINTS) + 0.5) / POINTS]
+    return Conditioner(surrogate, of, load_configuration(TINY, settings), coordinates)
+
+
+def planted(of: Conditioner, truth: Tensor, errors: Tensor) -> Conditioner:
+    """Candidates that are the truth plus errors [M, x], for every trajectory and lead; the first is the operator's."""
+
+    def predict(model: str, members: int, first: Tensor) -> Tensor:
+        row = [int((truth[:, 0] - one).abs().flatten(1).amax(dim=1).argmin()) for one in first]
+        chosen = errors[:1] if model == "operator" else errors[1 : 1 + members]
+        return truth[row, 1:].flatten(2, -2)[:, None] + chosen[:, None, :, None]
+
+    of._predict = predict  # pyright: ignore[reportAttributeAccessIssue]
+    return of
+
+
+def waves(sizes: list[float]) -> Tensor:
+    x = torch.arange(POINTS) / POINTS
+    return torch.stack([size * torch.sin(2 * torch.pi * (x + 0.1 * k)) for k, size in enumerate(sizes)])
+
+
+def rows(of: Conditioner, on: EvaluationSet, fitted: Fit) -> tuple[dict[str, Any], dict[str, Any]]:
+    results, shown = conditioned_rows(of, fitted, on, batch=4)
+    return {result.name: result for result in results}, shown
+
+
+ERRORS = waves([0.1, 0.2, 0.02, 0.3, 0.15, 0.25, 0.12])
+
+
+def test_physics_chooses_better_than_chance_and_no_better_than_the_truth():
+    validation, test = data("validation"), data()
+    fitted = fit(planted(conditioner(validation), validation.truth, ERRORS), validation.truth, batch=4)
+    found, shown = rows(planted(conditioner(test), test.truth, ERRORS), test, fitted)
+    errors = {name: scores.get("trajectory").mean().item() for name, scores in found.items()}
+    base = torch.tensor(shown["errors"])[:, 0].mean().item()
+    assert errors["ttc_oracle"] <= errors["ttc"] < base < errors["ttc_random"]
+    assert base - errors["ttc"] > 0.5 * (base - errors["ttc_oracle"])
+    assert torch.tensor(shown["errors"]).argmin(dim=1).tolist() == [2] * COUNT
+    assert torch.tensor(shown["scores"]).argmin(dim=1).tolist() == [2] * COUNT
+    assert found["ttc"].seconds >= found["ttc_oracle"].seconds > 0
+
+
+@pytest.mark.parametrize("split_says_otherwise", [False, True])
+def test_it_is_no_worse_than_the_operator_where_it_is_fitted(split_says_otherwise):
+    """Candidates that obey the equation and are wrong all the same: those of another initial state."""
+    validation = data("validation")
+    other = validation.truth.roll(1, dims=0)
+    of = conditioner(validation)
+    wrong = other if split_says_otherwise else validation.truth
+
+    def predict(model: str, members: int, first: Tensor) -> Tensor:
+        row = [int((validation.truth[:, 0] - one).abs().flatten(1).amax(dim=1).argmin()) for one in first]
+        if model == "operator":
+            return 1.01 * validation.truth[row, None, 1:].flatten(3, -2)
+        return wrong[row, None, 1:].flatten(3, -2).expand(-1, members, -1, -1, -1)
+
+    of._predict = predict  # pyright: ignore[reportAttributeAccessIssue]
+    fitted = fit(of, validation.truth, batch=4)
+    found, _ = rows(of, validation, fitted)
+    error = found["ttc"].get("trajectory").mean().item()
+    assert error <= 0.01 * (1 + 1e-4)
+    assert (error < 1e-4) != split_says_otherwise
+    assert bool(fitted.gate.any()) != split_says_otherwise
+
+
+def calls_of(of: Conditioner) -> list[int]:
+    """How many states each call of a generative model has had."""
+    seen: list[int] = []
+    for network in (of._surrogate.diffusion, of._surrogate.consistency):
+        network.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "members", "calls"),
+    [
+        ({}, 6, 18),
+        ({"max_calls": 8}, 2, 6),
+        ({"models": ["consistency"], "max_calls": 5}, 5, 5),
+        ({"models": ["consistency", "diffusion"], "max_calls": 12}, 8, 12),
+        ({"max_seconds": 1e6}, 6, 18),
+    ],
+)
+def test_the_budget_of_calls_holds_to_the_call(settings, members, calls):
+    test = data()
+    of = conditioner(test, **settings)
+    seen = calls_of(of)
+    made = of.candidates(test.truth[:4, 0])
+    assert made.scored.fields.shape[1] == 1 + members
+    assert sum(seen) == 4 * calls == 4 * made.calls
+
+
+def test_a_budget_of_seconds_ends_the_drawing():
+    test = data()
+    of = conditioner(test, members=40, max_seconds=1e-9)
+    assert of.candidates(test.truth[:, 0]).scored.fields.shape[1] == 1
+    with pytest.raises(ConfigurationError, match=r"max_seconds: 1e-09 s are below one candidate"):
+        fit(of, test.truth, batch=4)
+    of = conditioner(test, members=40, max_seconds=1e6)
+    of.candidates(test.truth[:, 0])
+    of._dearest = 1e7  # a round is known to take longer than what is left
+    assert of.candidates(test.truth[:, 0]).calls == 0
+
+
+def test_who_is_satisfied_takes_no_more_candidates_whoever_is_beside():
+    test = data()
+    errors = waves([0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0])
+    errors[0] = 0
+
+    def made(rows: slice) -> Any:
+        of = planted(conditioner(test, stop_at=1e-3), test.truth, errors)
+        plain = of._predict
+
+        def predict(model: str, members: int, first: Tensor) -> Tensor:
+            found = plain(model, members, first)
+            if model == "operator":  # of the first trajectory alone it is right
+                found[(first - test.truth[0, 0]).abs().flatten(1).amax(dim=1) > 0] += 0.2
+            return found
+
+        of._predict = predict  # pyright: ignore[reportAttributeAccessIssue]
+        return of.candidates(test.truth[rows, 0])
+
+    alone, together = made(slice(1)), made(slice(2))
+    assert alone.calls == 0
+    assert together.calls > 0
+    assert together.scored.totals[0, 1:].isinf().all()
+    assert together.scored.totals[1].isfinite().all()
+
+
+def test_observations_help_where_members_err_alike():
+    validation, test = data("validation"), data()
+    observations = {"sensors": [[0.2], [0.6]], "times": [0.05, 0.15], "noise": 1e-4}
+    settings = {"observations": observations, "scores": {"conservation": 1.0}}
+    errors = waves([0.1, 0.2, -0.02, 0.3, 0.15, -0.25, 0.12])
+
+    def made(of: EvaluationSet) -> Conditioner:
+        return planted(conditioner(of, **settings), of.truth, errors)
+
+    fitted = fit(made(validation), validation.truth, batch=4)
+    found, _ = rows(made(test), test, fitted)
+    errors_of = {name: scores.get("trajectory").mean().item() for name, scores in found.items()}
+    assert errors_of["ttc_observed"] < 0.3 * errors_of["ttc"]
+
+
+def test_batches_change_no_choice():
+    test = data()
+    fitted = Fit(None, torch.ones(LEADS))
+    errors = []
+    for batch in (2, 6):
+        of = planted(conditioner(test), test.truth, ERRORS)
+        results, _ = conditioned_rows(of, fitted, test, batch=batch)
+        errors.append({result.name: result.get("trajectory") for result in results})
+    for name in ("ttc", "ttc_oracle"):
+        torch.testing.assert_close(errors[0][name], errors[1][name])

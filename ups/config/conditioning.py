@@ -1,0 +1,150 @@
+"""Settings of test-time conditioning: candidates of a forecast, how physics scores them, and what is made of them."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ups.config.physical_scores import PhysicalScore, scores_of
+from ups.config.selections.whole import Whole
+from ups.kinds import choice_of, sections_of
+from ups.problems.problem import Problem
+from ups.section import Count, NonNegative, Positive, Real, Section
+
+if TYPE_CHECKING:
+    from ups.config.schema import Configuration
+
+SELECTIONS = sections_of("ups.config.selections")
+if TYPE_CHECKING:
+    Selection = Any  # a union of what is found has no type that a checker knows
+else:
+    Selection = choice_of(SELECTIONS)
+
+
+class Observations(Section):
+    """A few measurements of the first scored field that is to be forecast, later than its first frame."""
+
+    sensors: Annotated[tuple[Annotated[tuple[Real, ...], Field(max_length=3)], ...], Field(min_length=1)] = (
+        Field(description="positions, a coordinate per space axis, in the units of the domain")
+    )
+    times: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        description="at which all sensors are read; frames of the forecast"
+    )
+    noise: NonNegative = Field(description="standard deviation of a reading, in the field's unit")
+
+    def problem_with(
+        self, problem: Problem, frame_interval: float | None, frames: int | None
+    ) -> tuple[str, str] | None:
+        """Key and reason why an equation's trajectories cannot be observed so; None if they can.
+
+        frame_interval, frames: None as long as only a file knows them.
+        """
+        if problem.is_map:
+            return "times", f"{problem.title} has no time at which to observe it: write observations: null"
+        for sensor in self.sensors:
+            if len(sensor) != len(problem.axes):
+                return (
+                    "sensors",
+                    f"{list(sensor)} has {len(sensor)} coordinates, and {problem.title} {len(problem.axes)} axes",
+                )
+            for place, axis, (lower, upper) in zip(sensor, problem.axes, problem.domain, strict=True):
+                if not lower <= place < upper:
+                    return (
+                        "sensors",
+                        f"{place:g} is outside the domain of {problem.title}, {lower:g} <= {axis} < {upper:g}: move the sensor",
+                    )
+        if frame_interval is not None and frames is not None:
+            for time in self.times:
+                frame = round(time / frame_interval)
+                if not 1 <= frame < frames or abs(frame * frame_interval - time) > 1e-6 * frame_interval:
+                    return (
+                        "times",
+                        f"{time:g} is no frame of the forecast, which has one every {frame_interval:g} up to "
+                        f"{(frames - 1) * frame_interval:g}: choose one of these",
+                    )
+        return None
+
+
+class Conditioning(Section):
+    """Candidates of each trajectory, scored by the equation; the best of them, or the best that can be made of them."""
+
+    models: Annotated[tuple[Literal["diffusion", "consistency"], ...], Field(min_length=1, max_length=2)] = (
+        Field(
+            default=("diffusion",),
+            description="that draw candidates; the operator's own forecast is always one",
+        )
+    )
+    members: Count = Field(default=16, description="candidates of each of these models")
+    scores: dict[PhysicalScore, Positive] = Field(
+        default={"residual": 1.0},
+        min_length=1,
+        description="what candidates are scored by, and the weight of its square. All are in units of the first frame's "
+        "root mean square",
+    )
+    refinement: Annotated[Count, Field(le=64)] = Field(
+        default=1,
+        description="points per axis, for one of the forecast's, of the grid on which the solver takes the step that the residual "
+        "compares with",
+    )
+    selection: Selection = Field(
+        default=Whole(kind="whole"), description="what is made of the scored candidates"
+    )
+    fitted_on: Count = Field(
+        default=32, description="validation trajectories that choose its parameter and the gates, at most"
+    )
+    max_calls: Count | None = Field(
+        default=None, description="calls of the generative models per trajectory, at most; null: no limit"
+    )
+    max_seconds: Positive | None = Field(
+        default=None,
+        description="per trajectory, after which no further candidates are drawn; null: no limit. With it results depend on the "
+        "machine's speed",
+    )
+    stop_at: Positive | None = Field(
+        default=None,
+        description="score, as a root mean square over leads, at which a trajectory takes no further candidates; null: it takes all",
+    )
+    observations: Observations | None = Field(
+        default=None, description="a row in which the forecast is corrected by measurements; null: none"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"models: {self.models[0]} is named twice: name it once")
+        if self.selection.kind == "least_squares" and set(self.scores) != {"residual"}:
+            raise ValueError(
+                "selection: least_squares makes the residual least and nothing else: write scores: {residual: 1}, or another "
+                "selection"
+            )
+        return self
+
+    def problem_with(self, configuration: "Configuration") -> str | None:
+        """Why a run cannot be conditioned so, beginning with the key; None if it can."""
+        calls = calls_per_member(configuration)
+        least = min(calls[model] for model in self.models)
+        if self.max_calls is not None and self.max_calls < calls[self.models[0]]:
+            return (
+                f"max_calls: {self.max_calls} is below the {calls[self.models[0]]} calls of one candidate of the "
+                f"{self.models[0]} model: raise it"
+                + (", or write models: [consistency]" if least > 1 else "")
+            )
+        for name, data in configuration.problems.items():
+            equation = data.problem
+            available = scores_of(equation, data.usual_boundary, data.used_variables())
+            for score in self.scores:
+                if score not in available:
+                    having = ", ".join(available) or "none"
+                    return (
+                        f"scores.{score}: {equation.title} with {data.usual_boundary} boundary does not have it (it has {having}): "
+                        f"leave it out{f', for {name} is scored alike' if len(configuration.problems) > 1 else ''}"
+                    )
+            if self.observations is not None:
+                interval = getattr(data, "frame_interval", None)
+                if found := self.observations.problem_with(equation, interval, data.kept_frames):
+                    return f"observations.{found[0]}: {found[1]}"
+        return None
+
+
+def calls_per_member(configuration: "Configuration") -> dict[str, int]:
+    """Network calls of one candidate, by model; the student is asked in one call."""
+    return {"diffusion": 2 * configuration.training.diffusion.sampler_steps - 1, "consistency": 1}

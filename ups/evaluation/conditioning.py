@@ -1,0 +1,373 @@
+"""Test-time conditioning: a forecast that is made of scored candidates, and what a choice among them could gain.
+
+Candidates are the operator's forecast and members of the diffusion or the consistency model. They are scored in decoded physical
+units (`ups.evaluation.physical_scores`), and a selection makes one forecast of them (`ups.evaluation.selections`). What it
+adds to the operator's forecast is multiplied by a gate per lead, fitted on the validation split: there the row is no worse than the
+operator.
+
+Two controls choose among the same candidates, for as many leads in a row as the selection does: at random, and by the true error,
+the most that a choice can gain. The latter is no forecast.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ups.config import Configuration
+from ups.config.conditioning import calls_per_member
+from ups.errors import ConfigurationError
+from ups.evaluation.ensembles import consistency_forecasters, diffusion_forecasters
+from ups.evaluation.evaluation_set import EvaluationSet
+from ups.evaluation.forecaster import OperatorForecasts, operator_forecaster
+from ups.evaluation.observations import Sensors, corrections
+from ups.evaluation.physical_scores import Physics, Scored
+from ups.evaluation.result_table import network_predictor
+from ups.evaluation.scores import Predictor, Scores, score
+from ups.evaluation.surrogate import Surrogate
+from ups.kinds import module_of
+from ups.losses.relative import relative_l2_per_field
+from ups.runtime.randomness import torch_generator
+
+log = logging.getLogger(__name__)
+
+ROW, RANDOM, ORACLE, OBSERVED = "ttc", "ttc_random", "ttc_oracle", "ttc_observed"
+_IN_A_ROUND = 4  # candidates between two looks at the clock and at the scores
+_INFLATIONS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of n trajectories.
+
+    Attributes:
+        forecast: the operator's, [n, t, Q, C], all channels, physical.
+        scored: all of them, in units of `scale`, scored channels.
+        scale: [n, 1, 1, C].
+        seconds: of all trajectories together: forecast, drawing and scores.
+        calls: of generative models per trajectory.
+    """
+
+    forecast: Tensor
+    scored: Scored
+    scale: Tensor
+    seconds: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What validation trajectories chose.
+
+    Attributes:
+        option: of the selection's parameter.
+        gate: [t], of what the selection adds to the operator's forecast.
+        inflation: of the observations.
+        observed_gate: [t], of what they add.
+    """
+
+    option: Any
+    gate: Tensor
+    inflation: float = 0.0
+    observed_gate: Tensor | None = None
+
+
+class Conditioner:
+    """Makes, scores and selects candidates of one problem's trajectories."""
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        data: EvaluationSet,
+        configuration: Configuration,
+        coordinates: Sequence[Tensor],
+    ) -> None:
+        """coordinates: of the grid points along each axis, in the domain's units.
+
+        Raises:
+            ConfigurationError: it cannot be observed so.
+        """
+        settings = configuration.evaluation.ttc
+        assert settings is not None
+        self.settings, self._surrogate, self._data = settings, surrogate, data
+        self.seed = configuration.evaluation.seed
+        self.codec = surrogate.codec.of(data.setting.problem)
+        self.forecasts = OperatorForecasts(surrogate.operator, self.codec)
+        self.calls = calls_per_member(configuration)
+        self.physics = Physics(
+            self.codec.shape,
+            data.setting.resolution,
+            data.parameters,
+            data.time_step,
+            settings.scores,
+            max(1, settings.refinement // data.stride),
+        )
+        self.selection = module_of("ups.evaluation.selections", settings.selection.kind)
+        self.span: int = self.selection.span(settings.selection, data.steps)
+        self.sensors = None
+        if settings.observations is not None:
+            self.sensors = Sensors.of(
+                settings.observations,
+                self.codec.shape.problem,
+                coordinates,
+                time_step=data.time_step,
+                frames=data.steps + 1,
+                periodic=self.codec.shape.boundary == "periodic",
+            )
+        self._predictors: dict[tuple[str, int], Predictor] = {}
+        self._dearest = 0.0  # seconds per trajectory of a round
+        self.cheapest = float("inf")
+
+    def rounds(self) -> list[tuple[str, int]]:
+        """Models and numbers of candidates, in the order in which they are drawn, within the budget of calls."""
+        watched = self.settings.max_seconds is not None or self.settings.stop_at is not None
+        left, found = self.settings.max_calls, []
+        for model in self.settings.models:
+            count = self.settings.members
+            if left is not None:
+                count = min(count, left // self.calls[model])
+                left -= count * self.calls[model]
+            size = _IN_A_ROUND if watched else max(count, 1)
+            found += [(model, min(size, count - done)) for done in range(0, count, size)]
+        return found
+
+    def candidates(self, first: Tensor, *, measuring: bool = False) -> Candidates:
+        """Of first frames [n, *grid, C].
+
+        measuring: draw the first round whatever it takes.
+        """
+        settings, count = self.settings, len(first)
+        started = time.perf_counter()
+        forecast = self._predict("operator", 1, first)
+        scored = self.physics.score(first, forecast)
+        calls, drawn = 0, 0
+        for model, members in self.rounds():
+            spent = (time.perf_counter() - started) / count
+            late = settings.max_seconds is not None and spent + self._dearest > settings.max_seconds
+            if late and not (measuring and drawn == 0):
+                break
+            satisfied = scored.totals.amin(dim=1) <= (settings.stop_at or 0.0)
+            if settings.stop_at is not None and bool(satisfied.all()):
+                break
+            more = self.physics.score(first, self._predict(model, members, first))
+            # What a trajectory would not have drawn by itself is no candidate: batches change no result.
+            scored = scored.joined(more.without(satisfied) if settings.stop_at is not None else more)
+            if first.is_cuda:
+                torch.cuda.synchronize()
+            calls, drawn = calls + members * self.calls[model], drawn + members
+            now = (time.perf_counter() - started) / count
+            self._dearest = max(self._dearest, now - spent)
+            self.cheapest = min(self.cheapest, now)
+        scale = self.physics.scale(first)[:, 0]
+        return Candidates(forecast[:, 0], scored, scale, time.perf_counter() - started, calls)
+
+    def select(self, candidates: Candidates, option: Any) -> Tensor:
+        """What the selection adds to the operator's forecast, [n, t, Q, C] of the scored channels, physical."""
+        chosen = self.selection.selected(candidates.scored, self.settings.selection, option)
+        return (chosen - candidates.scored.fields[:, 0]) * candidates.scale
+
+    def observed(
+        self, candidates: Candidates, forecast: Tensor, readings: Tensor, inflation: float
+    ) -> Tensor:
+        """What readings [n, O] add to a forecast [n, t, Q, C] of the scored channels, physical."""
+        assert self.sensors is not None
+        members = candidates.scored.fields[:, 1:] * candidates.scale[:, None]
+        usable = candidates.scored.costs[:, 1:].isfinite().all(dim=2)
+        return corrections(members, usable, readings - self.sensors.read(forecast), self.sensors, inflation)
+
+    def readings(self, truth: Tensor) -> Tensor:
+        """What the sensors say of all trajectories [n, t, Q, C] of the scored channels, [n, O]."""
+        assert self.sensors is not None
+        setting = self._data.setting
+        key = (self.seed, "observations", setting.problem, setting.split)
+        return self.sensors.readings(truth, torch_generator(*key, device=truth.device))
+
+    def _predict(self, model: str, members: int, first: Tensor) -> Tensor:
+        made = self._predictors.get((model, members))
+        if made is None:
+            if model == "operator":
+                forecaster = operator_forecaster(self.forecasts)
+            elif model == "diffusion":
+                sampler = self._surrogate.samplers[model]
+                forecaster = diffusion_forecasters(
+                    self.forecasts, self._surrogate.diffusion, members=members, **sampler
+                )[0]
+            else:
+                sampler = self._surrogate.samplers[model]
+                forecaster = consistency_forecasters(
+                    self.forecasts, self._surrogate.consistency, members=members, **sampler
+                )[0]
+            made = network_predictor(self.codec, forecaster, self._data, seed=self.seed)
+            self._predictors[model, members] = made
+        return made(first)
+
+
+@torch.no_grad()
+def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
+    """Parameter and gates that are best on validation trajectories [n, 1 + t, *grid, C]; never worse than the operator there.
+
+    Raises:
+        ConfigurationError: the budget of seconds is below one candidate.
+    """
+    settings, scored = conditioner.settings, conditioner.codec.shape.scored_fields
+    parts = [(conditioner.candidates(part[:, 0], measuring=True), part) for part in truth.split(batch)]
+    if settings.max_seconds is not None and conditioner.cheapest > settings.max_seconds:
+        raise ConfigurationError(
+            f"{settings.max_seconds:g} s are below one candidate: the operator's forecast and {conditioner.rounds()[0][1]} "
+            f"candidates took {conditioner.cheapest:.3g} s",
+            where="evaluation.ttc.max_seconds",
+            fix="raise it, or write null",
+        )
+    target = scored(truth[:, 1:].flatten(2, -2))
+    forecast = torch.cat([scored(candidates.forecast) for candidates, _ in parts])
+    best = None
+    for option in conditioner.selection.options(settings.selection):
+        added = torch.cat([conditioner.select(candidates, option) for candidates, _ in parts])
+        gate, error = _gate(forecast, added, target)
+        if best is None or error < best[0]:
+            best = error, option, gate, forecast + gate[:, None, None] * added
+    assert best is not None
+    error, option, gate, result = best
+    log.info(
+        "conditioning of %s: %s of %d validation trajectories, ratio to the operator %.3f, gates %.2f to %.2f",
+        conditioner.codec.problem, option, len(truth), error / _error(forecast, target), gate.min(), gate.max(),
+    )  # fmt: skip
+    if conditioner.sensors is None:
+        return Fit(option, gate)
+    readings = conditioner.readings(target).split(batch)
+    tried = []
+    for inflation in _INFLATIONS:
+        added = torch.cat(
+            [
+                conditioner.observed(candidates, own, read, inflation)
+                for (candidates, _), own, read in zip(parts, result.split(batch), readings, strict=True)
+            ]
+        )
+        tried.append((*_gate(result, added, target), inflation))
+    observed_gate, _, inflation = min(tried, key=lambda found: found[1])
+    return Fit(option, gate, inflation, observed_gate)
+
+
+def _gate(forecast: Tensor, added: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Gates [t] of what is added to a forecast, all [n, t, Q, C], and the error with them.
+
+    The least-squares factors within [0, 1], errors relative to the square norm of trajectory and field, as in
+    `ups.evaluation.correction`; 0 where the headline metric, a mean of roots, grows all the same.
+    """
+    weight = 1 / target.square().sum(dim=(1, 2), keepdim=True)
+    error = target - forecast
+    products, squares = (
+        (weight * values).double().sum(dim=(0, 2, 3)) for values in (error * added, added.square())
+    )
+    gate = torch.where(squares > 0, products / squares, 0.0).nan_to_num(0.0).clamp(0, 1).to(target)
+    before, after = _error(forecast, target), _error(forecast + gate[:, None, None] * added, target)
+    return (gate, after) if bool(after < before) else (torch.zeros_like(gate), before)
+
+
+def _error(forecast: Tensor, target: Tensor) -> Tensor:
+    """Mean trajectory relative L2."""
+    return relative_l2_per_field(forecast, target).mean()
+
+
+@torch.no_grad()
+def conditioned_rows(
+    conditioner: Conditioner, fitted: Fit, data: EvaluationSet, *, batch: int
+) -> tuple[list[Scores], dict[str, Any]]:
+    """Rows `ttc`, its controls, and `ttc_observed` where it is asked for; and what their figure shows.
+
+    The figure has of every candidate its score and its true error, [n, M] each, null where one is no state of the equation.
+    """
+    shape, setting = conditioner.codec.shape, data.setting
+    rows: dict[str, list[Tensor]] = {ROW: [], RANDOM: [], ORACLE: []}
+    seconds: dict[str, float] = {}
+    calls, scores, errors = 0, [], []
+    key = (conditioner.seed, "random choice", setting.problem, setting.split)
+    generator = torch_generator(*key, device=data.truth.device)
+    readings = None
+    if conditioner.sensors is not None:
+        rows[OBSERVED] = []
+        readings = conditioner.readings(shape.scored_fields(data.truth[:, 1:].flatten(2, -2))).split(batch)
+    for place, part in enumerate(data.truth.split(batch)):
+        candidates = conditioner.candidates(part[:, 0])
+        calls = max(calls, candidates.calls)
+        fields = candidates.scored.fields
+        target = shape.scored_fields(part[:, 1:].flatten(2, -2)) / candidates.scale
+        forecast = shape.scored_fields(candidates.forecast)
+
+        def keep(row: str, values: Tensor, taken: float, base: Tensor = candidates.forecast) -> None:
+            rows[row].append(_whole(base, values, setting.scored)[:, None])
+            seconds[row] = seconds.get(row, 0.0) + taken
+
+        started = time.perf_counter()
+        chosen = forecast + fitted.gate[:, None, None] * conditioner.select(candidates, fitted.option)
+        taken = candidates.seconds + time.perf_counter() - started
+        keep(ROW, chosen, taken)
+        true = (fields - target[:, None]).square().sum(dim=3).nan_to_num(torch.inf)  # [n, M, t, C]
+        relative = true / target.square().sum(dim=(1, 2))[:, None, None]
+        usable = candidates.scored.costs.isfinite().all(dim=2)
+        usable[:, 0] = True
+        luck = torch.rand(relative.shape[:3], generator=generator, device=relative.device)
+        for row, measure in ((RANDOM, luck), (ORACLE, relative.mean(dim=3))):
+            found = _by_spans(fields, measure.masked_fill(~usable[:, :, None], torch.inf), conditioner.span)
+            keep(row, found * candidates.scale, candidates.seconds)
+        if readings is not None:
+            assert fitted.observed_gate is not None
+            started = time.perf_counter()
+            added = conditioner.observed(candidates, chosen, readings[place], fitted.inflation)
+            result = chosen + fitted.observed_gate[:, None, None] * added
+            keep(OBSERVED, result, taken + time.perf_counter() - started)
+        scores.append(candidates.scored.totals)
+        errors.append(relative.sum(dim=2).sqrt().mean(dim=2))
+    results = []
+    for row, made in rows.items():
+        predictions = iter(made)
+        result = score(
+            row,
+            lambda _, predictions=predictions: next(predictions),
+            data.truth,
+            setting,
+            members=1,
+            calls_per_step=conditioner.forecasts.calls_per_step,
+            calls_per_member=calls,
+            batch=batch,
+        )
+        result.seconds = seconds[row]
+        results.append(result)
+        log.info(
+            "evaluate %s %-20s trajectory relative L2 %.6f  %.1f s",
+            setting.problem, row, result.get("trajectory").mean().item(), result.seconds,
+        )  # fmt: skip
+    width = max(part.shape[1] for part in scores)
+    shown = {
+        name: [_numbers(row, width) for part in parts for row in part.tolist()]
+        for name, parts in (("scores", scores), ("errors", errors))
+    }
+    return results, {**shown, "span": conditioner.span, "selection": conditioner.settings.selection.kind}
+
+
+def _numbers(values: list[float], width: int) -> list[float | None]:
+    """For JSON: null where a candidate is no state of the equation or was not drawn."""
+    finite = [value if abs(value) < float("inf") else None for value in values]
+    return finite + [None] * (width - len(values))
+
+
+def _by_spans(fields: Tensor, measure: Tensor, span: int) -> Tensor:
+    """Of candidates [n, M, t, Q, C], for every `span` leads the one of the least sum of a measure [n, M, t]: [n, t, Q, C]."""
+    rows = torch.arange(len(fields), device=fields.device)
+    parts = []
+    for start in range(0, fields.shape[2], span):
+        leads = slice(start, start + span)
+        chosen = measure[:, :, leads].sum(dim=2).argmin(dim=1)
+        parts.append(fields[rows, chosen, leads])
+    return torch.cat(parts, dim=1)
+
+
+def _whole(forecast: Tensor, values: Tensor, channels: Sequence[int]) -> Tensor:
+    """The forecast [n, t, Q, C] with other values [n, t, Q, scored] of its scored channels."""
+    result = forecast.clone()
+    result[..., list(channels)] = values
+    return result

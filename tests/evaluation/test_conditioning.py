@@ -35,8 +35,9 @@ def data(split: str = "test") -> EvaluationSet:
     setting = Setting(
         problem="wave", dataset="waves", version="ours", split=split, fields=PROBLEMS["burgers1d"].fields,
         boundary="periodic", is_map=False, seed=0, resolution=(POINTS,), frames=LEADS + 1, device="cpu", threads=1,
+        time_step=0.05, parameters={"nu": 0.05},
     )  # fmt: skip
-    return EvaluationSet(setting, truth, None, SCALARS["wave"], 0.05, {"nu": 0.05}, None, 1)
+    return EvaluationSet(setting, truth, None, SCALARS["wave"], None, 1)
 
 
 def conditioner(of: EvaluationSet, **ttc: Any) -> Conditioner:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ups.config.data import TAGGED, DataFile, Mix
-from ups.config.model import OPERATORS
+from ups.config.model import ENCODERS, OPERATORS
 from ups.config.networks import ONE_FOR_ALL, PER_PROBLEM
 from ups.config.numbers import parse_yaml
 from ups.config.schema import Configuration
@@ -259,8 +259,8 @@ def _follow(parts: list[str], root: type[BaseModel]) -> tuple[list[str], type[Ba
 
 def _kinds(location: list[str]) -> Mapping[str, type[BaseModel]]:
     """The sections that a key chooses from by its `kind`; none if it does not."""
-    if location == ["model", "operator"]:
-        return OPERATORS
+    if location[:-1] == ["model"]:
+        return {"operator": OPERATORS, "encoder": ENCODERS}.get(location[-1], {})
     return {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}.get(location[-1], {})
 
 

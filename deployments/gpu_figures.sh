@@ -4,14 +4,14 @@
 # A bare machine needs this checkout, Python with the packages of constraints.txt (torch with CUDA), a C++ compiler for torch.compile,
 # and room below DIRECTORY (`ups plan` says how much a configuration needs); no network: all data are generated here. In the root of the checkout, with its environment:
 #   bash deployments/gpu_figures.sh DIRECTORY [PART ...]
-# parts: tests train profile golden prod viscosities; without any, all of them in this order. Logs, tables and runs go below DIRECTORY.
+# parts: tests train profile golden prod viscosities known; without any, all of them in this order. Logs, tables and runs go below DIRECTORY.
 # A machine that is lent for ten minutes at a time takes them one by one: tests, profile, golden and viscosities are each meant for
 # fewer; train compiles ten times, and prod is the longest. What was cut off goes on from its artifacts when the same part is run again
 # with the same DIRECTORY.
 set -euo pipefail
 out=$1
 shift
-parts=("${@:-tests train profile golden prod viscosities}")
+parts=("${@:-tests train profile golden prod viscosities known}")
 mkdir -p "$out"
 export UPS_ROOT=$out/root
 failed=()
@@ -56,6 +56,11 @@ for part in ${parts[*]}; do
         ;;
     viscosities)
         measure viscosities python -m ups stage operator configs/burgers_viscosities.yaml
+        ;;
+    known)
+        for name in sota_push_v1 sota_push_v2_deeper train_burgers_upt_optimized; do
+            measure "known-$name" python -m ups run "configs/known/$name.yaml"
+        done
         ;;
     *)
         echo "no part is called $part" >&2

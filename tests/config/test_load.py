@@ -27,9 +27,23 @@ def problem(overrides: dict) -> str:
     return text.partition("\n  ")[2]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("known/*.yaml")]),
+    ids=lambda path: path.stem,
+)
 def test_every_file_of_the_project_is_valid(path):
     assert load_configuration(path).name == path.stem
+
+
+def test_the_small_evaluation_trains_nothing_that_the_full_one_has_trained():
+    small, full = (
+        load_configuration(CONFIGS / "known" / f"{name}.yaml").model_dump()
+        for name in ("small_eval_burgers", "train_burgers_32dim_golden")
+    )
+    assert (small["data"]["trajectories"].pop("test"), small["evaluation"].pop("members")) == (16, 4)
+    assert (full["data"]["trajectories"].pop("test"), full["evaluation"].pop("members")) == (128, 16)
+    assert small | {"name": None} == full | {"name": None}
 
 
 @pytest.mark.parametrize(

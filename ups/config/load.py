@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ups.config.conditioning import SELECTIONS
 from ups.config.data import TAGGED, DataFile, Mix
 from ups.config.model import ENCODERS, OPERATORS
 from ups.config.networks import ONE_FOR_ALL, PER_PROBLEM
@@ -261,7 +262,7 @@ def _kinds(location: list[str]) -> Mapping[str, type[BaseModel]]:
     """The sections that a key chooses from by its `kind`; none if it does not."""
     if location[:-1] == ["model"]:
         return {"operator": OPERATORS, "encoder": ENCODERS}.get(location[-1], {})
-    return {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}.get(location[-1], {})
+    return {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "selection": SELECTIONS}.get(location[-1], {})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

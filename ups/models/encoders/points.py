@@ -16,11 +16,12 @@ Ours:
   sixth of straight lines.
 - A message is a filter of the edge's offset times the difference of the values (continuous convolution: SchNet, Schuett et al. 2017,
   arXiv:1706.08566; PointConv, Wu et al. 2019, arXiv:1811.07246), and not a perceptron of both. The mean of such perceptrons cannot
-  tell which value is where: in 500 steps it took 1 % off the interpolation's error at 47 000 held-out supernodes, filters 12 %.
-  They are the same for all frames of a trajectory, and cost a twentieth.
+  tell which value is where: trained for 500 steps on the supernodes of most doubt alone, it took 1 % off the interpolation's error
+  at held-out ones, filters 12 %. They are also the same for all frames of a trajectory, and are computed once.
 - Messages and correction are in units of how much the neighbours' values differ from the estimate, and the correction vanishes with
-  the deviation that this estimate expects of itself: none where a point lies on the supernode. With the field's deviation as the
-  unit nothing was learnt in a thousand steps: all of the error is at fronts within gaps, and differs from the rest by powers of ten.
+  the deviation that this estimate expects of itself: none where a point lies on the supernode. Errors differ by powers of ten: nearly
+  all of them is at fronts within gaps, in few frames of a batch. Trained on whole frames, 600 steps of 32 (configs/burgers_points.yaml),
+  the network takes nothing off Burgers' error that could be measured; what is gained there is the interpolation's.
 - Pooled tokens go back to the supernodes of their patch, where they meet what each has of its own.
 - Positions enter as differences alone, wrapped around periodic axes, and attention by periodic rotations: moving all points by one
   patch moves the tokens by one, and changes nothing else. The order of the points is nowhere: neighbours are sorted by distance.

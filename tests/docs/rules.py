@@ -60,7 +60,7 @@ RULES = (
     Rule(r"ups (run|stage \w+) configs/burgers_tiny\.yaml", "run"),
     Rule(r"timeout --signal=KILL \d+ ups stage operator configs/burgers_tiny\.yaml", "run", ends_with=KILLED),
     Rule(
-        r"ups run configs/burgers_demo\.yaml",
+        r"ups run configs/burgers_(demo|points)\.yaml",
         "run small",
         trained_briefly(*CHAIN) + " --set evaluation.members=2",
     ),

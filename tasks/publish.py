@@ -24,10 +24,10 @@ from ups.pipeline.run import Pointer, Run
 REPORTS_URL = "UPS_REPORTS_URL"
 """Environment variable: where the root's `runs/` is served, for example http://127.0.0.1:4201."""
 
-TABLES = {"accuracy": {"Accuracy", "Physics", "Cost"}, "uncertainty": {"Uncertainty", "Compared"}}
+TABLES = {"accuracy": {"Accuracy", "PDEBench", "Physics", "Cost"}, "uncertainty": {"Uncertainty", "Compared"}}
 """Artifacts, and the groups whose metrics are their columns: as many as an artifact's page has room for."""
 TABLES_OF_SEEDS = {
-    "accuracy": {"Accuracy"},
+    "accuracy": {"Accuracy", "PDEBench"},
     "uncertainty": {"Uncertainty"},
     "physics-and-cost": {"Physics", "Compared", "Cost"},
 }

@@ -111,7 +111,7 @@ def test_wrong_arguments_are_2(answer, arguments):
             "data error: /absent.hdf5: no such file\n  fix: check data.path",
         ),
         (["report", "nowhere"], 2, "nowhere: is not the directory of a finished run (it has no metrics.json)\n  fix"),
-        (["evaluate", "nowhere", "--file", "x"], 2, "nowhere: is not the directory of a run (it has no artifacts.json)"),
+        (["evaluate", "nowhere", "--file", "x"], 2, "nowhere: there is no such run or file, and no model of this name comes with the library\n  fix"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_explained(answer, monkeypatch, tmp_path, arguments, code, message):

@@ -109,7 +109,7 @@ RULES = (
     Rule(r"python -c .*prefect\.blocks", "parse", why="needs a server; tests/flows keep a secret on theirs"),
     Rule(r"make (soak|overhead)\b", "parse", why="takes an hour of a quiet machine"),
     Rule(
-        r"make (setup|run|check|lint|test|test-all|docs|clean)\b",
+        r"make (setup|run|reference|check|lint|test|test-all|docs|clean)\b",
         "parse",
         why="is what starts these tests, or hours",
     ),

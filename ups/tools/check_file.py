@@ -237,7 +237,9 @@ class _Scan:
         for channel, field in enumerate(problem.conserved_fields or problem.fields):
             if field.conserved:
                 state = torch.from_numpy(states[..., channel : channel + 1]).double().flatten(2, -2)
-                self.drifts.setdefault(field.name, []).append(mass_drift(state[:, 1:], state[:, 0]))
+                self.drifts.setdefault(field.name, []).append(
+                    mass_drift(state[:, 1:], state[:, 0]).amax(dim=1)
+                )
 
     def _conservation(self) -> dict[str, Any] | str:
         """Per field the drift of the mean in units of the first frame's root mean square, over the rows."""

@@ -230,6 +230,20 @@ def test_what_lies_on_both_sides_of_the_operator_is_no_difference(make_run: Make
         assert not re.search("better|worse", finding.text)
 
 
+def test_the_verdict_says_what_conditioning_gains(make_run: MakeRun) -> None:
+    def edit(contents: Contents) -> None:
+        of_one = [record for record in contents["records"] if record["model"] == "consistency_1"]
+        contents["records"] += [record | {"model": "ttc", "n_members": 1} for record in of_one]
+        change(contents["records"], "ttc", "error_over_operator", value=0.78, interval=[0.7, 0.85])
+
+    findings = verdict(RunDirectory.read(make_run(edit)).problems[0])
+    assert len(findings) == 5
+    assert findings[1].status == "good"
+    assert re.match(
+        r"Conditioned by physics: 22\.0\s% better than the operator \(95\s% interval", findings[1].text
+    )
+
+
 def test_everything_is_escaped(make_run: MakeRun) -> None:
     evil = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
     command = shlex.join(["ups", "run", "small.yaml", "--set", f"note={evil}"])

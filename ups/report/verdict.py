@@ -14,6 +14,7 @@ Status = Literal["good", "fair", "bad"]
 
 CLOSE = 0.02
 """Relative difference of errors up to which two models count as equal."""
+CONDITIONED = ("ttc", "ttc_observed")
 TOLERANCE = 0.05
 """Distance of the coverage from 90 % up to which an ensemble counts as calibrated."""
 
@@ -27,12 +28,18 @@ class Finding:
 
 
 def verdict(results: ProblemResults) -> list[Finding]:
-    """The operator against the trivial forecasts, then every ensemble against the operator and the truth.
+    """The operator against the trivial forecasts, then against it what is conditioned, and every ensemble, also against the
+    truth.
 
     Raises:
         IntegrityError: a number that the verdict needs is missing.
     """
-    return [_operator(results), *(_ensemble(results, model) for model in results.ensembles)]
+    conditioned = [model for model in results.models if model in CONDITIONED]
+    return [
+        _operator(results),
+        *(_conditioned(results, model) for model in conditioned),
+        *(_ensemble(results, model) for model in results.ensembles),
+    ]
 
 
 def calibration_of(coverage: float) -> str:
@@ -65,25 +72,15 @@ def _operator(results: ProblemResults) -> Finding:
     return Finding("bad" if worse else "good", " ".join(sentences))
 
 
+def _conditioned(results: ProblemResults, model: str) -> Finding:
+    accuracy, accurate = _accuracy(results, model)
+    label = model_named(model).label
+    return Finding("good" if accurate else "bad", f"{label[0].upper()}{label[1:]}: {accuracy}.")
+
+
 def _ensemble(results: ProblemResults, model: str) -> Finding:
-    change = results.value(model, OVER_OPERATOR) - 1
+    accuracy, accurate = _accuracy(results, model)
     coverage = results.value(model, COVERAGE)
-    low, high = _interval(results, model, OVER_OPERATOR)
-    between = f"95{SPACE}% interval {percent(low - 1, signed=True)} to {percent(high - 1, signed=True)}"
-    spread = f" ({between})" if math.isfinite(low) else ""
-    if not math.isfinite(change):
-        accuracy, accurate = "its error is not finite", False
-    elif abs(change) <= CLOSE:
-        accuracy = f"within {number(100 * CLOSE, 1)}{SPACE}% of the operator{spread}"
-        accurate = True
-    elif low <= 1 <= high:
-        accuracy = (
-            f"{percent(change, signed=True)} of the operator’s error, which shows no difference{spread}"
-        )
-        accurate = True
-    else:
-        word = "better" if change < 0 else "worse"
-        accuracy, accurate = f"{percent(abs(change))} {word} than the operator{spread}", change < 0
     calibration = calibration_of(coverage)
     calibrated = calibration == "calibrated"
     label = model_named(model).label
@@ -92,6 +89,25 @@ def _ensemble(results: ProblemResults, model: str) -> Finding:
         f"{percent(coverage)} of the truth.{_sharpness(results, model)}"
     )
     return Finding("good" if accurate and calibrated else "fair" if accurate or calibrated else "bad", text)
+
+
+def _accuracy(results: ProblemResults, model: str) -> tuple[str, bool]:
+    """Against the operator, in words; and whether it is at least as good."""
+    change = results.value(model, OVER_OPERATOR) - 1
+    low, high = _interval(results, model, OVER_OPERATOR)
+    between = f"95{SPACE}% interval {percent(low - 1, signed=True)} to {percent(high - 1, signed=True)}"
+    spread = f" ({between})" if math.isfinite(low) else ""
+    if not math.isfinite(change):
+        return "its error is not finite", False
+    if abs(change) <= CLOSE:
+        return f"within {number(100 * CLOSE, 1)}{SPACE}% of the operator{spread}", True
+    if low <= 1 <= high:
+        return (
+            f"{percent(change, signed=True)} of the operator’s error, which shows no difference{spread}",
+            True,
+        )
+    word = "better" if change < 0 else "worse"
+    return f"{percent(abs(change))} {word} than the operator{spread}", change < 0
 
 
 def _sharpness(results: ProblemResults, model: str) -> str:

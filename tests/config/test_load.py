@@ -41,8 +41,8 @@ def test_the_small_evaluation_trains_nothing_that_the_full_one_has_trained():
         load_configuration(CONFIGS / "known" / f"{name}.yaml").model_dump()
         for name in ("small_eval_burgers", "train_burgers_32dim_golden")
     )
-    assert (small["data"]["trajectories"].pop("test"), small["evaluation"].pop("members")) == (16, 4)
-    assert (full["data"]["trajectories"].pop("test"), full["evaluation"].pop("members")) == (128, 16)
+    assert (small["evaluation"].pop("small"), small["evaluation"].pop("members")) == (16, 4)
+    assert (full["evaluation"].pop("small"), full["evaluation"].pop("members")) == (None, 16)
     assert small | {"name": None} == full | {"name": None}
 
 

@@ -1,11 +1,15 @@
 """What is fitted on held-back trajectories is the best there is, and dressing resamples what happened."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_models import DIM, SHAPES, codec, first_frames
+from tiny import NETWORK, build
 from torch import Tensor
 
 from ups.evaluation.correction import calibration, resampled
+from ups.models.codec import Codec, ProblemCodec
 from ups.models.forecast import Forecast
 from ups.models.token_grid import TokenGrid
 
@@ -22,9 +26,16 @@ class Case:
     """Forecasts whose correction is known: the truth is forecast + wanted * correction + noise, decoded."""
 
     def __init__(
-        self, problem: str, wanted: Tensor, *, noise: float, members: int = 8, count: int = 24
+        self,
+        problem: str,
+        wanted: Tensor,
+        *,
+        noise: float,
+        members: int = 8,
+        count: int = 24,
+        own: ProblemCodec | None = None,
     ) -> None:
-        self.bound = codec().of(problem)
+        self.bound = own or codec().of(problem)
         leads, tokens = LEADS[problem], SHAPES[problem].token_grid.token_count
         self.problem, self.forecasts = problem, Forecast.single(normal(count, leads, tokens, DIM))
         mean = 0.3 * normal(count, leads, tokens, DIM, seed=1)
@@ -35,7 +46,7 @@ class Case:
         latents = latents + noise * normal(count, leads, tokens, DIM, seed=3)
         first = first_frames(problem, count)
         self.elapsed = 0.05 * torch.arange(1, leads + 1).expand(count, -1)
-        self.frame = self.bound.frame(first, PARAMETERS[problem])
+        self.frame = self.bound.frame(self.bound.seen(first[:, None])[:, 0], PARAMETERS[problem])
         future = self.decoded(latents).unflatten(2, SHAPES[problem].grid)
         self.truth = torch.cat([first[:, None], future], dim=1)
 
@@ -67,6 +78,19 @@ def test_a_gate_that_fits_is_found():
     wanted = torch.tensor([0.2, 0.5, 0.8, 0.0])
     case = Case("wave", wanted, noise=0.0)
     torch.testing.assert_close(case.calibrated().gate, wanted, rtol=0.02, atol=0.02)
+
+
+def test_an_encoder_of_points_forecasts_in_the_frames_that_it_sees():
+    """And is scored on the truth."""
+    points = {"kind": "points", "points": 64, "radius": 0.25, "neighbours": 16, "smoothness": 2}
+    shape = replace(SHAPES["wave"], exact=("galilean",))
+    own = build("codec", seed=4, shapes={"wave": shape}, encoder=points | NETWORK)
+    assert isinstance(own, Codec)
+    wanted = torch.tensor([0.2, 0.5, 0.8, 0.0])
+    case = Case("wave", wanted, noise=0.0, own=own.of("wave"))
+    torch.testing.assert_close(case.calibrated().gate, wanted, rtol=0.02, atol=0.02)
+    # Nothing is left, so that nothing is to be spread.
+    assert case.calibrated().spread[:3].max() < 0.1
 
 
 @pytest.mark.parametrize("problem", ["wave", "map"])

@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from small_models import SHAPES, codec, operator, residual
+from test_conditioning import data
 from test_predictor import GIVEN, SAMPLERS, USAGES
 from tiny import NETWORK, build
+from torch import Tensor
 
 from ups.errors import ConfigurationError, DataError
+from ups.evaluation import result_table
 from ups.evaluation.predictor import Predictor
 from ups.evaluation.surrogate import Surrogate
 from ups.models.codec import Codec
@@ -77,7 +81,10 @@ def test_points_are_where_the_grid_says(predictor):
         (np.linspace(0, 0.4, 80), np.ones(80), "no point within the encoder's radius"),
         (np.linspace(0, 1, 79), np.ones(80), "80 points in 1 trajectories"),
         (np.zeros((3, 80, 1)), np.ones((2, 80)), "80 points in 2 trajectories"),
-        (np.full(80, np.nan), np.ones(80), "finite coordinates"),
+        (np.full(80, np.nan), np.ones(80), r"forecast: at: has 80 coordinates that are not finite"),
+        (["here"] * 80, np.ones(80), r"(?s)forecast: at: is no array of numbers.*give \[points, 1\]"),
+        ([[0.1], [0.2, 0.3]], np.ones(2), "forecast: at: is no array of numbers"),
+        (np.zeros((0, 80, 1)), np.ones(80), r"has shape \(0, 80, 1\).*80 points in 1 trajectories"),
         (np.linspace(0, 1, 80), np.ones((1, 2, 80)), r"has shape \(1, 2, 80\)"),
         (np.linspace(0, 1, 80), np.full(80, np.nan), "not finite"),
     ],
@@ -85,6 +92,22 @@ def test_points_are_where_the_grid_says(predictor):
 def test_bad_points_are_named(predictor, at, values, says):
     with pytest.raises(DataError, match=says):
         predictor.forecast(values, at=at, problem="wave")
+
+
+def test_symmetries_are_measured_on_forecasts_from_points_too(predictor, monkeypatch):
+    started: list[Tensor] = []
+
+    def measured(_: object, __: object, initial: Tensor, *___: object, **____: object) -> dict[str, float]:
+        started.append(initial)
+        return {}
+
+    monkeypatch.setattr(result_table, "equivariance_errors", measured)
+    given = data()
+    result_table.score_all(predictor.surrogate, given, batch_size=8, seed=0)
+    bound = predictor.surrogate.codec.of("wave")
+    seen = bound.seen(given.truth[:4, :1])[:, 0]
+    torch.testing.assert_close(started, [seen], rtol=1e-4, atol=1e-5)
+    assert (seen - given.truth[:4, 0]).abs().max() > 1e-3
 
 
 def test_a_surrogate_of_whole_frames_says_that_it_is_one():

@@ -9,7 +9,8 @@ from made_up_runs import make_run
 from small_run import WAVE
 
 from ups.errors import ConfigurationError, IntegrityError
-from ups.pipeline.leaderboard import LEADERBOARD, add, ranked, read
+from ups.pipeline.leaderboard import LEADERBOARD, add, problems_of, ranked, read, title_of
+from ups.pipeline.run_record import RunRecord
 
 
 def names(boards) -> list[list[str]]:
@@ -85,6 +86,24 @@ def test_only_what_was_scored_on_the_same_truth_is_compared(tmp_path, other):
     assert sorted(names(ranked(rows))) == [["one", "same"], ["other"]]
     [chosen] = ranked(rows, problem=rows[2].problem["id"])
     assert names([chosen]) == [["other"]]
+
+
+def test_what_pdebenchs_metrics_leave_out_makes_another_problem_and_keeps_ids_of_older_lines(tmp_path):
+    one, papers, again, later = (run_named(tmp_path, n, s) for s, n in enumerate(("ours", "p0", "p1", "ten")))
+    for run, skipped in ((papers, 0), (again, 0), (later, 2)):
+        records = json.loads((run / "metrics.json").read_text())
+        for record in records:
+            if record["metric"].startswith("pdebench_"):
+                record["frames_skipped"] = skipped
+        (run / "metrics.json").write_text(json.dumps(records))
+    add([one, papers, again, later], tmp_path)
+    rows = read(tmp_path)
+    assert sorted(map(sorted, names(ranked(rows)))) == [["ours"], ["p0", "p1"], ["ten"]]
+    assert rows[0].problem == problems_of(RunRecord.read(one))["burgers1d"], "as in older lines"
+    titles = [title_of(row.problem) for row in rows]
+    assert "PDEBench" not in titles[0]
+    assert "; in PDEBench's metrics the given frame counts" in titles[1]
+    assert "; in PDEBench's metrics the first 2 frames do not count" in titles[3]
 
 
 def test_what_cannot_be_ranked_or_found_is_refused(tmp_path):

@@ -51,6 +51,15 @@ def test_probes_are_valid_and_ask_for_no_more_than_there_is():
     assert more > few
 
 
+@pytest.mark.parametrize(("small", "kept"), [(20, 16 // 4), (2, 2)])
+def test_a_small_evaluation_has_the_validation_trajectories_that_a_probe_leaves(small, kept):
+    overrides = {"data.trajectories.validation": 50, "evaluation.small": small}
+    configuration = load_configuration(TINY, overrides)
+    train = _sizes(configuration)[0]
+    probed = load_configuration(TINY, overrides | _small(configuration, train))
+    assert (train, probed.evaluation.small) == (16, kept)
+
+
 def test_what_a_machine_costs_makes_a_prediction_a_price():
     predictions = {
         "operator": Prediction("operator", 1800.0, None, None),

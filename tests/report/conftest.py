@@ -30,7 +30,7 @@ def mixed_figures(drawn: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
     return {
         problem: {
             name: kinds[name[-3:]] + f"<!-- {problem} {name} -->".encode()
-            for name in figures_of(len(small.grid), is_map=small.is_map)
+            for name in figures_of(len(small.grid), is_map=small.is_map, by_lead=not small.is_map)
         }
         for problem, small in MIX.items()
     }

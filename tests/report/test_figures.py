@@ -249,7 +249,8 @@ def test_a_problem_has_the_figures_of_its_kind() -> None:
         "reliability.svg",
     }
     for name, small in (("gas", FLOW), ("porous", MAP)):
-        assert list(drawn_mix[name]) == catalogue.figures_of(len(small.grid), is_map=small.is_map)
+        of = {"is_map": small.is_map, "by_lead": not small.is_map}
+        assert list(drawn_mix[name]) == catalogue.figures_of(len(small.grid), **of)
     assert sum(len(content) for drawn in drawn_mix.values() for content in drawn.values()) < 2_000_000
 
 

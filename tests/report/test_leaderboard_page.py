@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -49,6 +50,19 @@ def test_the_champion_comes_first_with_its_cost_and_the_command_of_every_run(tmp
     assert "0.0750\u202fUSD" in champion
     assert text.count("ups run small.yaml --set seed=7") == 2
     assert "90.0\u202f%" in page(tmp_path, "coverage_90") or "91.0\u202f%" in page(tmp_path, "coverage_90")
+
+
+def test_frames_that_pdebenchs_metrics_leave_out_are_told(tmp_path):
+    run = make_run(tmp_path)
+    add([run], tmp_path)
+    assert "PDEBench" not in page(tmp_path).partition("</h2>")[2].partition("</p>")[0]
+    records = json.loads((run / "metrics.json").read_text())
+    for record in records:
+        if record["metric"] == "pdebench_nrmse":
+            record["frames_skipped"] = 0
+    (run / "metrics.json").write_text(json.dumps(records))
+    add([run], tmp_path)
+    assert page(tmp_path).count("in PDEBench’s metrics the given frame counts, with its error of zero;") == 1
 
 
 def test_a_report_that_is_gone_is_no_link(tmp_path):

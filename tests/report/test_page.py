@@ -17,7 +17,7 @@ from small_run import make_records
 
 from ups.errors import IntegrityError
 from ups.metric_labels import METRICS
-from ups.report import page
+from ups.report import catalogue, page
 from ups.report.results import write_value
 from ups.report.run_directory import RunDirectory
 from ups.report.verdict import verdict
@@ -98,6 +98,16 @@ def test_embeds_every_figure(make_run: MakeRun, drawn: dict[str, bytes]) -> None
     embedded = [base64.b64decode((image["src"] or "").partition("base64,")[2]) for image in images]
     assert sorted(embedded) == sorted(drawn.values())
     assert all(image["alt"] for image in images)
+
+
+def test_a_run_of_a_version_without_errors_by_lead_time_still_has_its_page(make_run: MakeRun) -> None:
+    def earlier(contents: Contents) -> None:
+        for record in contents["records"]:
+            del record["by_lead"]
+
+    run = make_run(earlier)
+    (run / "figures" / "burgers1d" / catalogue.ERRORS_BY_LEAD).unlink()
+    assert "Every metric by lead time" not in page.html(run)
 
 
 def test_shows_every_value_of_every_record(make_run: MakeRun) -> None:
@@ -477,7 +487,7 @@ def test_the_command_writes_both_reports_and_then_its_outcome(
     )
     command = [sys.executable, "-c", code, str(run), "--work", str(work)]
     figures = {path.relative_to(run): path.read_bytes() for path in (run / "figures").rglob("*.*")}
-    assert len(figures) == 6
+    assert len(figures) == 8
 
     shutil.rmtree(run / "figures")
     done = subprocess.run(command, capture_output=True, text=True, check=False)

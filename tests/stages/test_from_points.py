@@ -16,6 +16,7 @@ from ups.data.dataset import load_datasets
 from ups.models.build import load_codec
 from ups.models.codec import ProblemCodec
 from ups.stages import autoencoder, cache_encode, consistency, diffusion, download, evaluate, operator
+from ups.training.latents import LatentProblem
 
 STAGES = {
     module.__name__.rpartition(".")[2]: module
@@ -107,6 +108,18 @@ def test_a_trajectory_is_seen_at_the_same_points_by_whoever_meets_it(root):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together[:, :1], first, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(together, others, atol=1e-5)  # the same fields at other points
+
+
+def test_what_generative_models_are_validated_and_calibrated_on_is_what_the_points_tell(root):
+    dataset = load_datasets(output(root, "download"), ("validation",))["burgers1d"]
+    codec, truth = bound(root), torch.from_numpy(dataset.fields)
+    about: dict[str, Any] = {"time_step": dataset.time_step, "parameters": dataset.parameters}
+    with torch.no_grad():
+        seen, whole = (
+            codec.encode_trajectories(fields, None, **about) for fields in (codec.seen(truth), truth)
+        )
+    read = LatentProblem(codec, dataset, torch.device("cpu")).latents(np.arange(len(truth)))
+    assert (read - seen).norm() < 1e-2 * (read - whole).norm()
 
 
 def test_it_learns_and_says_where_it_began(root):

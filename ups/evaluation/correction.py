@@ -115,7 +115,7 @@ def calibration(
     Args:
         sample: rows to ungated members [n, M, T, K, d] of these rows.
         forecasts: the operator's, of n trajectories.
-        truth: [n, 1 + T, *grid, C] physical.
+        truth: [n, 1 + T, *grid, C] physical, whole: an encoder of points sees points of its first frames.
     """
     leads = forecasts.mean.shape[1]
     elapsed = time_step * torch.arange(1, leads + 1, device=truth.device)
@@ -126,7 +126,7 @@ def calibration(
     at_once = _AT_ONCE_GPU if truth.is_cuda else _AT_ONCE_CPU
     for start in range(0, len(truth), at_once):
         rows = slice(start, start + at_once)
-        frame = codec.frame(truth[rows, 0], parameters)
+        frame = codec.frame(codec.seen(truth[rows, :1])[:, 0], parameters)
         latents = sample(rows)
         members = latents.shape[1]
         times = elapsed.expand(len(latents), -1)

@@ -241,7 +241,7 @@ class Predictor:
 
         Raises:
             ConfigurationError: the surrogate encodes whole frames.
-            DataError: coordinates are outside the domain, not as many as values, or leave a part of the domain empty.
+            DataError: coordinates are no numbers, outside the domain, not as many as values, or leave a part of the domain empty.
         """
         codec, usage = self.surrogate.codec.of(problem), self.usages[problem]
         if codec.autoencoder.encoder.points is None:
@@ -250,15 +250,15 @@ class Predictor:
                 where="forecast: at",
                 fix="give fields on the grid without it, or train with model.encoder: {kind: points, ...}",
             )
-        given = np.asarray(at)
+        given = usage.numbers(at, "at")
         sets = given if given.ndim == 3 else given[None]
-        places = np.stack([usage.places(each, "at") for each in sets])
-        if places.shape[1] != values.shape[1] or len(places) not in {1, len(values)}:
+        if sets.shape[1:2] != values.shape[1:2] or len(sets) not in {1, len(values)}:
             raise DataError(
                 f"has shape {given.shape}, and fields have {values.shape[1]} points in {len(values)} trajectories",
                 where="forecast: at",
                 fix=f"give [{values.shape[1]}, {len(usage.grid)}], or as many of them as trajectories",
             )
+        places = np.stack([usage.places(each, "at") for each in sets])
         places = np.broadcast_to(places, (len(values), *places.shape[1:])).copy()
         device = torch.device(self.device)
         parts = [

@@ -64,7 +64,7 @@ def score_all(
 def _equivariance(
     forecaster: Forecaster, codec: ProblemCodec, data: EvaluationSet, *, seed: int
 ) -> dict[str, float]:
-    initial = strided(data.truth[:_EQUIVARIANCE_TRAJECTORIES, 0], data.stride, len(codec.shape.grid))
+    initial = _seen(codec, data.truth[:_EQUIVARIANCE_TRAJECTORIES, 0], data.stride)
     errors = equivariance_errors(
         forecaster,
         codec,
@@ -77,6 +77,11 @@ def _equivariance(
         generator=torch_generator(seed, "equivariance", codec.problem, device=initial.device),
     )
     return {str(symmetry): error for symmetry, error in errors.items()}
+
+
+def _seen(codec: ProblemCodec, initial: Tensor, stride: int) -> Tensor:
+    """First frames [n, *grid, C] of the data as the encoder sees them, on the models' grid."""
+    return codec.seen(strided(initial, stride, len(codec.shape.grid)).unsqueeze(1)).squeeze(1)
 
 
 def network_predictor(
@@ -98,7 +103,7 @@ def network_predictor(
         return decoded_rollout(
             forecaster,
             codec,
-            codec.seen(strided(initial, data.stride, len(grid)).unsqueeze(1)).squeeze(1),
+            _seen(codec, initial, data.stride),
             data.known,
             data.scalars,
             data.steps,

@@ -169,6 +169,24 @@ class Usage:
                     stacklevel=4,
                 )
 
+    def numbers(self, coordinates: Any, argument: str) -> NDArray[np.float64]:
+        """Coordinates in an array, of any shape.
+
+        Raises:
+            DataError: they are no numbers, lists of them have different lengths, or one is not finite.
+        """
+        where, fix = f"forecast: {argument}", f"give [points, {len(self.grid)}] coordinates as numbers"
+        try:
+            given = np.asarray(coordinates, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"is no array of numbers: {error}", where=where, fix=fix) from error
+        wrong = np.count_nonzero(~np.isfinite(given))
+        if wrong:
+            raise DataError(
+                f"has {wrong} coordinates that are not finite", where=where, fix="leave those points out"
+            )
+        return given
+
     def places(self, points: Any, argument: str = "points") -> NDArray[np.float32]:
         """Coordinates of points, [Q] on a line or [Q, axes], as the decoder counts them: [Q, axes] in domain lengths.
 
@@ -177,17 +195,17 @@ class Usage:
         Every point of the grid is the centre of its cell there, see `ups.evaluation.finer_grid`.
 
         Raises:
-            DataError: a point lies outside the domain.
+            DataError: they are no numbers, not finite or of another shape, or a point lies outside the domain.
         """
-        given = np.asarray(points, dtype=np.float64)
         axes = len(self.grid)
+        given = self.numbers(points, argument)
         if given.ndim == 1 and axes == 1:
             given = given[:, None]
-        if given.ndim != 2 or given.shape[1] != axes or not len(given) or not np.isfinite(given).all():
+        if given.ndim != 2 or given.shape[1] != axes or not len(given):
             raise DataError(
                 f"have shape {np.shape(points)}",
                 where=f"forecast: {argument}",
-                fix=f"give [Q, {axes}] finite coordinates" + (", or [Q]" if axes == 1 else ""),
+                fix=f"give [Q, {axes}] coordinates" + (", or [Q]" if axes == 1 else ""),
             )
         for axis, (lower, upper) in enumerate(self.problem.domain):
             outside = (given[:, axis] < lower) | (given[:, axis] > upper)

@@ -1,8 +1,8 @@
 """The leaderboard: a line per finished run and problem, in one file that only grows.
 
 What is compared has the same truth: a problem is the data's name with its parameters, the grid, the frames, the scored
-fields and the sum of the test trajectories' bytes. Anything else about a run, be it its training data or its seed, is
-the run's own choice.
+fields and the sum of the test trajectories' bytes. Where PDEBench's metrics leave out other frames than ours, it is another
+problem. Anything else about a run, be it its training data or its seed, is the run's own choice.
 """
 
 import os
@@ -16,7 +16,7 @@ from ups.artifacts.identity import digest_of
 from ups.artifacts.journal import read_journal, sole_writer
 from ups.artifacts.manifest import MANIFEST, Manifest
 from ups.errors import ConfigurationError, IntegrityError
-from ups.metric_labels import HEADLINE
+from ups.metric_labels import HEADLINE, frames_counted
 from ups.pipeline.run_record import Number, Results, RunRecord, best_model, distance
 
 LEADERBOARD = "leaderboard.jsonl"
@@ -33,7 +33,7 @@ class Row:
 
     Attributes:
         problem: {"id", "name" in the run's configuration, what `_OF_PROBLEM` names, "test": sum of the test
-            trajectories}.
+            trajectories, "pdebench_frames_skipped": where they are not "frames_skipped"}.
         run: {"name", "configuration", "digest", "seed", "hardware", "commit", "uncommitted_changes", "command", "seconds",
             "seconds_from_scratch", "cost_usd", "cost_from_scratch_usd", "gates", "report"}; the report's path is
             relative to the root.
@@ -120,7 +120,26 @@ def rows_of(run: RunRecord, root: Path) -> list[Row]:
     }
     added = datetime.now(UTC).isoformat(timespec="seconds")
     problems = problems_of(run)
-    return [Row(problems[name], about, results, added) for name, results in run.results.items()]
+    return [
+        Row(_by_convention(problems[name], run), about, results, added)
+        for name, results in run.results.items()
+    ]
+
+
+def _by_convention(problem: dict[str, Any], run: RunRecord) -> dict[str, Any]:
+    """A problem, another where PDEBench's metrics leave out other frames; the rest keep the ids of older lines."""
+    skipped = next(
+        (
+            record["frames_skipped"]
+            for record in run.table
+            if record["problem"] == problem["name"] and record["metric"] == "pdebench_nrmse"
+        ),
+        problem["frames_skipped"],
+    )
+    if skipped == problem["frames_skipped"]:
+        return problem
+    other = {"pdebench_frames_skipped": skipped}
+    return problem | other | {"id": digest_of({"problem": problem["id"]} | other)[:12]}
 
 
 def problems_of(run: RunRecord) -> dict[str, dict[str, Any]]:
@@ -153,9 +172,11 @@ def problems_of(run: RunRecord) -> dict[str, dict[str, Any]]:
 def title_of(problem: Mapping[str, Any]) -> str:
     """Of a problem, in words: "burgers1d nu=0.01: 64 test trajectories, 40 steps, 128 points (0123456789ab)"."""
     steps, points = problem["frames"] - problem["frames_skipped"], " x ".join(map(str, problem["resolution"]))
+    skipped = problem.get("pdebench_frames_skipped")
+    convention = "" if skipped is None else f"; in PDEBench's metrics {frames_counted(skipped)}"
     return (
         f"{problem['dataset']}: {problem['n_trajectories']} {problem['split']} trajectories, {steps} "
-        f"{'step' if steps == 1 else 'steps'}, {points} points ({problem['id']})"
+        f"{'step' if steps == 1 else 'steps'}, {points} points{convention} ({problem['id']})"
     )
 
 

@@ -227,6 +227,7 @@ def _small(
     # A few steps pass no gate.
     changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled", "gates": {}}
     several = isinstance(configuration.data, Mix)
+    small = configuration.evaluation.small
     for name, data in configuration.problems.items():
         place = f"data.problems.{name}" if several else "data"
         counts = {
@@ -244,6 +245,9 @@ def _small(
             changes |= {f"{place}.trajectories": None, f"{place}.rows": rows}
         else:
             changes[f"{place}.trajectories"] = counts
+        if small is not None:
+            small = min(small, counts["validation"])
+            changes["evaluation.small"] = small
     for stage in TRAINING_STAGES:
         if getattr(configuration.training, stage).steps:
             settings = {

@@ -3,6 +3,7 @@
 Without matplotlib, for the page needs the names too.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ups.errors import IntegrityError
@@ -27,15 +28,23 @@ FIGURES = "figures"
 TRAINING = "training.svg"
 
 
-def figures_of(axes: int, *, is_map: bool, conditioned: bool = False) -> list[str]:
+def figures_of(axes: int, *, is_map: bool, by_lead: bool = False, conditioned: bool = False) -> list[str]:
     """File names of the figures that a problem of so many space axes has, in the order of the page.
 
+    by_lead: see `has_lead_times`.
     conditioned: there are rows of test-time conditioning.
     """
     chosen = [CONDITIONING] if conditioned else []
     fields = [IMAGES] if axes == 2 else [FINAL_FRAME] if is_map else [SPACE_TIME, FINAL_FRAME]
-    errors = [ERROR_HISTOGRAM] if is_map else [ERROR_OVER_TIME, ERRORS_BY_LEAD]
+    errors = [ERROR_HISTOGRAM] if is_map else [ERROR_OVER_TIME]
+    if by_lead:
+        errors.append(ERRORS_BY_LEAD)
     return [*fields, *errors, SPECTRUM, CALIBRATION, RELIABILITY, *chosen]
+
+
+def has_lead_times(records: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some record of a problem has values by lead time: not those of a map, nor of earlier versions."""
+    return any(record.get("by_lead") is not None for record in records)
 
 
 def model_named(name: str) -> Model:

@@ -35,7 +35,8 @@ def draw_problem(curves: Curves, examples: Examples, records: Records) -> dict[s
     made: dict[str, Figure] = {}
     axes = len(catalogue.entry(curves, "axes", where="curves.json"))
     is_map = catalogue.entry(curves, "is_map", where="curves.json")
-    for name in catalogue.figures_of(axes, is_map=is_map, conditioned="conditioning" in curves):
+    by_lead, conditioned = catalogue.has_lead_times(records), "conditioning" in curves
+    for name in catalogue.figures_of(axes, is_map=is_map, by_lead=by_lead, conditioned=conditioned):
         match name:
             case catalogue.SPACE_TIME:
                 made[name] = space_time(curves, examples)

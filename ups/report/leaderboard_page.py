@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ups.metric_labels import METRICS
+from ups.metric_labels import METRICS, frames_counted
 from ups.report.catalogue import entry, model_named
 from ups.report.results import write_value
 from ups.report.template import render
@@ -66,6 +66,7 @@ def html(boards: Sequence[Sequence[Mapping[str, Any]]], metric: str, *, root: Pa
     return render(
         "leaderboard.html",
         metric=shown,
+        frames_counted=frames_counted,
         boards=[
             Board(entry(board[0], "problem", where="leaderboard"), _entries(board, shown.kind, root, beside))
             for board in boards

@@ -110,8 +110,12 @@ class Section:
     def figures(self) -> list[str]:
         """File names of its figures, in order."""
         results = self.results
-        conditioned = "conditioning" in results.curves
-        return catalogue.figures_of(results.axes, is_map=results.is_map, conditioned=conditioned)
+        return catalogue.figures_of(
+            results.axes,
+            is_map=results.is_map,
+            by_lead=catalogue.has_lead_times(results.records.values()),
+            conditioned="conditioning" in results.curves,
+        )
 
 
 def html(run_directory: Path) -> str:

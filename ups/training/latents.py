@@ -79,11 +79,7 @@ class LatentProblem:
         with torch.no_grad():
             parts = [
                 self.codec.encode_trajectories(
-                    torch.from_numpy(
-                        self.source.fields[part]
-                        if isinstance(self.source, Dataset)
-                        else self.rows_fields(part)
-                    ).to(self.device),
+                    self._seen(part),
                     known,
                     time_step=self.source.time_step,
                     parameters=self.source.parameters,
@@ -94,9 +90,16 @@ class LatentProblem:
 
     def conditioning(self, rows: NDArray[np.int64]) -> Tensor:
         """Scalars [n, S] of some rows in the frames of their trajectories, on the device that trains."""
-        first = torch.from_numpy(self.rows_fields(rows)[:, 0]).to(self.device)
+        # As stored. The rounding comes last: where a trajectory is seen is drawn by its bits.
+        first = self._seen(rows, slice(1))[:, 0].half().float()
         frame = self.codec.frame(first, self.source.parameters)
         return frame.conditioning(scalars_tensor(self.scalars, self.device))
+
+    def _seen(self, rows: NDArray[np.int64], frames: slice = slice(None)) -> Tensor:
+        """Physical fields [n, t, *grid, C] of some rows as the encoder sees them, on the device that trains."""
+        if isinstance(self.source, Dataset):
+            return self.codec.seen(torch.from_numpy(self.source.fields[rows, frames]).to(self.device))
+        return torch.from_numpy(self.rows_fields(rows)[:, frames]).to(self.device)
 
     @torch.no_grad()
     def encode(self, fields: Tensor, elapsed: Tensor, first: Tensor, known: Tensor | None) -> Tensor:

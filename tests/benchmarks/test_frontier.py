@@ -220,7 +220,8 @@ def test_of_several_problems_one_has_to_be_named(tmp_path):
 @pytest.mark.slow
 def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
     quiet = ("--root", tmp_path, "--set", "tracking.wandb=disabled")
-    quiet += ("--set", "execution.processes=2", "--set", "evaluation.ttc={members: 4, fitted_on: 4}")
+    ttc = "evaluation.ttc={members: 4, fitted_on: 4, refinement: 4, selection: {kind: least_squares}}"
+    quiet += ("--set", ttc)
     trained = ups("run", TINY, *quiet)
     assert trained.returncode == 0, trained.stderr
     command = ("bench", "frontier", TINY, *quiet, "--eager", "--repeats", "1")
@@ -242,6 +243,9 @@ def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
     assert set(rows) == set(headline) - {"persistence", "spatial_mean", "ttc_random", "ttc_oracle"}
     for name, row in rows.items():
         assert row["error"] == pytest.approx(headline[name], rel=1e-4), name
+    assert rows["ttc"]["error"] != rows["operator"]["error"]
+    # Its candidates are the diffusion's.
+    assert rows["ttc"]["invested_seconds"] > rows["diffusion"]["invested_seconds"]
     (peer,) = (row for row in record["rows"] if row["kind"] == "peer")
     assert peer["model"] == "dilated_resnet"
     assert peer["error"] > 0

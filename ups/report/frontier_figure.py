@@ -16,7 +16,7 @@ _MARGIN = 1.5  # of the axes beyond the points, as a factor
 _OTHERS = {
     "operator_single": Model("operator, not averaged", "#56b4e9"),
     "fno": Model("FNO", "#999933"),
-    "unet": Model("U-Net", "#882255"),
+    "unet": Model("U-Net", "#44aa99"),
     "dilated_resnet": Model("dilated ResNet", "#aa4499"),
 }
 _SOLVER_COLOURS = (INK, "#7a6a53")

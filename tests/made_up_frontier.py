@@ -16,8 +16,8 @@ ROWS = (
 GRIDS = ((16, 0.16, 0.001, 0.001), (32, 0.04, 0.004, 0.004), (64, 0.01, 0.016, 0.016))
 
 
-def made_up_frontier() -> dict[str, Any]:
-    """As `ups.benchmarks.frontier.measure_frontier` returns it."""
+def made_up_frontier(*, generated: bool = True) -> dict[str, Any]:
+    """As `ups.benchmarks.frontier.measure_frontier` returns it. generated: not the truth of a file."""
     records = [
         _row(name, kind, error, seconds, invested, members=1)
         for name, kind, error, *seconds, invested in ROWS
@@ -25,7 +25,7 @@ def made_up_frontier() -> dict[str, Any]:
     for cells, error, *seconds in GRIDS:
         records.append(_row("finite volumes", "solver", error, seconds, 0.0, cells=cells, reading="smooth"))
     truth = _row("finite volumes", "solver", 1e-5, [0.06, 0.06], 0.0, cells=128, reading="linear")
-    records.append(truth | {"own_grid": True})
+    records.append(truth | {"own_grid": generated})
     comparisons = [row for batch in BATCHES for row in compared(records, batch)]
     return {
         "configuration": "made_up",
@@ -37,6 +37,7 @@ def made_up_frontier() -> dict[str, Any]:
         "frames": 41,
         "resolution": [64],
         "truth_cells": 128,
+        "generated": generated,
         "device": "cpu",
         "threads": 1,
         "repeats": 3,

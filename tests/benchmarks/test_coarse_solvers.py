@@ -134,6 +134,15 @@ def test_grids_are_those_whose_cells_are_unions_of_the_truths():
             coarser_grids(512, (cells,))
 
 
+@pytest.mark.parametrize(
+    ("points", "fix"), [(129, "choose some of 43"), (12, "there is none: use data on a finer grid")]
+)
+def test_a_truth_without_halves_is_told(points, fix):
+    with pytest.raises(ConfigurationError, match=rf"--cells: no half of the truth's {points} cells") as told:
+        coarser_grids(points, None)
+    assert fix in str(told.value)
+
+
 def test_an_equation_without_a_solver_is_told():
     problem = PROBLEMS["burgers1d"]
     unknown = type(problem)(**{**vars(problem), "name": "heat1d"})

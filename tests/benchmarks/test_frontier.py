@@ -9,7 +9,10 @@ from command_line import CONFIGS, TINY, ups
 from made_up_frontier import made_up_frontier
 
 from ups.benchmarks import frontier as frontiers
-from ups.benchmarks.frontier import _fastest, _Row, _timed, stages_behind
+from ups.benchmarks.frontier import _fastest, _Row, _timed, measure_frontier, stages_behind
+from ups.config import Configuration, load_configuration
+from ups.errors import ConfigurationError
+from ups.pipeline.frontier import _in_one_process
 
 STAGES = ["download", "autoencoder", "cache_encode", "operator", "diffusion", "consistency"]
 
@@ -57,13 +60,45 @@ def test_a_forecast_that_is_not_finite_is_compared_with_nothing():
             row["error"] = None
     assert frontiers.compared(record["rows"], 64) == []
     assert len(frontiers.front(record["rows"], 64)) == 3
-    assert frontiers.verdict([], 64)["text"] == "Batch 64: no forecast is finite"
+    assert frontiers.verdict([], 64)["text"].startswith("Batch 64: no forecast is finite")
+
+
+def test_a_solver_that_is_not_finite_is_no_point_of_the_curve():
+    rows = made_up_frontier()["rows"]
+    solvers = [row for row in rows if row["kind"] == "solver"]
+    solvers[0]["error"] = None
+    coarsest = {row["model"]: row for row in frontiers.compared(rows, 64)}["linear"]
+    assert coarsest["solver_seconds"] == pytest.approx(0.004)
+    for solver in solvers:
+        solver["error"] = None
+    assert frontiers.compared(rows, 64) == []
 
 
 def test_the_truths_own_grid_is_no_point_of_the_curve():
     record = made_up_frontier()
     assert all(row["solver_seconds"] <= 0.016 for row in record["comparisons"])
     assert all(error > 1e-5 for error, _ in record["fronts"]["64"])
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(0.01, "pays"), (0.07, "never")])
+def test_of_a_file_the_truths_grid_is_the_finest_of_the_curve(seconds, verdict):
+    record = made_up_frontier(generated=False)
+    assert any(error == 1e-5 for error, _ in record["fronts"]["64"])
+    guided = next(row for row in record["rows"] if row["model"] == "guided")
+    guided["seconds"]["64"]["median"] = seconds
+    row = next(row for row in frontiers.compared(record["rows"], 64) if row["model"] == "guided")
+    assert (row["bound"], row["verdict"]) == ("", verdict)
+    assert 0.016 < row["solver_seconds"] < 0.06
+
+
+def test_what_a_files_truth_would_take_is_not_known():
+    """A row that is more accurate than the solver on the file's grid."""
+    record = made_up_frontier(generated=False)
+    guided = next(row for row in record["rows"] if row["model"] == "guided")
+    guided |= {"error": 1e-6}
+    guided["seconds"]["64"]["median"] = 1.0
+    row = next(row for row in frontiers.compared(record["rows"], 64) if row["model"] == "guided")
+    assert (row["bound"], row["verdict"], row["break_even"]) == ("at least", "not known", None)
 
 
 def test_the_verdict_says_which_row_pays_after_how_many_or_never():
@@ -98,13 +133,14 @@ def test_rows_are_timed_in_turns_and_each_call_begins_anew():
 
         return _Row(name, "solver", torch.ones(3, 8, 1), {"eager": make})
 
-    timed = _timed([row("a"), row("b")], batch=5, repeats=2)
+    timed = _timed([row("a"), row("b")], [{"error": 0.1}, {"error": None}], batch=5, repeats=2)
     rounds = called[-8:]
     assert rounds == 2 * ["make a", "a 5", "make b", "b 5"]
     assert all(0 <= each["low"] <= each["median"] <= each["high"] for each in timed)
 
 
-def test_a_compiled_solver_that_gives_other_numbers_or_fails_does_not_count(caplog):
+@pytest.mark.parametrize("kind", ["solver", "surrogate"])
+def test_a_compiled_row_that_gives_other_numbers_or_fails_does_not_count(kind, caplog):
     def failing():
         raise RuntimeError("no such kernel")
 
@@ -112,12 +148,45 @@ def test_a_compiled_solver_that_gives_other_numbers_or_fails_does_not_count(capl
     wrong = {"eager": lambda: lambda x: x, "compiled": lambda: lambda x: 1.01 * x}
     broken = {"eager": lambda: lambda x: x, "compiled": failing}
     caplog.set_level("INFO", logger=frontiers.__name__)
-    assert _fastest(_Row("gas", "solver", first, wrong), first) == "eager"
-    assert _fastest(_Row("gas", "solver", first, broken), first) == "eager"
+    assert _fastest(_Row("gas", kind, first, wrong), first, 0.1) == "eager"
+    assert _fastest(_Row("gas", kind, first, broken), first, 0.1) == "eager"
     assert "gives other numbers" in caplog.text
     assert "no such kernel" in caplog.text
     with pytest.raises(RuntimeError, match="no such kernel"):
-        _fastest(_Row("gas", "solver", first, {"eager": failing}), first)
+        _fastest(_Row("gas", kind, first, {"eager": failing}), first, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("error", "difference", "same"),
+    [(0.1, 5e-4, True), (0.1, 2e-3, False), (1e-3, 5e-5, True), (1e-3, 5e-4, False), (1e-7, 1e-6, True)],
+)
+def test_other_numbers_are_those_that_are_a_part_of_the_error(error, difference, same):
+    """In every field: a large one hides no small one."""
+    expected = torch.tensor([[[1e5, 1.0], [1e5, -1.0]]])
+    forecast = expected * torch.tensor([1.0, 1 + difference])
+    assert frontiers._same(forecast, expected, error) == same
+    assert not frontiers._same(torch.full_like(expected, math.nan), expected, None)
+
+
+def test_grids_are_refused_before_peers_are_trained(monkeypatch):
+    def refuse(*_, **__):
+        raise ConfigurationError("no such grid", where="--cells", fix="another")
+
+    monkeypatch.setattr(frontiers, "_Solvers", refuse)
+    monkeypatch.setattr(frontiers, "_Peers", lambda *_: pytest.fail("trained"))
+    configuration = load_configuration(TINY, {}).model_dump(mode="json")
+    request = {"configuration": configuration, "inputs": {"download": "nowhere"}, "problem": "burgers1d"}
+    with pytest.raises(ConfigurationError, match="no such grid"):
+        measure_frontier(request)
+
+
+@pytest.mark.parametrize("shared", ["all_reduce", "ddp"])
+def test_what_several_processes_trained_is_measured_in_one(shared):
+    overrides = {"execution.processes": 2, "execution.nodes": 2, "execution.data_parallel": shared}
+    configuration = load_configuration(TINY, overrides)
+    alone = Configuration.model_validate(_in_one_process(configuration))
+    assert alone.execution.ranks == 1
+    assert alone.training == configuration.training
 
 
 @pytest.mark.parametrize(
@@ -127,7 +196,12 @@ def test_a_compiled_solver_that_gives_other_numbers_or_fails_does_not_count(capl
         (("--problem", "gas"), "--problem: burgers_tiny has no problem 'gas'"),
         (("--cells", "8,x"), "'x' is not a whole number"),
         (("--peers", "lstm"), "'lstm' is none of fno"),
-        (("--set", "execution.processes=2"), "a benchmark runs in one process"),
+        (("--set", "execution.processes=2"), "burgers_tiny has not been trained here"),
+        (("--report", "frontier.json"), "--report frontier.json: does not end in .html"),
+        (
+            ("--report", "nowhere/page.html"),
+            "--report nowhere/page.html: is in a directory that does not exist",
+        ),
     ],
 )
 def test_wrong_arguments_are_told(arguments, message, tmp_path):
@@ -146,12 +220,14 @@ def test_of_several_problems_one_has_to_be_named(tmp_path):
 @pytest.mark.slow
 def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
     quiet = ("--root", tmp_path, "--set", "tracking.wandb=disabled")
+    ttc = "evaluation.ttc={members: 4, fitted_on: 4, refinement: 4, selection: {kind: least_squares}}"
+    quiet += ("--set", ttc)
     trained = ups("run", TINY, *quiet)
     assert trained.returncode == 0, trained.stderr
     command = ("bench", "frontier", TINY, *quiet, "--eager", "--repeats", "1")
     refused = ups(*command, "--cells", "12")
     assert refused.returncode == 2
-    assert "12 cells are no coarser grid of a truth that was solved on 32" in refused.stderr
+    assert "12 cells are no coarser grid of a truth on 32" in refused.stderr
     done = ups(*command, "--json", "--peers", "dilated_resnet", "--seconds", "1")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
@@ -164,9 +240,12 @@ def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
         if row["metric"] == "trajectory_relative_l2" and row["field"] is None
     }
     rows = {row["model"]: row for row in record["rows"] if row["kind"] == "surrogate"}
-    assert set(rows) == set(headline) - {"persistence", "spatial_mean"}
+    assert set(rows) == set(headline) - {"persistence", "spatial_mean", "ttc_random", "ttc_oracle"}
     for name, row in rows.items():
         assert row["error"] == pytest.approx(headline[name], rel=1e-4), name
+    assert rows["ttc"]["error"] != rows["operator"]["error"]
+    # Its candidates are the diffusion's.
+    assert rows["ttc"]["invested_seconds"] > rows["diffusion"]["invested_seconds"]
     (peer,) = (row for row in record["rows"] if row["kind"] == "peer")
     assert peer["model"] == "dilated_resnet"
     assert peer["error"] > 0

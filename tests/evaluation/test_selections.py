@@ -129,6 +129,19 @@ def test_what_is_not_finite_never_wins(kind):
     torch.testing.assert_close(result[1, :3], candidates[1, 0, :3])
 
 
+@pytest.mark.parametrize("kind", kinds_of("ups.evaluation.selections"))
+def test_a_trajectory_alone_is_selected_as_beside_others(kind):
+    candidates = truth()[:, None, 1:] + errors()
+    section = SELECTIONS[kind].model_validate({"kind": kind})
+    module = module_of("ups.evaluation.selections", kind)
+    first = truth()[:1, 0]
+    option = module.options(section)[0]
+    alone = (
+        module.selected(PHYSICS.score(first, candidates[:1]), section, option) * PHYSICS.scale(first)[:, 0]
+    )
+    torch.testing.assert_close(alone, selected(kind, candidates)[:1])
+
+
 def test_scored_candidates_are_joined_and_left_out():
     candidates = truth()[:, None, 1:] + errors()
     all_at_once = PHYSICS.score(truth()[:, 0], candidates)

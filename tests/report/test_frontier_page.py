@@ -26,6 +26,18 @@ def test_the_page_says_the_verdict_and_holds_everything():
     assert "http" not in page.partition("</head>")[2].partition("data:image")[0]
 
 
+def test_a_files_truth_has_no_cost_that_anybody_knows():
+    """And its grid is the finest of the solver's."""
+    record = made_up_frontier(generated=False)
+    svg = drawing.render(frontier(record), "svg").decode()
+    assert "own 128 cells" not in svg
+    assert svg.count(">128<") == 2
+    page = html(record)
+    assert "made by another solver" in page
+    assert "same scheme" not in page
+    assert "dashed line" not in page
+
+
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [("pays", "The surrogate pays<"), ("never", "never pays here"), ("not known", "It is not known whether")],

@@ -124,19 +124,27 @@ def coarser_grids(points: int, wanted: tuple[int, ...] | None) -> list[int]:
     points: of the truth's grid. wanted: None: the truth's halves, quarters, ..., at most six, with eight cells at least.
 
     Raises:
-        ConfigurationError: a wanted grid is none whose cells are unions of the truth's.
+        ConfigurationError: a wanted grid is none whose cells are unions of the truth's, or there is none to choose.
     """
+    divisors = [n for n in range(_LEAST_CELLS, points) if points % n == 0]
+    fix = (
+        f"choose some of {', '.join(map(str, divisors))}"
+        if divisors
+        else "there is none: use data on a finer grid"
+    )
     if wanted is None:
         halves = [points // 2**power for power in range(1, 7) if points % 2**power == 0]
-        return sorted(cells for cells in halves if cells >= _LEAST_CELLS)
-    for cells in wanted:
-        if points % cells or not _LEAST_CELLS <= cells < points:
-            divisors = [n for n in range(_LEAST_CELLS, points) if points % n == 0]
-            raise ConfigurationError(
-                f"{cells} cells are no coarser grid of a truth that was solved on {points}",
-                where="--cells",
-                fix=f"choose some of {', '.join(map(str, divisors)) or 'none: the truth is too coarse'}",
+        found = sorted(cells for cells in halves if cells >= _LEAST_CELLS)
+        if not found:
+            message = (
+                f"no half of the truth's {points} cells, or half of that, is a grid of {_LEAST_CELLS} or more"
             )
+            raise ConfigurationError(message, where="--cells", fix=fix)
+        return found
+    for cells in wanted:
+        if cells not in divisors:
+            message = f"{cells} cells are no coarser grid of a truth on {points}"
+            raise ConfigurationError(message, where="--cells", fix=fix)
     return sorted(set(wanted))
 
 

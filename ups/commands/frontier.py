@@ -9,11 +9,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ups.artifacts import Store
-from ups.commands.arguments import add_configuration, add_root, count
-from ups.commands.measured_run import in_one_process
+from ups.commands.arguments import add_configuration, add_root, count, read_configuration
 from ups.commands.race import peer_names, positive_seconds
 from ups.commands.tables import print_progress, show
-from ups.pipeline.frontier import DIRECTORY, chosen_problem, measure, write_page
+from ups.pipeline.frontier import DIRECTORY, chosen_problem, measure, require_page, write_page
 from ups.pipeline.run import find_root
 
 _BATCHES = (1, 64)
@@ -22,9 +21,9 @@ _REPEATS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "What an answer costs: error against seconds per trajectory on the test split, of every row of a trained configuration and of "
-        "our own solvers on coarser grids, on the same device with the same threads; the solver's time at equal error, and the "
-        "number of solves after which data and training are paid for. Prints a table, and writes JSON and a page with the "
+        "What an answer costs: error against seconds per trajectory on the test split, of the trained rows of a configuration, `ttc` "
+        "among them, and of our own solvers on coarser grids, on the same device with the same threads, in one process; the solver's "
+        "time at equal error, and the number of solves after which data and training are paid for. Prints a table, and writes JSON and a page with the "
         "plot. Nothing is trained unless --peers asks for it. Nothing else should be running."
     )
     add_configuration(parser)
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         type=Path,
         metavar="FILE",
-        help=f"page (default: {DIRECTORY}/NAME-PROBLEM.html in the root)",
+        help=f"page, FILE.html, with the record beside it as .json (default: {DIRECTORY}/NAME-PROBLEM.html in the root)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_root(parser)
@@ -71,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Measure, print, write."""
-    configuration = in_one_process(options)
+    if options.report is not None:
+        require_page(options.report)
+    configuration = read_configuration(options)
     problem = chosen_problem(configuration, options.problem)
     store = Store(find_root(options.root))
     record = measure(

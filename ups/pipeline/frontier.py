@@ -38,6 +38,22 @@ def chosen_problem(configuration: Configuration, name: str | None) -> str:
     return name
 
 
+def require_page(page: Path) -> None:
+    """Before anything is measured.
+
+    Raises:
+        ConfigurationError: the page cannot be written there, or would take the place of its record.
+    """
+    if page.suffix != ".html":
+        raise ConfigurationError(
+            "does not end in .html", where=f"--report {page}", fix="the record is beside it, in .json"
+        )
+    if not page.absolute().parent.is_dir():
+        raise ConfigurationError(
+            "is in a directory that does not exist", where=f"--report {page}", fix="make it"
+        )
+
+
 def trained_stages(configuration: Configuration, store: Store, leases: ExitStack) -> dict[str, Artifact]:
     """The artifacts of all trainings, verified, and kept until `leases` closes; nothing is built.
 
@@ -71,6 +87,13 @@ def seconds_of(artifact: Artifact, store: Store) -> float:
     return max(artifact.manifest.seconds, sum(part.manifest.seconds for part in store.parts(artifact)))
 
 
+def _in_one_process(configuration: Configuration) -> dict[str, Any]:
+    """As JSON, for the one process that measures: how many trained is no matter of what an answer takes."""
+    values = configuration.model_dump(mode="json")
+    values["execution"] |= {"processes": 1, "nodes": 1, "data_parallel": "all_reduce"}
+    return values
+
+
 def measure(
     configuration: Configuration, store: Store, options: Mapping[str, Any], *, on_line: Output
 ) -> dict[str, Any]:
@@ -87,7 +110,7 @@ def measure(
             "ups.benchmarks",
             {
                 "subject": "frontier",
-                "configuration": configuration.model_dump(mode="json"),
+                "configuration": _in_one_process(configuration),
                 "inputs": {name: str(artifact.path) for name, artifact in stages.items()},
                 "stage_seconds": {name: seconds_of(artifact, store) for name, artifact in stages.items()},
                 "stages": list(stages),  # in their order, which the keys of a request lose

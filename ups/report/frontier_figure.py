@@ -16,7 +16,7 @@ _MARGIN = 1.5  # of the axes beyond the points, as a factor
 _OTHERS = {
     "operator_single": Model("operator, not averaged", "#56b4e9"),
     "fno": Model("FNO", "#999933"),
-    "unet": Model("U-Net", "#882255"),
+    "unet": Model("U-Net", "#44aa99"),
     "dilated_resnet": Model("dilated ResNet", "#aa4499"),
 }
 _SOLVER_COLOURS = (INK, "#7a6a53")
@@ -45,7 +45,8 @@ def _panel(axes: Axes, record: Mapping[str, Any], batch: str, *, panels: int) ->
     points = [(row, row["seconds"][batch]["median"]) for row in rows if not row["own_grid"]]
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(_limits([seconds for _, seconds in points] + [_truth(record, batch)]))
+    truths = [row["seconds"][batch]["median"] for row in record["rows"] if row["own_grid"]]  # one or none
+    axes.set_xlim(_limits([seconds for _, seconds in points] + truths))
     axes.set_ylim(_limits([row["error"] for row, _ in points]))
     _front(axes, record["fronts"][batch])
     _solvers(axes, points)
@@ -57,12 +58,12 @@ def _panel(axes: Axes, record: Mapping[str, Any], batch: str, *, panels: int) ->
         axes.plot(
             seconds, row["error"], marker, color=colour, markersize=7, markeredgecolor="white", zorder=4
         )
-    truth = _truth(record, batch)
-    axes.axvline(truth, color=FAINT, linewidth=1.0, linestyle="--")
-    axes.annotate(
-        f"the truth’s own {record['truth_cells']} cells ", (truth, 0.99), xycoords=("data", "axes fraction"),
-        rotation=90, ha="right", va="top", fontsize=8, color=FAINT,
-    )  # fmt: skip
+    for truth in truths:
+        axes.axvline(truth, color=FAINT, linewidth=1.0, linestyle="--")
+        axes.annotate(
+            f"the truth’s own {record['truth_cells']} cells ", (truth, 0.99), xycoords=("data", "axes fraction"),
+            rotation=90, ha="right", va="top", fontsize=8, color=FAINT,
+        )  # fmt: skip
     plain_log(axes.xaxis)
     plain_log(axes.yaxis)
     axes.set_title(f"{batch} trajector{'y' if batch == '1' else 'ies'} at once")
@@ -84,10 +85,6 @@ def _labels(axes: Axes, points: Sequence[tuple[Mapping[str, Any], float]], panel
         axes.add_artist(line)
         text = f"{model.label}, {duration(seconds)}"
         axes.text(1.035, height, text, transform=axes.transAxes, va="center", fontsize=9)
-
-
-def _truth(record: Mapping[str, Any], batch: str) -> float:
-    return next(row["seconds"][batch]["median"] for row in record["rows"] if row["own_grid"])
 
 
 def _front(axes: Axes, front: Sequence[Sequence[float]]) -> None:

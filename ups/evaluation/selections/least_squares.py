@@ -34,7 +34,7 @@ def span(_settings: LeastSquares, _leads: int) -> int:
 def selected(scored: Scored, _settings: LeastSquares, ridge: float) -> Tensor:
     """See `ups.evaluation.selections`."""
     usable = scored.costs.isfinite().all(dim=2)
-    usable &= usable[:, :1]  # without a residual of the forecast itself nothing is known
+    usable = usable & usable[:, :1]  # without a residual of the forecast itself nothing is known
     fields, moved = (values.flatten(3).double() for values in (scored.fields, scored.moved))
     forecast = fields[:, 0]
     kept = usable[:, 1:, None, None]

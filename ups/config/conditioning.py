@@ -125,8 +125,9 @@ class Conditioning(Section):
 
     def problem_with(self, configuration: "Configuration") -> str | None:
         """Why a run cannot be conditioned so, beginning with the key; None if it can."""
-        calls = calls_per_member(configuration)
-        counts = self.counts(calls)
+        every = calls_per_member(configuration)
+        calls = {model: every[model] for model in self.models}
+        counts = candidates_within(self.max_calls, self.members, calls)
         for model in self.models:
             if not counts[model]:
                 spent = sum(counts[other] * calls[other] for other in self.models)
@@ -151,15 +152,6 @@ class Conditioning(Section):
                     return f"observations.{found[0]}: {found[1]}"
         return None
 
-    def counts(self, calls: Mapping[str, int]) -> dict[str, int]:
-        """Candidates of each model within the budget of calls. calls: of one candidate, by model."""
-        left, found = self.max_calls, {}
-        for model in self.models:
-            found[model] = self.members if left is None else min(self.members, left // calls[model])
-            if left is not None:
-                left -= found[model] * calls[model]
-        return found
-
     def score_problem(
         self, equation: Problem, boundary: Boundary, variables: Variables
     ) -> tuple[str, str] | None:
@@ -178,3 +170,17 @@ class Conditioning(Section):
 def calls_per_member(configuration: "Configuration") -> dict[str, int]:
     """Network calls of one candidate, by model; the student is asked in one call."""
     return {"diffusion": 2 * configuration.training.diffusion.sampler_steps - 1, "consistency": 1}
+
+
+def candidates_within(max_calls: int | None, members: int, calls: Mapping[str, int]) -> dict[str, int]:
+    """Candidates of each model that a budget of calls allows, in the order of the models, each up to `members`.
+
+    calls: of one candidate, by model.
+    """
+    if max_calls is None:
+        return dict.fromkeys(calls, members)
+    left, found = max_calls, {}
+    for model, each in calls.items():
+        found[model] = min(members, left // each)
+        left -= found[model] * each
+    return found

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ups.config import Configuration
-from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, calls_per_member
+from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, calls_per_member, candidates_within
 from ups.errors import ConfigurationError
 from ups.evaluation.ensembles import consistency_forecasters, diffusion_forecasters
 from ups.evaluation.evaluation_set import EvaluationSet
@@ -128,8 +128,9 @@ class Conditioner:
     def rounds(self) -> list[tuple[str, int]]:
         """Models and numbers of candidates, in the order in which they are drawn, within the budget of calls."""
         watched = self.settings.max_seconds is not None or self.settings.stop_at is not None
+        calls = {model: self.calls[model] for model in self.settings.models}
         found = []
-        for model, count in self.settings.counts(self.calls).items():
+        for model, count in candidates_within(self.settings.max_calls, self.settings.members, calls).items():
             size = _IN_A_ROUND if watched else max(count, 1)
             found += [(model, min(size, count - done)) for done in range(0, count, size)]
         return found

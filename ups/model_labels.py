@@ -15,7 +15,7 @@ class Model:
         colour: of Okabe and Ito (2008), distinct with every common colour blindness.
         dashes: matplotlib's line style, so that prints in grey can be read as well.
         trivial: needs no training; never the best of a table.
-        control: no forecast that anybody would use; never the best of a table.
+        control: no forecast that anybody would use, or one that was given what the others were not; never the best of a table.
     """
 
     label: str
@@ -46,5 +46,5 @@ MODELS: dict[str, Model] = {
     "ttc": Model("conditioned by physics", "#882255"),
     "ttc_random": Model("random choice", "#b0a990", ":", control=True),
     "ttc_oracle": Model("choice by true error", "#b59f00", ":", control=True),
-    "ttc_observed": Model("conditioned and observed", "#117733", "-."),
+    "ttc_observed": Model("conditioned and observed", "#117733", "-.", control=True),
 }

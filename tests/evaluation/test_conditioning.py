@@ -1,11 +1,12 @@
 """Candidates of tiny networks: what is chosen among them, at what cost, and never at the validation split's."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from command_line import TINY
-from small_models import SCALARS, codec, operator, residual
+from small_models import SCALARS, SHAPES, codec, operator, residual
 from torch import Tensor
 
 from ups.config import load_configuration
@@ -137,6 +138,36 @@ def test_the_budget_of_calls_holds_to_the_call(settings, members, calls):
     assert sum(seen) == 4 * calls == 4 * made.calls
 
 
+def test_rounds_of_other_sizes_repeat_no_noise():
+    test = data()
+    of = conditioner(test, stop_at=1e-9)
+    assert of.rounds() == [("diffusion", 4), ("diffusion", 2)]
+    members = of.candidates(test.truth[:4, 0]).scored.fields[0, 1:].flatten(1)
+    assert len(members) == 6
+    # Of nearly the same noise, four and two would be nearer by far than any others.
+    distances = torch.cdist(members, members)
+    assert (distances + distances.max() * torch.eye(6)).min() > 0.5 * distances.median()
+
+
+def test_physics_sees_no_more_of_the_first_frame_than_the_models_do(monkeypatch):
+    test = data()
+    of = planted(conditioner(test), test.truth, ERRORS)
+    whole = of.candidates(test.truth[:4, 0])
+    monkeypatch.setattr(type(of.codec), "seen", lambda _, fields: 2 * fields)
+    seen = of.candidates(test.truth[:4, 0])
+    torch.testing.assert_close(seen.scale, 2 * whole.scale)
+    assert not torch.allclose(seen.scored.costs[:, 0, 0], whole.scored.costs[:, 0, 0] / 4)
+
+
+def test_a_boundary_that_only_a_file_knew_is_held_against_the_scores(monkeypatch):
+    monkeypatch.setattr(
+        "small_models.SHAPES", {name: replace(shape, boundary="outflow") for name, shape in SHAPES.items()}
+    )
+    told = r"evaluation\.ttc\.scores\.energy: 1D Burgers with outflow boundary does not have it \(it has residual\)"
+    with pytest.raises(ConfigurationError, match=told):
+        conditioner(data(), scores={"energy": 1.0}, refinement=1)
+
+
 def test_a_budget_of_seconds_ends_the_drawing():
     test = data()
     of = conditioner(test, members=40, max_seconds=1e-9)
@@ -177,7 +208,7 @@ def test_who_is_satisfied_takes_no_more_candidates_whoever_is_beside():
 def test_observations_help_where_members_err_alike():
     validation, test = data("validation"), data()
     observations = {"sensors": [[0.2], [0.6]], "times": [0.05, 0.15], "noise": 1e-4}
-    settings = {"observations": observations, "scores": {"conservation": 1.0}}
+    settings = {"observations": observations, "scores": {"conservation": 1.0}, "refinement": 1}
     errors = waves([0.1, 0.2, -0.02, 0.3, 0.15, -0.25, 0.12])
 
     def made(of: EvaluationSet) -> Conditioner:

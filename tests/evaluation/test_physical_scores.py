@@ -1,5 +1,6 @@
 """What the equation says of a solution, of what is none, and of what the grid cannot show."""
 
+import importlib
 import itertools
 import math
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ups.config.physical_scores import PHYSICAL_SCORES, scores_of
+from ups.config.physical_scores import PHYSICAL_SCORES, REFINED, scores_of
 from ups.evaluation.physical_scores import Physics, Scored
 from ups.models.shape import ProblemShape
 from ups.physics.advection import solve_advection
@@ -187,3 +188,13 @@ def test_finer_grids_hold_the_coarse_points():
         assert fine.amin() >= coarse.amin()
     assert linear(coarse, 2, periodic=True)[0, -1] == (coarse[0, -1] + coarse[0, 0]) / 2
     assert linear(coarse, 2, periodic=False)[0, -1] == coarse[0, -1]
+
+
+@pytest.mark.parametrize("name", [name for name, problem in PROBLEMS.items() if not problem.is_map])
+def test_a_finer_grid_changes_the_residual_of_the_equations_that_the_configuration_names(name):
+    wave = 1 + 0.1 * torch.sin(2 * torch.pi * (torch.arange(16) + 0.5) / 16)
+    states = wave[None, :, None].repeat(1, 1, len(PROBLEMS[name].fields))
+    advanced = importlib.import_module(f"ups.physics.defects.{name}").advanced
+    given = {"time_step": 0.05, "parameters": {"nu": 0.05, "beta": 0.5, "eta": 0.01, "zeta": 0.01}}
+    coarse, fine = (advanced(states, refinement=n, boundary="periodic", **given) for n in (1, 4))
+    assert torch.equal(coarse, fine) == (name not in REFINED)

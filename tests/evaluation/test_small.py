@@ -32,6 +32,16 @@ def test_its_key_knows_no_test_trajectory_and_the_full_ones_does(tmp_path):
     assert key(test=4, small=None) != key(test=3, small=None)
 
 
+def test_its_key_knows_nothing_of_what_is_left_to_the_full_one(tmp_path):
+    left = {"evaluation.ttc": {"members": 4}, "evaluation.outside": {"amplitude": 2.0}}
+    keys = {
+        digests(load_configuration(TINY, more | {"evaluation.small": small}), Store(tmp_path))["evaluate"]
+        for more in ({}, left)
+        for small in (2, None)
+    }
+    assert len(keys) == 3
+
+
 def test_it_never_touches_a_test_row(finished_root, tmp_path):
     """The same trained run without any test trajectories: small is scored, full is not."""
     _, run = finished_root

@@ -199,6 +199,11 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
         match=r"denoiser\.leads_per_position: 6 leads make one position, and the longest forecast, of burgers1d, has 5",
     ):
         make_plan(configured(**{"model.latent.tokens": 10, "model.denoiser.leads_per_position": 6}), store)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"evaluation\.pdebench_initial_steps: 10 leaves none of the 6 frames of burgers1d",
+    ):
+        make_plan(configured(**{"model.latent.tokens": 10, "evaluation.pdebench_initial_steps": 10}), store)
     plan = make_plan(configured(**{"model.latent.tokens": 10}), store)
     assert [stage.verdict for stage in plan[:2]] == ["HIT", "MISS"]
 

@@ -17,6 +17,7 @@ from small_run import make_records
 
 from ups.errors import IntegrityError
 from ups.metric_labels import METRICS
+from ups.model_labels import MODELS
 from ups.report import catalogue, page
 from ups.report.results import write_value
 from ups.report.run_directory import RunDirectory
@@ -243,7 +244,8 @@ def test_what_lies_on_both_sides_of_the_operator_is_no_difference(make_run: Make
 def test_the_verdict_says_what_conditioning_gains(make_run: MakeRun) -> None:
     def edit(contents: Contents) -> None:
         of_one = [record for record in contents["records"] if record["model"] == "consistency_1"]
-        contents["records"] += [record | {"model": "ttc", "n_members": 1} for record in of_one]
+        for model in ("ttc", "ttc_observed"):
+            contents["records"] += [record | {"model": model, "n_members": 1} for record in of_one]
         change(contents["records"], "ttc", "error_over_operator", value=0.78, interval=[0.7, 0.85])
 
     findings = verdict(RunDirectory.read(make_run(edit)).problems[0])
@@ -252,6 +254,10 @@ def test_the_verdict_says_what_conditioning_gains(make_run: MakeRun) -> None:
     assert re.match(
         r"Conditioned by physics: 22\.0\s% better than the operator \(95\s% interval", findings[1].text
     )
+
+
+def test_who_was_given_readings_of_the_truth_is_never_the_best() -> None:
+    assert [name for name in MODELS if name.startswith("ttc") and MODELS[name].best] == ["ttc"]
 
 
 def test_everything_is_escaped(make_run: MakeRun) -> None:

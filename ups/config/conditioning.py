@@ -1,18 +1,21 @@
 """Settings of test-time conditioning: candidates of a forecast, how physics scores them, and what is made of them."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ups.config.physical_scores import PhysicalScore, scores_of
+from ups.config.physical_scores import REFINED, PhysicalScore, scores_of
 from ups.config.selections.whole import Whole
 from ups.kinds import choice_of, sections_of
-from ups.problems.problem import Problem
+from ups.problems.problem import Boundary, Problem, Variables
 from ups.section import Count, NonNegative, Positive, Real, Section
 
 if TYPE_CHECKING:
     from ups.config.schema import Configuration
 
+ROW, RANDOM, ORACLE, OBSERVED = "ttc", "ttc_random", "ttc_oracle", "ttc_observed"
+"""Rows of the result table: the conditioned forecast, its controls, and the one that is also given measurements."""
 SELECTIONS = sections_of("ups.config.selections")
 if TYPE_CHECKING:
     Selection = Any  # a union of what is found has no type that a checker knows
@@ -111,6 +114,8 @@ class Conditioning(Section):
     def _possible(self) -> Self:
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models: {self.models[0]} is named twice: name it once")
+        if self.refinement > 1 and "residual" not in self.scores:
+            raise ValueError("refinement: is of the residual, which is no score here: leave it out")
         if self.selection.kind == "least_squares" and set(self.scores) != {"residual"}:
             raise ValueError(
                 "selection: least_squares makes the residual least and nothing else: write scores: {residual: 1}, or another "
@@ -120,31 +125,62 @@ class Conditioning(Section):
 
     def problem_with(self, configuration: "Configuration") -> str | None:
         """Why a run cannot be conditioned so, beginning with the key; None if it can."""
-        calls = calls_per_member(configuration)
-        least = min(calls[model] for model in self.models)
-        if self.max_calls is not None and self.max_calls < calls[self.models[0]]:
-            return (
-                f"max_calls: {self.max_calls} is below the {calls[self.models[0]]} calls of one candidate of the "
-                f"{self.models[0]} model: raise it"
-                + (", or write models: [consistency]" if least > 1 else "")
-            )
+        every = calls_per_member(configuration)
+        calls = {model: every[model] for model in self.models}
+        counts = candidates_within(self.max_calls, self.members, calls)
+        for model in self.models:
+            if not counts[model]:
+                spent = sum(counts[other] * calls[other] for other in self.models)
+                left = f", less {spent} of other candidates," if spent else ""
+                fewer = ", lower members" if spent else ""
+                without = ", ".join(other for other in self.models if other != model) or "consistency"
+                return (
+                    f"max_calls: {self.max_calls}{left} is below the {calls[model]} calls of one candidate of the {model} model: "
+                    f"raise it{fewer}, or write models: [{without}]"
+                )
+        equations = {data.problem.name for data in configuration.problems.values()}
+        if self.refinement > 1 and not equations & REFINED:
+            return "refinement: no equation here is solved on a finer grid for its residual: leave it out"
         for name, data in configuration.problems.items():
             equation = data.problem
-            available = scores_of(equation, data.usual_boundary, data.used_variables())
-            for score in self.scores:
-                if score not in available:
-                    having = ", ".join(available) or "none"
-                    return (
-                        f"scores.{score}: {equation.title} with {data.usual_boundary} boundary does not have it (it has {having}): "
-                        f"leave it out{f', for {name} is scored alike' if len(configuration.problems) > 1 else ''}"
-                    )
+            if found := self.score_problem(equation, data.usual_boundary, data.used_variables()):
+                alike = f", for {name} is scored alike" if len(configuration.problems) > 1 else ""
+                return f"{found[0]}: {found[1]}{alike}"
             if self.observations is not None:
                 interval = getattr(data, "frame_interval", None)
                 if found := self.observations.problem_with(equation, interval, data.kept_frames):
                     return f"observations.{found[0]}: {found[1]}"
         return None
 
+    def score_problem(
+        self, equation: Problem, boundary: Boundary, variables: Variables
+    ) -> tuple[str, str] | None:
+        """Key and reason why an equation cannot be scored so; None if it can."""
+        available = scores_of(equation, boundary, variables)
+        for score in self.scores:
+            if score not in available:
+                having = ", ".join(available) or "none"
+                return (
+                    f"scores.{score}",
+                    f"{equation.title} with {boundary} boundary does not have it (it has {having}): leave it out",
+                )
+        return None
+
 
 def calls_per_member(configuration: "Configuration") -> dict[str, int]:
     """Network calls of one candidate, by model; the student is asked in one call."""
     return {"diffusion": 2 * configuration.training.diffusion.sampler_steps - 1, "consistency": 1}
+
+
+def candidates_within(max_calls: int | None, members: int, calls: Mapping[str, int]) -> dict[str, int]:
+    """Candidates of each model that a budget of calls allows, in the order of the models, each up to `members`.
+
+    calls: of one candidate, by model.
+    """
+    if max_calls is None:
+        return dict.fromkeys(calls, members)
+    left, found = max_calls, {}
+    for model, each in calls.items():
+        found[model] = min(members, left // each)
+        left -= found[model] * each
+    return found

@@ -8,6 +8,9 @@ from ups.problems.problem import Boundary, Problem, Variables
 PhysicalScore = Literal["residual", "conservation", "energy", "maximum", "entropy", "boundary"]
 PHYSICAL_SCORES: tuple[PhysicalScore, ...] = get_args(PhysicalScore)
 
+REFINED = frozenset({"burgers1d", "compressible1d"})
+"""Equations whose residual depends on the solver's grid: advection is solved exactly, Darcy flow has the residual of its own grid."""
+
 
 def scores_of(
     problem: Problem, boundary: Boundary, variables: Variables = "primitive"

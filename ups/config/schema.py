@@ -346,6 +346,9 @@ class Configuration(_RunOfStages):
     def _gates_are_of_this_run(self) -> Self:
         if problem := self.gates.problem(TRAINING_STAGES, self.problems):
             raise ValueError(problem)
+        for number, gate in enumerate(self.gates.test):
+            if problem := self.evaluation.row_problem(gate.model):
+                raise ValueError(f"gates.test.{number}.model: {problem}: change that, or leave the gate out")
         return self
 
     @model_validator(mode="after")
@@ -416,7 +419,7 @@ class Configuration(_RunOfStages):
                 raise ValueError(problem)
             if problem := self._physics_problem(name, data, corrected):
                 raise ValueError(problem)
-            if problem := self.evaluation.problem_of(name, data):
+            if problem := self.evaluation.problem_of(name, data, data.kept_frames):
                 raise ValueError(problem)
             operator = self.training.operator
             held_out = round(data.counts.train * operator.residual_fraction)

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from ups.config import Configuration
-from ups.config.conditioning import calls_per_member
+from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, calls_per_member, candidates_within
 from ups.errors import ConfigurationError
 from ups.evaluation.ensembles import consistency_forecasters, diffusion_forecasters
 from ups.evaluation.evaluation_set import EvaluationSet
 from ups.evaluation.forecaster import OperatorForecasts, operator_forecaster
 from ups.evaluation.observations import Sensors, corrections
 from ups.evaluation.physical_scores import Physics, Scored
-from ups.evaluation.result_table import network_predictor
+from ups.evaluation.result_table import network_predictor, noise_of
 from ups.evaluation.scores import Predictor, Scores, score
 from ups.evaluation.surrogate import Surrogate
 from ups.kinds import module_of
@@ -35,7 +35,6 @@ from ups.runtime.randomness import torch_generator
 
 log = logging.getLogger(__name__)
 
-ROW, RANDOM, ORACLE, OBSERVED = "ttc", "ttc_random", "ttc_oracle", "ttc_observed"
 _IN_A_ROUND = 4  # candidates between two looks at the clock and at the scores
 _INFLATIONS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -89,22 +88,25 @@ class Conditioner:
         """coordinates: of the grid points along each axis, in the domain's units.
 
         Raises:
-            ConfigurationError: it cannot be observed so.
+            ConfigurationError: it cannot be scored or observed so: only a file knew its boundary and its frames.
         """
         settings = configuration.evaluation.ttc
         assert settings is not None
         self.settings, self._surrogate, self._data = settings, surrogate, data
         self.seed = configuration.evaluation.seed
         self.codec = surrogate.codec.of(data.setting.problem)
+        shape = self.codec.shape
+        if found := settings.score_problem(shape.problem, shape.boundary, shape.variables):
+            raise ConfigurationError(found[1], where=f"evaluation.ttc.{found[0]}")
         self.forecasts = OperatorForecasts(surrogate.operator, self.codec)
         self.calls = calls_per_member(configuration)
         self.physics = Physics(
-            self.codec.shape,
+            shape,
             data.setting.resolution,
             data.parameters,
             data.time_step,
             settings.scores,
-            max(1, settings.refinement // data.stride),
+            settings.refinement,
         )
         self.selection = module_of("ups.evaluation.selections", settings.selection.kind)
         self.span: int = self.selection.span(settings.selection, data.steps)
@@ -112,12 +114,13 @@ class Conditioner:
         if settings.observations is not None:
             self.sensors = Sensors.of(
                 settings.observations,
-                self.codec.shape.problem,
+                shape.problem,
                 coordinates,
                 time_step=data.time_step,
                 frames=data.steps + 1,
-                periodic=self.codec.shape.boundary == "periodic",
+                periodic=shape.boundary == "periodic",
             )
+        self._noise: dict[str, torch.Generator] = {}  # of a model: rounds of any size draw on
         self._predictors: dict[tuple[str, int], Predictor] = {}
         self._dearest = 0.0  # seconds per trajectory of a round
         self.cheapest = float("inf")
@@ -125,12 +128,9 @@ class Conditioner:
     def rounds(self) -> list[tuple[str, int]]:
         """Models and numbers of candidates, in the order in which they are drawn, within the budget of calls."""
         watched = self.settings.max_seconds is not None or self.settings.stop_at is not None
-        left, found = self.settings.max_calls, []
-        for model in self.settings.models:
-            count = self.settings.members
-            if left is not None:
-                count = min(count, left // self.calls[model])
-                left -= count * self.calls[model]
+        calls = {model: self.calls[model] for model in self.settings.models}
+        found = []
+        for model, count in candidates_within(self.settings.max_calls, self.settings.members, calls).items():
             size = _IN_A_ROUND if watched else max(count, 1)
             found += [(model, min(size, count - done)) for done in range(0, count, size)]
         return found
@@ -141,29 +141,29 @@ class Conditioner:
         measuring: draw the first round whatever it takes.
         """
         settings, count = self.settings, len(first)
-        started = time.perf_counter()
+        started = _now(first)
         forecast = self._predict("operator", 1, first)
-        scored = self.physics.score(first, forecast)
+        # Physics knows no more of the first frame than the models do.
+        seen = self.codec.seen(first.unsqueeze(1)).squeeze(1)
+        scored = self.physics.score(seen, forecast)
         calls, drawn = 0, 0
         for model, members in self.rounds():
-            spent = (time.perf_counter() - started) / count
+            spent = (_now(first) - started) / count
             late = settings.max_seconds is not None and spent + self._dearest > settings.max_seconds
             if late and not (measuring and drawn == 0):
                 break
             satisfied = scored.totals.amin(dim=1) <= (settings.stop_at or 0.0)
             if settings.stop_at is not None and bool(satisfied.all()):
                 break
-            more = self.physics.score(first, self._predict(model, members, first))
-            # What a trajectory would not have drawn by itself is no candidate: batches change no result.
+            more = self.physics.score(seen, self._predict(model, members, first))
+            # What a trajectory would not have drawn by itself is no candidate.
             scored = scored.joined(more.without(satisfied) if settings.stop_at is not None else more)
-            if first.is_cuda:
-                torch.cuda.synchronize()
             calls, drawn = calls + members * self.calls[model], drawn + members
-            now = (time.perf_counter() - started) / count
+            now = (_now(first) - started) / count
             self._dearest = max(self._dearest, now - spent)
             self.cheapest = min(self.cheapest, now)
-        scale = self.physics.scale(first)[:, 0]
-        return Candidates(forecast[:, 0], scored, scale, time.perf_counter() - started, calls)
+        scale = self.physics.scale(seen)[:, 0]
+        return Candidates(forecast[:, 0], scored, scale, _now(first) - started, calls)
 
     def select(self, candidates: Candidates, option: Any) -> Tensor:
         """What the selection adds to the operator's forecast, [n, t, Q, C] of the scored channels, physical."""
@@ -201,7 +201,11 @@ class Conditioner:
                 forecaster = consistency_forecasters(
                     self.forecasts, self._surrogate.consistency, members=members, **sampler
                 )[0]
-            made = network_predictor(self.codec, forecaster, self._data, seed=self.seed)
+            if model not in self._noise:
+                self._noise[model] = noise_of(self.codec, forecaster, seed=self.seed, device=first.device)
+            made = network_predictor(
+                self.codec, forecaster, self._data, seed=self.seed, generator=self._noise[model]
+            )
             self._predictors[model, members] = made
         return made(first)
 
@@ -214,7 +218,16 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
         ConfigurationError: the budget of seconds is below one candidate.
     """
     settings, scored = conditioner.settings, conditioner.codec.shape.scored_fields
-    parts = [(conditioner.candidates(part[:, 0], measuring=True), part) for part in truth.split(batch)]
+    options = conditioner.selection.options(settings.selection)
+    forecasts, drawn = [], []
+    additions: list[list[Tensor]] = [[] for _ in options]
+    for part in truth.split(batch):
+        candidates = conditioner.candidates(part[:, 0], measuring=True)
+        forecasts.append(scored(candidates.forecast))
+        for found, option in zip(additions, options, strict=True):
+            found.append(conditioner.select(candidates, option))
+        if conditioner.sensors is not None:  # nobody else needs them again, and they are large
+            drawn.append(candidates)
     if settings.max_seconds is not None and conditioner.cheapest > settings.max_seconds:
         raise ConfigurationError(
             f"{settings.max_seconds:g} s are below one candidate: the operator's forecast and {conditioner.rounds()[0][1]} "
@@ -223,10 +236,10 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
             fix="raise it, or write null",
         )
     target = scored(truth[:, 1:].flatten(2, -2))
-    forecast = torch.cat([scored(candidates.forecast) for candidates, _ in parts])
+    forecast = torch.cat(forecasts)
     best = None
-    for option in conditioner.selection.options(settings.selection):
-        added = torch.cat([conditioner.select(candidates, option) for candidates, _ in parts])
+    for option, found in zip(options, additions, strict=True):
+        added = torch.cat(found)
         gate, error = _gate(forecast, added, target)
         if best is None or error < best[0]:
             best = error, option, gate, forecast + gate[:, None, None] * added
@@ -244,7 +257,7 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
         added = torch.cat(
             [
                 conditioner.observed(candidates, own, read, inflation)
-                for (candidates, _), own, read in zip(parts, result.split(batch), readings, strict=True)
+                for candidates, own, read in zip(drawn, result.split(batch), readings, strict=True)
             ]
         )
         tried.append((*_gate(result, added, target), inflation))
@@ -302,9 +315,9 @@ def conditioned_rows(
             rows[row].append(_whole(base, values, setting.scored)[:, None])
             seconds[row] = seconds.get(row, 0.0) + taken
 
-        started = time.perf_counter()
+        started = _now(part)
         chosen = forecast + fitted.gate[:, None, None] * conditioner.select(candidates, fitted.option)
-        taken = candidates.seconds + time.perf_counter() - started
+        taken = candidates.seconds + _now(part) - started
         keep(ROW, chosen, taken)
         true = (fields - target[:, None]).square().sum(dim=3).nan_to_num(torch.inf)  # [n, M, t, C]
         relative = true / target.square().sum(dim=(1, 2))[:, None, None]
@@ -316,10 +329,10 @@ def conditioned_rows(
             keep(row, found * candidates.scale, candidates.seconds)
         if readings is not None:
             assert fitted.observed_gate is not None
-            started = time.perf_counter()
+            started = _now(part)
             added = conditioner.observed(candidates, chosen, readings[place], fitted.inflation)
             result = chosen + fitted.observed_gate[:, None, None] * added
-            keep(OBSERVED, result, taken + time.perf_counter() - started)
+            keep(OBSERVED, result, taken + _now(part) - started)
         scores.append(candidates.scored.totals)
         errors.append(relative.sum(dim=2).sqrt().mean(dim=2))
     results = []
@@ -346,7 +359,14 @@ def conditioned_rows(
         name: [_numbers(row, width) for part in parts for row in part.tolist()]
         for name, parts in (("scores", scores), ("errors", errors))
     }
-    return results, {**shown, "span": conditioner.span, "selection": conditioner.settings.selection.kind}
+    return results, shown
+
+
+def _now(values: Tensor) -> float:
+    """Seconds of the clock, once the device of values has done what it was told to."""
+    if values.is_cuda:
+        torch.cuda.synchronize(values.device)
+    return time.perf_counter()
 
 
 def _numbers(values: list[float], width: int) -> list[float | None]:

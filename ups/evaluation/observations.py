@@ -10,8 +10,7 @@ readings at once. The inflation, in units of the prior variance at each reading,
 far from a sensor is less sure than its spread.
 
 Rejected: guidance of the sampler by the gradient of the readings' likelihood (Chung et al. 2023, arXiv:2209.14687). It needs
-derivatives through each network call, two to three times the time, and a step size, for an approximation of this; here the forecast is linear in
-the sample, and the posterior is known. Conserved totals and walls need no guidance: every correction keeps the totals already.
+derivatives through each network call, and a step size.
 """
 
 from collections.abc import Sequence

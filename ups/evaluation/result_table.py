@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from torch import Tensor
 
 from ups.evaluation.baselines import trivial_forecasts
@@ -84,16 +85,31 @@ def _seen(codec: ProblemCodec, initial: Tensor, stride: int) -> Tensor:
     return codec.seen(strided(initial, stride, len(codec.shape.grid)).unsqueeze(1)).squeeze(1)
 
 
+def noise_of(
+    codec: ProblemCodec, forecaster: Forecaster, *, seed: int, device: torch.device
+) -> torch.Generator:
+    """A function of seed, problem and name."""
+    return torch_generator(seed, "ensemble", codec.problem, forecaster.name, device=device)
+
+
 def network_predictor(
-    codec: ProblemCodec, forecaster: Forecaster, data: EvaluationSet, *, seed: int
+    codec: ProblemCodec,
+    forecaster: Forecaster,
+    data: EvaluationSet,
+    *,
+    seed: int,
+    generator: torch.Generator | None = None,
 ) -> Predictor:
-    """A forecaster as a function of physical first frames; its noise is a function of seed, problem and name.
+    """A forecaster as a function of physical first frames.
 
     The encoder sees the models' grid, or points of it; the forecast is decoded on that of the data.
+
+    Args:
+        generator: of its noise; None: `noise_of`.
     """
     grid = codec.shape.grid
     device = data.truth.device
-    generator = torch_generator(seed, "ensemble", codec.problem, forecaster.name, device=device)
+    generator = generator or noise_of(codec, forecaster, seed=seed, device=device)
     periodic = codec.shape.boundary == "periodic"
     coordinates = None
     if data.stride > 1:

@@ -235,7 +235,7 @@ def _expected_shape(data: ProblemData) -> KeptShape:
 
 
 def require_fit(configuration: Configuration, download: Artifact) -> None:
-    """Check that the models of a configuration can work on the trajectories of a download artifact.
+    """Check that the models of a configuration can work on the trajectories of a download artifact, and be scored on them.
 
     The schema has checked what it could; the grid of a file is known only when it was read, and the artifact
     may have been made for another model.
@@ -245,6 +245,10 @@ def require_fit(configuration: Configuration, download: Artifact) -> None:
     """
     shapes = kept_shapes(configuration, download)
     problems = [configuration.grid_problem(name, shape.grid, shape.frames) for name, shape in shapes.items()]
+    problems += [
+        configuration.evaluation.problem_of(name, configuration.problems[name], shape.frames)
+        for name, shape in shapes.items()
+    ]
     problems.append(configuration.leads_problem({name: shape.frames for name, shape in shapes.items()}))
     for problem in filter(None, problems):
         raise ConfigurationError(problem, where=f"the configuration {configuration.name}")

@@ -14,7 +14,6 @@ Status = Literal["good", "fair", "bad"]
 
 CLOSE = 0.02
 """Relative difference of errors up to which two models count as equal."""
-CONDITIONED = ("ttc", "ttc_observed")
 TOLERANCE = 0.05
 """Distance of the coverage from 90 % up to which an ensemble counts as calibrated."""
 
@@ -34,10 +33,9 @@ def verdict(results: ProblemResults) -> list[Finding]:
     Raises:
         IntegrityError: a number that the verdict needs is missing.
     """
-    conditioned = [model for model in results.models if model in CONDITIONED]
     return [
         _operator(results),
-        *(_conditioned(results, model) for model in conditioned),
+        *(_conditioned(results, model) for model in results.models if model == "ttc"),
         *(_ensemble(results, model) for model in results.ensembles),
     ]
 

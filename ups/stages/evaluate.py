@@ -56,8 +56,9 @@ def run(request: Request) -> None:
                 most=settings.small,
                 **of_the_run,
             )
-            results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
+            # Before the table, which takes long: what cannot be conditioned is refused here.
             conditioned = _Conditioned(surrogate, dataset, name, configuration, ranks.device, of_the_run)
+            results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
             rows, chosen_among = conditioned.rows(evaluated)
             results += rows
             table += result_records(results, evaluated.setting)

@@ -95,6 +95,8 @@ def score_file(
         most_frames=usage.frames,
     )
     _warn(described, usage)
+    if trained.evaluation.ttc is not None:
+        log.info("test-time conditioning is left to the run's own evaluation: no row ttc here")
     data = evaluation_set(
         name,
         dataset,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ups.config.conditioning import Conditioning
+from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, Conditioning
 from ups.config.sizes import KeptShape
 from ups.config.stage import ContentOf, Stage, execution_settings, operator_modules
 from ups.problems.generated import FromSinusoids, ProblemData
@@ -72,15 +72,29 @@ class Evaluation(Section):
         """That is scored."""
         return "test" if self.small is None else "validation"
 
-    def problem_of(self, name: str, data: ProblemData) -> str | None:
-        """Why the data of a problem cannot be scored so; None if they can."""
+    def row_problem(self, model: str) -> str | None:
+        """Why a result table has no row of a model, beginning with the key; None where nothing is known against it."""
+        if model not in {ROW, RANDOM, ORACLE, OBSERVED}:
+            return None
+        if self.ttc is None:
+            return f"evaluation.ttc: null makes no row {model}"
+        if self.small is not None:
+            return f"evaluation.small: {self.small} leaves out test-time conditioning, and with it the row {model}"
+        if model == OBSERVED and self.ttc.observations is None:
+            return f"evaluation.ttc.observations: null makes no row {model}"
+        return None
+
+    def problem_of(self, name: str, data: ProblemData, frames: int | None) -> str | None:
+        """Why the data of a problem cannot be scored so; None if they can.
+
+        frames: kept of a trajectory; None as long as only a file knows.
+        """
         if self.small is not None and self.small > data.counts.validation:
             return (
                 f"evaluation.small: {self.small} are more than the {data.counts.validation} validation trajectories of "
                 f"{name}: lower it"
             )
-        frames = None if data.problem.is_map else data.kept_frames
-        if frames is not None and self.pdebench_initial_steps >= frames:
+        if not data.problem.is_map and frames is not None and self.pdebench_initial_steps >= frames:
             return (
                 f"evaluation.pdebench_initial_steps: {self.pdebench_initial_steps} leaves none of the {frames} frames of "
                 f"{name}: lower it"
@@ -100,7 +114,10 @@ class Evaluation(Section):
 def _settings(configuration: "Configuration", _: ContentOf) -> dict[str, Any]:
     execution = execution_settings(configuration)
     machine = {key: execution[key] for key in ("device", "threads")}  # it has no ranks
-    return {"evaluation": configuration.evaluation.model_dump()} | machine
+    evaluation = configuration.evaluation.model_dump()
+    if configuration.evaluation.small is not None:  # it reads neither
+        evaluation |= {"ttc": None, "outside": None}
+    return {"evaluation": evaluation} | machine
 
 
 def _splits(configuration: "Configuration") -> tuple[str, ...]:
@@ -122,25 +139,35 @@ def _conditioning(configuration: "Configuration") -> list[str]:
 
 
 def _bytes(configuration: "Configuration", shapes: Mapping[str, KeptShape], _: Mapping[str, int]) -> int:
-    small = configuration.evaluation.small
     return sum(
-        _problem_bytes(small or data.counts.test, shapes[name])
+        _problem_bytes(configuration.evaluation, data, shapes[name])
         for name, data in configuration.problems.items()
     )
 
 
-def _problem_bytes(trajectories: int, shape: KeptShape) -> int:
+def _problem_bytes(settings: Evaluation, data: ProblemData, shape: KeptShape) -> int:
+    trajectories = settings.small or data.counts.test
     numbers = (4 + _BY_LEAD) * shape.frames + shape.points + 2 * trajectories
     examples = 4 * _EXAMPLES * shape.frames * shape.points
-    return examples + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers + _RECORDS_BYTES
+    ttc = settings.conditioning
+    candidates = 0 if ttc is None else 1 + ttc.members * len(ttc.models)
+    scored = 2 * _NUMBER_IN_TEXT * trajectories * candidates  # by physics and by the truth
+    tables = 1 + _has_outside(settings, data)
+    return examples + _MODELS_IN_TABLE * _NUMBER_IN_TEXT * numbers + scored + tables * _RECORDS_BYTES
+
+
+def _has_outside(settings: Evaluation, data: ProblemData) -> bool:
+    return settings.outside is not None and settings.small is None and isinstance(data, FromSinusoids)
 
 
 def _generators_outside(configuration: "Configuration") -> list[str]:
     """Of the problems that evaluation solves itself, outside the training range."""
-    if configuration.evaluation.outside is None:
-        return []
-    data = configuration.problems.values()
-    return [each.generator for each in data if isinstance(each, FromSinusoids)]
+    settings, problems = configuration.evaluation, configuration.problems.values()
+    return [
+        data.generator
+        for data in problems
+        if isinstance(data, FromSinusoids) and _has_outside(settings, data)
+    ]
 
 
 STAGE = Stage(

@@ -9,6 +9,9 @@ up to products of the small x. The weights make the sum of its squares and of ri
 the mean square of X's and P's columns: M equations per lead, coupled to the leads beside it, solved by elimination. At the first lead
 there is nothing before; of a map, X is there the change of the residual.
 
+So the candidates are the basis of a reduced model, solved once by space-time least squares (Choi and Carlberg 2019, SIAM J. Sci. Comput.
+41, with one linear step): a generative model gives every trajectory a basis of its own.
+
 All weights 0 is the uncorrected forecast; one of them 1 at every lead is that candidate. On Burgers' equation this gains three times what
 the best choice among the same candidates could gain by knowing the truth: their errors are in many places at once, so that
 none of them is better in most of them.

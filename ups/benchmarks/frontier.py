@@ -293,17 +293,17 @@ def _conditioned_row(
     fit on validation trajectories was invested."""
     settings = configuration.evaluation.conditioning
     assert settings is not None
-    batch = max(1, configuration.evaluation.batch_size // settings.members)
     coordinates = [torch.tensor(axis) for axis in dataset.coordinates]
 
     def conditioner(surrogate: Surrogate, of: EvaluationSet) -> Conditioner:
         return Conditioner(surrogate, of, configuration, coordinates)
 
     started = time.perf_counter()
-    fitted = fit(conditioner(loaded["eager"], validation), validation.truth, batch=batch)
+    fitting = conditioner(loaded["eager"], validation)
+    fitted = fit(fitting, validation.truth, batch=fitting.batch)
     took = time.perf_counter() - started
     ways = {
-        way: lambda surrogate=surrogate: _conditioned(conditioner(surrogate, data), fitted, data, batch)
+        way: lambda surrogate=surrogate: _conditioned(conditioner(surrogate, data), fitted, data)
         for way, surrogate in loaded.items()
     }
     last = "consistency" if "consistency" in settings.models else "diffusion"
@@ -311,13 +311,13 @@ def _conditioned_row(
     return _Row(CONDITIONED, SURROGATE, data.truth[:, 0], ways, invested, {"members": 1})
 
 
-def _conditioned(conditioner: Conditioner, fitted: Fit, data: EvaluationSet, batch: int) -> Forecast:
-    """What the selection makes of scored candidates, `batch` trajectories at a time."""
+def _conditioned(conditioner: Conditioner, fitted: Fit, data: EvaluationSet) -> Forecast:
+    """What the selection makes of scored candidates, as many trajectories at a time as the evaluation takes."""
 
     @torch.no_grad()
     def run(first: Tensor) -> Tensor:
         parts = []
-        for part in first.split(batch):
+        for part in first.split(conditioner.batch):
             candidates = conditioner.candidates(part)
             result = candidates.forecast.clone()
             added = conditioner.select(candidates, fitted.option)

@@ -94,6 +94,8 @@ class Conditioner:
         assert settings is not None
         self.settings, self._surrogate, self._data = settings, surrogate, data
         self.seed = configuration.evaluation.seed
+        # Trajectories whose candidates of a model advance together, as members of an ensemble do.
+        self.batch = max(1, configuration.evaluation.batch_size // settings.members)
         self.codec = surrogate.codec.of(data.setting.problem)
         shape = self.codec.shape
         if found := settings.score_problem(shape.problem, shape.boundary, shape.variables):

@@ -100,10 +100,10 @@ class _Conditioned:
         self._settings = configuration.evaluation.conditioning
         if self._settings is None:
             return
-        self._batch = max(1, configuration.evaluation.batch_size // self._settings.members)
         most = self._settings.fitted_on
         validation = evaluation_set(name, dataset, "validation", device, mean=None, most=most, **of_the_run)
-        self._fit = fit(self._of(validation), validation.truth, batch=self._batch)
+        conditioner = self._of(validation)
+        self._fit = fit(conditioner, validation.truth, batch=conditioner.batch)
 
     def _of(self, data: EvaluationSet) -> Conditioner:
         surrogate, configuration, coordinates = self._arguments
@@ -113,7 +113,8 @@ class _Conditioned:
         """Of a set of trajectories, and what their figure shows."""
         if self._settings is None:
             return [], {}
-        results, shown = conditioned_rows(self._of(data), self._fit, data, batch=self._batch)
+        conditioner = self._of(data)
+        results, shown = conditioned_rows(conditioner, self._fit, data, batch=conditioner.batch)
         return results, {"conditioning": shown}
 
 

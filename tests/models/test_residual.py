@@ -124,6 +124,32 @@ def test_a_channel_that_is_forecast_but_for_rounding_has_small_residuals(error):
     assert others.item() == pytest.approx(1, abs=0.1)
 
 
+def tailed(width: float, exponent: float) -> Tensor:
+    """Residuals of Johnson's distribution, [n, T, K, d]."""
+    normal = torch.randn(500, LEADS, TOKENS, LATENT_DIM, generator=torch.Generator().manual_seed(7))
+    return width * torch.sinh(exponent * normal)
+
+
+@pytest.mark.parametrize(("width", "exponent"), [(0.5, 1.2), (2.0, 0.6)])
+def test_the_fit_finds_the_tails_that_made_a_residual(width, exponent):
+    model, residual = network(), tailed(width, exponent)
+    model.fit_tails(residual, PROBLEM)
+    fitted = model.get_buffer("width_problem_burgers1d"), model.get_buffer("exponent_problem_burgers1d")
+    torch.testing.assert_close(fitted[0], torch.full((LEADS,), width), rtol=0.3, atol=0)
+    torch.testing.assert_close(fitted[1], torch.full((LEADS,), exponent), rtol=0.15, atol=0)
+    normal = model.normalised(residual, PROBLEM)
+    assert normal.square().mean().item() == pytest.approx(1, abs=1e-3)
+    assert normal.pow(4).mean().item() == pytest.approx(3, abs=0.15)
+    torch.testing.assert_close(model.in_deviations(normal, PROBLEM), residual, rtol=1e-4, atol=1e-6)
+
+
+def test_a_normal_residual_is_left_as_it_is_but_for_its_size():
+    model, normal = network(), tailed(1e4, 1e-4)
+    model.fit_tails(3 * normal, PROBLEM)
+    expected = normal / normal.square().mean(dim=(0, 2, 3), keepdim=True).sqrt()
+    torch.testing.assert_close(model.normalised(3 * normal, PROBLEM), expected, rtol=0.02, atol=0.02)
+
+
 def test_the_gate_scales_the_mean_and_the_factor_what_differs_from_it():
     model, z = network("consistency"), forecasts(3)
     samples = torch.randn(3, 6, LEADS, TOKENS, LATENT_DIM, generator=torch.Generator().manual_seed(1))

@@ -68,15 +68,17 @@ def test_an_error_of_the_raw_network_costs_its_square_at_every_noise_level(error
     assert worse - best == pytest.approx(error**2, rel=0.2)
 
 
-def test_a_residual_is_measured_in_its_own_deviation():
+def test_a_residual_is_measured_in_its_own_deviation_and_normalised():
     model, batch = build("diffusion"), random_batch(5)
     assert isinstance(model, ResidualNetwork)
     assert batch.latents is not None
     assert batch.forecasts is not None
-    example = ResidualExample.of(model, batch)
     deviation = model.deviation(Forecast.single(batch.forecasts), PROBLEM)
     assert deviation.std() > 0.1
-    torch.testing.assert_close(batch.forecasts + example.residual * deviation, batch.latents)
+    model.fit_tails((batch.latents - batch.forecasts) / deviation, PROBLEM)
+    example = ResidualExample.of(model, batch)
+    residual = model.in_deviations(example.residual, PROBLEM)
+    torch.testing.assert_close(batch.forecasts + residual * deviation, batch.latents, rtol=1e-5, atol=1e-5)
 
 
 def distillation(gaussian: Gaussian, intervals: int) -> ConsistencyDistillation:

@@ -35,7 +35,7 @@ def zero_noise_sampler(steps: int, sigma_min: float, centre: float) -> Sampler:
 
 
 def mean_sampler() -> Sampler:
-    """The mean that the denoiser expects where it sees nothing but noise: 1 call."""
+    """The mean of n that the denoiser expects where it sees nothing but noise, which is rather r's median: 1 call."""
     return lambda network, like, _: network(torch.zeros_like(like), like.new_full((len(like),), math.pi / 2))
 
 
@@ -63,7 +63,7 @@ def draw(
     )
     like = forecasts.mean.repeat_interleave(members, dim=0)
     samples = sampler(lambda y, angle: network(y, angle, context, conditions, problem), like, generator)
-    return samples.unflatten(0, (len(forecasts), members))
+    return network.in_deviations(samples, problem).unflatten(0, (len(forecasts), members))
 
 
 def ungated(

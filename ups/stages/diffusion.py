@@ -79,7 +79,9 @@ def run(request: Request) -> None:
         for name, residuals in data.source.problems.items():
             part = slice(_FITTED_TRAJECTORIES)
             forecasts = residuals.forecasts[part]
-            model.fit_deviation(residuals.truth[part] - forecasts.mean, forecasts, name)
+            errors = residuals.truth[part] - forecasts.mean
+            model.fit_deviation(errors, forecasts, name)
+            model.fit_tails(errors / model.deviation(forecasts, name), name)
         objective = ResidualDenoising(
             centre=settings.noise.centre, std_log_sigma=settings.noise.std_log_sigma
         )

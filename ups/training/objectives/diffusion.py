@@ -14,7 +14,7 @@ from ups.training.objectives.objective import Loss, Objective
 
 
 class ResidualDenoising(Objective):
-    """EDM's training objective (eq. 8) on r = (z - forecast) / deviation, as the squared error of the raw network."""
+    """EDM's training objective (eq. 8) on the normalised residual of forecasts, as the squared error of the raw network."""
 
     def __init__(self, *, centre: float, std_log_sigma: float) -> None:
         """Training noise is log-normal around `centre`, in units of the residual's deviation."""
@@ -37,7 +37,7 @@ class ResidualExample:
     """A batch as the generative models see it.
 
     Attributes:
-        residual: in its deviation, [B, T, K, d].
+        residual: normalised, see `ups.models.residual`, [B, T, K, d].
         context, scalars: as from `ResidualNetwork.conditioning`.
     """
 
@@ -54,7 +54,11 @@ class ResidualExample:
         network, problem = _residual_network(model), batch.problem
         forecast = Forecast(batch.forecasts, batch.variances)
         residual = (batch.latents - forecast.mean) / network.deviation(forecast, problem)
-        return cls(problem, residual, *network.conditioning(forecast, batch.scalars, problem))
+        return cls(
+            problem,
+            network.normalised(residual, problem),
+            *network.conditioning(forecast, batch.scalars, problem),
+        )
 
     def network(self, model: nn.Module) -> Network:
         """A model of residuals as a function of noisy tokens and their angle."""

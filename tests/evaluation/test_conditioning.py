@@ -1,12 +1,11 @@
 """Candidates of tiny networks: what is chosen among them, at what cost, and never at the validation split's."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from command_line import TINY
-from small_models import SCALARS, SHAPES, codec, operator, residual
+from small_models import SCALARS, codec, operator, residual
 from torch import Tensor
 
 from ups.config import load_configuration
@@ -157,15 +156,6 @@ def test_physics_sees_no_more_of_the_first_frame_than_the_models_do(monkeypatch)
     seen = of.candidates(test.truth[:4, 0])
     torch.testing.assert_close(seen.scale, 2 * whole.scale)
     assert not torch.allclose(seen.scored.costs[:, 0, 0], whole.scored.costs[:, 0, 0] / 4)
-
-
-def test_a_boundary_that_only_a_file_knew_is_held_against_the_scores(monkeypatch):
-    monkeypatch.setattr(
-        "small_models.SHAPES", {name: replace(shape, boundary="outflow") for name, shape in SHAPES.items()}
-    )
-    told = r"evaluation\.ttc\.scores\.energy: 1D Burgers with outflow boundary does not have it \(it has residual\)"
-    with pytest.raises(ConfigurationError, match=told):
-        conditioner(data(), scores={"energy": 1.0}, refinement=1)
 
 
 def test_a_budget_of_seconds_ends_the_drawing():

@@ -85,11 +85,7 @@ class Conditioner:
         configuration: Configuration,
         coordinates: Sequence[Tensor],
     ) -> None:
-        """coordinates: of the grid points along each axis, in the domain's units.
-
-        Raises:
-            ConfigurationError: it cannot be scored or observed so: only a file knew its boundary and its frames.
-        """
+        """coordinates: of the grid points along each axis, in the domain's units."""
         settings = configuration.evaluation.ttc
         assert settings is not None
         self.settings, self._surrogate, self._data = settings, surrogate, data
@@ -98,8 +94,6 @@ class Conditioner:
         self.batch = max(1, configuration.evaluation.batch_size // settings.members)
         self.codec = surrogate.codec.of(data.setting.problem)
         shape = self.codec.shape
-        if found := settings.score_problem(shape.problem, shape.boundary, shape.variables):
-            raise ConfigurationError(found[1], where=f"evaluation.ttc.{found[0]}")
         self.forecasts = OperatorForecasts(surrogate.operator, self.codec)
         self.calls = calls_per_member(configuration)
         self.physics = Physics(

@@ -1,5 +1,6 @@
 """Candidates of tiny networks: what is chosen among them, at what cost, and never at the validation split's."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -208,6 +209,26 @@ def test_observations_help_where_members_err_alike():
     found, _ = rows(made(test), test, fitted)
     errors_of = {name: scores.get("trajectory").mean().item() for name, scores in found.items()}
     assert errors_of["ttc_observed"] < 0.3 * errors_of["ttc"]
+
+
+def test_candidates_of_one_batch_are_kept_at_a_time_and_drawn_twice_alike():
+    validation = data("validation")
+    observations = {"sensors": [[0.2]], "times": [0.1], "noise": 1e-3}
+    of = conditioner(validation, observations=observations, members=3, refinement=1)
+    plain, alive, drawn = of.candidates, weakref.WeakSet[Any](), list[Tensor]()
+
+    def candidates(first: Tensor, **options: Any) -> Any:
+        made = plain(first, **options)
+        alive.add(made)
+        drawn.append(made.scored.fields.clone())
+        assert len(alive) <= 2  # these, and those before them until they are replaced
+        return made
+
+    of.candidates = candidates  # pyright: ignore[reportAttributeAccessIssue]
+    fit(of, validation.truth, batch=2)
+    assert len(drawn) == 2 * COUNT // 2
+    for once, again in zip(drawn[: COUNT // 2], drawn[COUNT // 2 :], strict=True):
+        torch.testing.assert_close(once, again, rtol=0, atol=0)
 
 
 def test_batches_change_no_choice():

@@ -161,6 +161,11 @@ class Conditioner:
         scale = self.physics.scale(seen)[:, 0]
         return Candidates(forecast[:, 0], scored, scale, _now(first) - started, calls)
 
+    def rewind(self) -> None:
+        """Draw again what was drawn, from the first trajectory on."""
+        self._noise.clear()
+        self._predictors.clear()
+
     def select(self, candidates: Candidates, option: Any) -> Tensor:
         """What the selection adds to the operator's forecast, [n, t, Q, C] of the scored channels, physical."""
         chosen = self.selection.selected(candidates.scored, self.settings.selection, option)
@@ -215,15 +220,13 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
     """
     settings, scored = conditioner.settings, conditioner.codec.shape.scored_fields
     options = conditioner.selection.options(settings.selection)
-    forecasts, drawn = [], []
+    forecasts = []
     additions: list[list[Tensor]] = [[] for _ in options]
     for part in truth.split(batch):
         candidates = conditioner.candidates(part[:, 0], measuring=True)
         forecasts.append(scored(candidates.forecast))
         for found, option in zip(additions, options, strict=True):
             found.append(conditioner.select(candidates, option))
-        if conditioner.sensors is not None:  # nobody else needs them again, and they are large
-            drawn.append(candidates)
     if settings.max_seconds is not None and conditioner.cheapest > settings.max_seconds:
         raise ConfigurationError(
             f"{settings.max_seconds:g} s are below one candidate: the operator's forecast and {conditioner.rounds()[0][1]} "
@@ -247,16 +250,18 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
     )  # fmt: skip
     if conditioner.sensors is None:
         return Fit(option, gate)
-    readings = conditioner.readings(target).split(batch)
-    tried = []
-    for inflation in _INFLATIONS:
-        added = torch.cat(
-            [
-                conditioner.observed(candidates, own, read, inflation)
-                for candidates, own, read in zip(drawn, result.split(batch), readings, strict=True)
-            ]
-        )
-        tried.append((*_gate(result, added, target), inflation))
+    # Candidates are drawn twice: those of all trajectories at once would take too much memory.
+    conditioner.rewind()
+    observed: list[list[Tensor]] = [[] for _ in _INFLATIONS]
+    parts = (values.split(batch) for values in (truth[:, 0], result, conditioner.readings(target)))
+    for first, own, read in zip(*parts, strict=True):
+        candidates = conditioner.candidates(first, measuring=True)
+        for found, inflation in zip(observed, _INFLATIONS, strict=True):
+            found.append(conditioner.observed(candidates, own, read, inflation))
+    tried = [
+        (*_gate(result, torch.cat(found), target), inflation)
+        for found, inflation in zip(observed, _INFLATIONS, strict=True)
+    ]
     observed_gate, _, inflation = min(tried, key=lambda found: found[1])
     return Fit(option, gate, inflation, observed_gate)
 

@@ -211,6 +211,24 @@ def test_observations_help_where_members_err_alike():
     assert errors_of["ttc_observed"] < 0.3 * errors_of["ttc"]
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_is_conditioned_has_the_totals_that_are_kept(keep):
+    validation = data("validation")
+    # Each has another total, and all a wrong one.
+    errors = ERRORS + torch.linspace(0.1, 0.2, len(ERRORS))[:, None]
+    of = planted(conditioner(validation, keep_totals=keep), validation.truth, errors)
+    fitted = fit(of, validation.truth, batch=4)
+    made = of.candidates(validation.truth[:, 0])
+    chosen = made.forecast + fitted.gate[:, None, None] * of.select(made, fitted.option)
+    total = validation.truth[:, :1].mean(dim=2)  # [n, 1, C]
+    drifts = (
+        chosen.mean(dim=2) - total,
+        (made.scored.fields * made.scale[:, None]).mean(dim=3) - total[:, None],
+    )
+    for drift in drifts:
+        assert bool((drift.abs() < 1e-5).all()) == keep
+
+
 def test_candidates_of_one_batch_are_kept_at_a_time_and_drawn_twice_alike():
     validation = data("validation")
     observations = {"sensors": [[0.2]], "times": [0.1], "noise": 1e-3}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ups.config.physical_scores import REFINED, PhysicalScore, scores_of
+from ups.config.physical_scores import REFINED, PhysicalScore, scores_of, totals_kept
 from ups.config.selections.whole import Whole
 from ups.kinds import choice_of, sections_of
 from ups.problems.problem import Boundary, Problem
@@ -90,6 +90,10 @@ class Conditioning(Section):
         description="points per axis, for one of the forecast's, of the grid on which the solver takes the step that the residual "
         "compares with",
     )
+    keep_totals: bool = Field(
+        default=False,
+        description="move every candidate, evenly over the domain, to the totals of the first frame that the equation keeps",
+    )
     selection: Selection = Field(
         default=Whole(kind="whole"), description="what is made of the scored candidates"
     )
@@ -116,6 +120,10 @@ class Conditioning(Section):
     def _possible(self) -> Self:
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models: {self.models[0]} is named twice: name it once")
+        if self.keep_totals and "conservation" in self.scores:
+            raise ValueError(
+                "scores: conservation is 0 for all candidates with keep_totals: leave one of them out"
+            )
         if self.refinement > 1 and "residual" not in self.scores:
             raise ValueError("refinement: is of the residual, which is no score here: leave it out")
         if self.selection.kind == "least_squares" and set(self.scores) != {"residual"}:
@@ -163,6 +171,8 @@ class Conditioning(Section):
             if score not in available:
                 having = ", ".join(available) or "none"
                 return f"scores.{score}: {equation.title} with {boundary} boundary does not have it (it has {having}): leave it out"
+        if self.keep_totals and not totals_kept(equation, boundary):
+            return f"keep_totals: {equation.title} with {boundary} boundary keeps no total: write false"
         if self.observations is None:
             return None
         found = self.observations.problem_with(equation, frame_interval, frames)

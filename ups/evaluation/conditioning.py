@@ -29,6 +29,7 @@ from ups.evaluation.physical_scores import Physics, Scored
 from ups.evaluation.result_table import network_predictor, noise_of
 from ups.evaluation.scores import Predictor, Scores, score
 from ups.evaluation.surrogate import Surrogate
+from ups.evaluation.totals import with_totals
 from ups.kinds import module_of
 from ups.losses.relative import relative_l2_per_field
 from ups.runtime.randomness import torch_generator
@@ -45,7 +46,8 @@ class Candidates:
 
     Attributes:
         forecast: the operator's, [n, t, Q, C], all channels, physical.
-        scored: all of them, in units of `scale`, scored channels.
+        scored: all of them, in units of `scale`, scored channels. The first is the operator's, moved to the first frame's totals
+            where `keep_totals` is set.
         scale: [n, 1, 1, C].
         seconds: of all trajectories together: forecast, drawing and scores.
         calls: of generative models per trajectory.
@@ -141,7 +143,7 @@ class Conditioner:
         forecast = self._predict("operator", 1, first)
         # Physics knows no more of the first frame than the models do.
         seen = self.codec.seen(first.unsqueeze(1)).squeeze(1)
-        scored = self.physics.score(seen, forecast)
+        scored = self._scored(seen, forecast)
         calls, drawn = 0, 0
         for model, members in self.rounds():
             spent = (_now(first) - started) / count
@@ -151,7 +153,7 @@ class Conditioner:
             satisfied = scored.totals.amin(dim=1) <= (settings.stop_at or 0.0)
             if settings.stop_at is not None and bool(satisfied.all()):
                 break
-            more = self.physics.score(seen, self._predict(model, members, first))
+            more = self._scored(seen, self._predict(model, members, first))
             # What a trajectory would not have drawn by itself is no candidate.
             scored = scored.joined(more.without(satisfied) if settings.stop_at is not None else more)
             calls, drawn = calls + members * self.calls[model], drawn + members
@@ -161,6 +163,12 @@ class Conditioner:
         scale = self.physics.scale(seen)[:, 0]
         return Candidates(forecast[:, 0], scored, scale, _now(first) - started, calls)
 
+    def _scored(self, seen: Tensor, made: Tensor) -> Scored:
+        """Of first frames [n, *grid, C] and forecasts [n, M, t, Q, C], all channels, physical."""
+        if self.settings.keep_totals:
+            made = with_totals(made, seen, self.codec.shape)
+        return self.physics.score(seen, made)
+
     def rewind(self) -> None:
         """Draw again what was drawn, from the first trajectory on."""
         self._noise.clear()
@@ -168,8 +176,11 @@ class Conditioner:
 
     def select(self, candidates: Candidates, option: Any) -> Tensor:
         """What the selection adds to the operator's forecast, [n, t, Q, C] of the scored channels, physical."""
-        chosen = self.selection.selected(candidates.scored, self.settings.selection, option)
-        return (chosen - candidates.scored.fields[:, 0]) * candidates.scale
+        scored = candidates.scored
+        chosen = self.selection.selected(scored, self.settings.selection, option)
+        if not self.settings.keep_totals:
+            return (chosen - scored.fields[:, 0]) * candidates.scale
+        return chosen * candidates.scale - self.codec.shape.scored_fields(candidates.forecast)
 
     def observed(
         self, candidates: Candidates, forecast: Tensor, readings: Tensor, inflation: float

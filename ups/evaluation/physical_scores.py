@@ -8,7 +8,8 @@ depends on no grid, and scores can be added. All are 0 for the exact solution, u
 - energy: growth of the root mean square since the frame before, of the worst dissipated field;
 - maximum: how far values lie outside the range of the first frame;
 - entropy: decrease of a gas's mean entropy since the frame before;
-- boundary: root mean square of the values extrapolated to the walls, where they are 0.
+- boundary: root mean square of the values extrapolated by straight lines to where Darcy's scheme has them 0, the centres of the cells
+  outside the square (`ups.physics.darcy`).
 """
 
 from collections.abc import Mapping
@@ -178,7 +179,6 @@ class Physics:
         for axis in range(3, 3 + len(self.grid)):
             points = grid.shape[axis]
             for edge, inside in ((0, 1), (points - 1, points - 2)):
-                # Values stand half a cell from the wall.
-                wall = 1.5 * grid.select(axis, edge) - 0.5 * grid.select(axis, inside)
+                wall = 2 * grid.select(axis, edge) - grid.select(axis, inside)
                 squares.append(wall.square().flatten(3).mean(dim=3))
         return torch.stack(squares).mean(dim=0).sqrt()

@@ -175,6 +175,26 @@ def test_a_gas_whose_entropy_falls():
     assert scored.costs[0, 0].sqrt().tolist() == pytest.approx([0.0, math.log(2)])
 
 
+@pytest.mark.parametrize("variables", ["primitive", "conserved"])
+def test_a_gas_at_rest_has_a_unit_of_velocity(variables):
+    """In the first frame alone: its pressure sets it in motion."""
+    x = torch.arange(POINTS, dtype=torch.float64) / POINTS
+    still = torch.stack(
+        [torch.ones_like(x), torch.zeros_like(x), 1 + 0.1 * torch.sin(2 * math.pi * x)], dim=-1
+    )
+    solved = solve_compressible(
+        still[None], eta=0.1, zeta=0.1, boundary="periodic", frame_interval=STEP, frames=FRAMES
+    )
+    fields = to_conserved(solved) if variables == "conserved" else solved
+    of = physics("compressible1d", shape={"variables": variables})
+    scale = of.scale(fields[:, 0])[0, 0, 0, 0]
+    assert scale[1] == pytest.approx(1e-3 * (1.5 if variables == "conserved" else 1.0) ** 0.5, rel=0.01)
+    assert score(of, fields).totals.item() < 1e-9
+    moving = fields.clone()
+    moving[:, 0, :, 1] += 0.1
+    assert of.scale(moving[:, 0])[0, 0, 0, 0, 1].item() == pytest.approx(0.1)
+
+
 def test_a_solution_breaks_none_of_its_laws():
     truth = burgers(POINTS)
     weights = dict.fromkeys(("conservation", "energy", "maximum"), 1.0)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ups.config.physical_scores import PhysicalScore
+from ups.evaluation.sizes import sizes
 from ups.kinds import module_of
 from ups.models.shape import ProblemShape
 from ups.problems.ideal_gas import GAMMA, to_conserved, to_primitive
@@ -88,10 +89,11 @@ class Physics:
 
         Of a map, whose first frame holds what is given, 1.
         """
-        own = self.shape.scored_fields(first.flatten(1, -2))
+        whole = first.flatten(1, -2)
         if self.shape.problem.is_map:
-            return torch.ones_like(own[:, None, None, :1])
-        return own.square().mean(dim=1).sqrt().clamp_min(_TINY)[:, None, None, None]
+            return torch.ones_like(self.shape.scored_fields(whole)[:, None, None, :1])
+        size = self.shape.scored_fields(sizes(whole, self.shape.fields))
+        return size.clamp_min(_TINY)[:, None, None, None]
 
     @torch.no_grad()
     def score(self, first: Tensor, candidates: Tensor) -> Scored:

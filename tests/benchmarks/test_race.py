@@ -55,6 +55,16 @@ def test_a_peer_that_does_not_fit_the_grid_says_so():
         as_peer(CONFIGURATION, "unet", {"burgers1d": (32, 16)}, PERIODIC)
 
 
+def test_a_peer_is_given_no_more_than_an_operator_that_sees_points():
+    points = {"kind": "points", "points": 128, "radius": 0.25, "depth": 0}
+    seeing = resolve(load_configuration(TINY, {"model.encoder": points}))
+    with pytest.raises(
+        ConfigurationError,
+        match=r"a peer the whole grid: they would not be given the same\n  fix: compare with",
+    ):
+        as_peer(seeing, "fno", GRIDS, PERIODIC)
+
+
 def test_seconds_of_a_training_are_those_of_its_steps(tmp_path):
     """A record's seconds per step are those since the record before; validations have none."""
     records = [

@@ -9,6 +9,8 @@ from command_line import ups
 from faulty_server import FaultyServer, says, serve
 from small_files import small
 
+from ups.data.splits import generated_rows
+from ups.problems.problem import ORIGINAL_ROWS
 from ups.problems.published import PUBLISHED
 
 NAME = "1D_Burgers_Sols_Nu0.01"
@@ -111,6 +113,21 @@ def test_a_generated_file_passes_the_check(tmp_path, equation, settings):
     assert record["bad_rows"]["count"] == 0
     assert record["solver_distance"]["mean"] < (1.0 if equation == "darcy2d" else 1e-4)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["downloads", "made.hdf5"]
+
+
+@pytest.mark.slow
+def test_a_generated_file_may_hold_the_trajectories_of_a_split(tmp_path):
+    fields = {}
+    for name, options in {"all": ("--rows", "6"), "test": ("--rows", "2", "--split", "test")}.items():
+        path, settings = tmp_path / f"{name}.hdf5", ("nu=0.1", "resolution=32", "frames=3")
+        options = (*options, *(word for setting in settings for word in ("--set", setting)))
+        made = ups("data", "generate", "burgers1d", path, *options)
+        assert made.returncode == 0, made.stderr
+        with h5py.File(path) as file:
+            fields[name] = file["tensor"][:], file[ORIGINAL_ROWS][:]
+    rows = generated_rows("test", 2)
+    np.testing.assert_array_equal(fields["test"][1], rows)
+    np.testing.assert_array_equal(fields["test"][0], fields["all"][0][rows])
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def load(ttc):
         ({"observations": OBSERVED | {"times": [0.21]}}, "evaluation.ttc.observations.times: 0.21 is no frame of the forecast"),
         ({"observations": OBSERVED | {"noise": -1}}, "evaluation.ttc.observations.noise"),
         ({"refinement": 0}, "evaluation.ttc.refinement"),
+        ({"keep_totals": True, "scores": {"conservation": 1}}, "evaluation.ttc: scores: conservation is 0 for all candidates with keep_totals"),
         ({"refinement": 2, "scores": {"energy": 1}}, "evaluation.ttc: refinement: is of the residual, which is no score here"),
     ],
 )  # fmt: skip
@@ -70,6 +71,21 @@ def test_a_finer_grid_is_for_equations_that_are_solved_on_it():
     ):
         load_configuration(TINY, {"data": ADVECTION, "evaluation.ttc": {"refinement": 2}})
     load_configuration(TINY, {"data": ADVECTION, "evaluation.ttc": {}})
+
+
+OUTFLOW = {key: value for key, value in ADVECTION.items() if key != "beta"} | {
+    "equation": "compressible1d",
+    "eta": 0.1,
+    "boundary": "outflow",
+}
+
+
+def test_totals_are_kept_where_nothing_leaves_the_domain():
+    ttc = {"keep_totals": True}
+    load_configuration(TINY, {"data": ADVECTION, "evaluation.ttc": ttc})
+    told = r"evaluation\.ttc\.keep_totals: 1D compressible Navier-Stokes with outflow boundary keeps no total: write false"
+    with pytest.raises(ConfigurationError, match=told):
+        load_configuration(TINY, {"data": OUTFLOW, "evaluation.ttc": ttc})
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Candidates of tiny networks: what is chosen among them, at what cost, and never at the validation split's."""
 
-from dataclasses import replace
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from command_line import TINY
-from small_models import SCALARS, SHAPES, codec, operator, residual
+from small_models import SCALARS, codec, operator, residual
 from torch import Tensor
 
 from ups.config import load_configuration
@@ -159,15 +159,6 @@ def test_physics_sees_no_more_of_the_first_frame_than_the_models_do(monkeypatch)
     assert not torch.allclose(seen.scored.costs[:, 0, 0], whole.scored.costs[:, 0, 0] / 4)
 
 
-def test_a_boundary_that_only_a_file_knew_is_held_against_the_scores(monkeypatch):
-    monkeypatch.setattr(
-        "small_models.SHAPES", {name: replace(shape, boundary="outflow") for name, shape in SHAPES.items()}
-    )
-    told = r"evaluation\.ttc\.scores\.energy: 1D Burgers with outflow boundary does not have it \(it has residual\)"
-    with pytest.raises(ConfigurationError, match=told):
-        conditioner(data(), scores={"energy": 1.0}, refinement=1)
-
-
 def test_a_budget_of_seconds_ends_the_drawing():
     test = data()
     of = conditioner(test, members=40, max_seconds=1e-9)
@@ -218,6 +209,44 @@ def test_observations_help_where_members_err_alike():
     found, _ = rows(made(test), test, fitted)
     errors_of = {name: scores.get("trajectory").mean().item() for name, scores in found.items()}
     assert errors_of["ttc_observed"] < 0.3 * errors_of["ttc"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_is_conditioned_has_the_totals_that_are_kept(keep):
+    validation = data("validation")
+    # Each has another total, and all a wrong one.
+    errors = ERRORS + torch.linspace(0.1, 0.2, len(ERRORS))[:, None]
+    of = planted(conditioner(validation, keep_totals=keep), validation.truth, errors)
+    fitted = fit(of, validation.truth, batch=4)
+    made = of.candidates(validation.truth[:, 0])
+    chosen = made.forecast + fitted.gate[:, None, None] * of.select(made, fitted.option)
+    total = validation.truth[:, :1].mean(dim=2)  # [n, 1, C]
+    drifts = (
+        chosen.mean(dim=2) - total,
+        (made.scored.fields * made.scale[:, None]).mean(dim=3) - total[:, None],
+    )
+    for drift in drifts:
+        assert bool((drift.abs() < 1e-5).all()) == keep
+
+
+def test_candidates_of_one_batch_are_kept_at_a_time_and_drawn_twice_alike():
+    validation = data("validation")
+    observations = {"sensors": [[0.2]], "times": [0.1], "noise": 1e-3}
+    of = conditioner(validation, observations=observations, members=3, refinement=1)
+    plain, alive, drawn = of.candidates, weakref.WeakSet[Any](), list[Tensor]()
+
+    def candidates(first: Tensor, **options: Any) -> Any:
+        made = plain(first, **options)
+        alive.add(made)
+        drawn.append(made.scored.fields.clone())
+        assert len(alive) <= 2  # these, and those before them until they are replaced
+        return made
+
+    of.candidates = candidates  # pyright: ignore[reportAttributeAccessIssue]
+    fit(of, validation.truth, batch=2)
+    assert len(drawn) == 2 * COUNT // 2
+    for once, again in zip(drawn[: COUNT // 2], drawn[COUNT // 2 :], strict=True):
+        torch.testing.assert_close(once, again, rtol=0, atol=0)
 
 
 def test_batches_change_no_choice():

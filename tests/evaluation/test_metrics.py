@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ups.evaluation import metrics
 from ups.losses.relative import relative_l2
+from ups.problems import PROBLEMS
 
 N, T, X, C = 6, 5, 64, 2
 
@@ -236,13 +237,22 @@ def test_a_band_beyond_the_grid_is_left_out():
 def test_mass_drift_of_a_known_shift():
     initial = 2 * sine(1).expand(N, 1, X, C)[:, 0] + 3.0  # rms sqrt(2 + 9)
     prediction = initial[:, None].repeat(1, T, 1, 1)
-    assert metrics.mass_drift(prediction, initial).max() < 1e-12
+    fields = PROBLEMS["burgers1d"].fields * C
+    assert metrics.mass_drift(prediction, initial, fields).max() < 1e-12
     prediction[2, 3, :, 1] -= 0.5
     prediction[2, 1, :, 1] += 0.2
-    drift = metrics.mass_drift(prediction, initial)
+    drift = metrics.mass_drift(prediction, initial, fields).amax(dim=-1)
     assert drift[2, [1, 3]].tolist() == pytest.approx([0.2 / math.sqrt(11), 0.5 / math.sqrt(11)], rel=1e-9)
     drift[2, [1, 3]] = 0
     assert drift.max() < 1e-12
+
+
+def test_momentum_of_a_gas_at_rest_has_a_unit():
+    initial = torch.tensor([1.0, 0.0, 4.0]).expand(N, X, 3)
+    prediction = initial[:, None].repeat(1, T, 1, 1)
+    prediction[..., 1] = 1e-3
+    drift = metrics.mass_drift(prediction, initial, PROBLEMS["compressible1d"].conserved_fields)
+    torch.testing.assert_close(drift, torch.tensor([0.0, 0.5, 0.0]).expand(N, T, 3))  # of a thousandth of 2
 
 
 @pytest.mark.parametrize("count", [2, 3, 16])

@@ -1,5 +1,6 @@
 """Readings of a forecast: the posterior of a linear Gaussian case, and what sensors see."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,13 @@ def test_sensors_stand_at_the_nearest_points():
     assert found.leads.tolist() == [0, 0, 0, 4, 4, 4]
     assert found.points.tolist() == [0, 7, 3, 0, 7, 3]
     assert of([[0.999]], [0.1], periodic=False).points.tolist() == [7]
+
+
+def test_times_of_a_file_are_float32():
+    """Hundreds of frames later a multiple of the first stamp is off by more than float64 would be."""
+    interval = float(np.float32(9.95)) / 199
+    settings = Observations(sensors=[[0.1]], times=[9.95, 0.05], noise=0.1)
+    assert settings.problem_with(PROBLEMS["burgers1d"], interval, 200) is None
 
 
 def test_readings_have_the_noise_that_is_said():

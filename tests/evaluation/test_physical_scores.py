@@ -128,13 +128,26 @@ def test_the_steady_state_of_darcy():
 
 
 def test_values_at_a_wall():
-    place = (torch.arange(16, dtype=torch.float64) + 0.5) / 16
+    """Straight lines are extrapolated exactly: 0 where the scheme has a wall, a cell's length before the first point."""
+    place = torch.arange(1, 17, dtype=torch.float64) / 16
     fields = torch.zeros(1, 1, 1, 16, 16, 2, dtype=torch.float64)
     fields[..., 1] = place[:, None] + torch.zeros(16)
     scored = physics("darcy2d", points=16, weights={"boundary": 1.0})
     value = scored.score(fields[:, 0, 0], fields.flatten(3, 4)).totals.item()
-    # Straight lines are extrapolated exactly: 0 and 1 on two walls, x on the others.
-    assert value == pytest.approx(((0 + 1 + 2 * place.square().mean().item()) / 4) ** 0.5)
+    far = 17 / 16
+    assert value == pytest.approx(((0 + far**2 + 2 * place.square().mean().item()) / 4) ** 0.5)
+
+
+def test_the_wall_is_where_the_solver_has_it():
+    """Of a smooth coefficient the extrapolation's error vanishes by second order; half a cell away it would by first."""
+    sizes = []
+    for points in (32, 64):
+        a = torch.ones(1, points, points, dtype=torch.float64)
+        u = solve_darcy_steady(a, forcing=1.0)
+        fields = torch.stack([a, u], dim=-1)
+        scored = physics("darcy2d", points=points, weights={"boundary": 1.0})
+        sizes.append(scored.score(fields, fields.flatten(1, 2)[:, None, None]).totals.item())
+    assert sizes[0] > 3.5 * sizes[1]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +173,26 @@ def test_a_gas_whose_entropy_falls():
     gas[..., 0, :, 2] = 2.0  # from pressure 2 to 1: ln 2 less
     scored = physics("compressible1d", weights={"entropy": 1.0}).score(gas[:, 0, 0], gas)
     assert scored.costs[0, 0].sqrt().tolist() == pytest.approx([0.0, math.log(2)])
+
+
+@pytest.mark.parametrize("variables", ["primitive", "conserved"])
+def test_a_gas_at_rest_has_a_unit_of_velocity(variables):
+    """In the first frame alone: its pressure sets it in motion."""
+    x = torch.arange(POINTS, dtype=torch.float64) / POINTS
+    still = torch.stack(
+        [torch.ones_like(x), torch.zeros_like(x), 1 + 0.1 * torch.sin(2 * math.pi * x)], dim=-1
+    )
+    solved = solve_compressible(
+        still[None], eta=0.1, zeta=0.1, boundary="periodic", frame_interval=STEP, frames=FRAMES
+    )
+    fields = to_conserved(solved) if variables == "conserved" else solved
+    of = physics("compressible1d", shape={"variables": variables})
+    scale = of.scale(fields[:, 0])[0, 0, 0, 0]
+    assert scale[1] == pytest.approx(1e-3 * (1.5 if variables == "conserved" else 1.0) ** 0.5, rel=0.01)
+    assert score(of, fields).totals.item() < 1e-9
+    moving = fields.clone()
+    moving[:, 0, :, 1] += 0.1
+    assert of.scale(moving[:, 0])[0, 0, 0, 0, 1].item() == pytest.approx(0.1)
 
 
 def test_a_solution_breaks_none_of_its_laws():

@@ -140,6 +140,8 @@ def test_xarray_gets_names_units_and_provenance(predictor):
         ({"fields": {"v": WAVE}}, "give u, by name"),
         ({"fields": {"u": WAVE, "v": WAVE}}, "give u, by name"),
         ({"fields": WAVE[:30]}, r"give \[n, 32\]"),
+        ({"fields": {"u": "wave"}}, "forecast: u: is no array of numbers.*lists of equal length"),
+        ({"fields": [[0.0] * 32, [0.0] * 31]}, "forecast: u: is no array of numbers"),
         ({"fields": np.full(32, np.nan, dtype=np.float32)}, "not finite"),
         ({"fields": xarray.DataArray(WAVE, {"x": np.array(centres(32)) + 0.3}, ("x",))}, "model's points"),
         ({"fields": xarray.DataArray(WAVE[:, None], dims=("x", "sample"))}, "x come last"),

@@ -181,7 +181,11 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
     assert kept_shapes(configuration, None) == {"burgers1d": KeptShape(41, (256,))}
     sealed(
         store, "download", digest_of(derive("download", configuration, {}, store)),
-        summary={"problems": {"burgers1d": {"frames": 6, "grid": [30]}}},
+        summary={
+            "problems": {
+                "burgers1d": {"frames": 6, "grid": [30], "frame_interval": 0.05, "boundary": "outflow"}
+            }
+        },
         parts=sealed_parts(store, configuration),
     )  # fmt: skip
     with pytest.raises(
@@ -204,6 +208,13 @@ def test_models_that_do_not_fit_sealed_data_are_refused_by_the_plan(tmp_path):
         match=r"evaluation\.pdebench_initial_steps: 10 leaves none of the 6 frames of burgers1d",
     ):
         make_plan(configured(**{"model.latent.tokens": 10, "evaluation.pdebench_initial_steps": 10}), store)
+    observations = {"sensors": [[0.25]], "times": [0.1, 0.3], "noise": 0.01}
+    for ttc, told in (
+        ({"scores": {"energy": 1}}, r"scores\.energy: 1D Burgers with outflow boundary does not have it \(it has residual\)"),
+        ({"observations": observations}, r"observations\.times: 0\.3 is no frame of the forecast, .* 0\.05 up to 0\.25"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=rf"evaluation\.ttc\.{told}"):
+            make_plan(configured(**{"model.latent.tokens": 10, "evaluation.ttc": ttc}), store)
     plan = make_plan(configured(**{"model.latent.tokens": 10}), store)
     assert [stage.verdict for stage in plan[:2]] == ["HIT", "MISS"]
 

@@ -22,6 +22,7 @@ from ups.pipeline.device import resolve_device
 from ups.pipeline.run import find_root
 from ups.pipeline.tool_process import run_tool
 from ups.problems import PROBLEMS
+from ups.problems.generated import SPLITS
 from ups.problems.published import DOWNLOADS, PUBLISHED, PublishedFile
 
 _ADDRESS = PublishedData.model_fields["address"].default
@@ -73,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     generating.add_argument("equation", choices=list(PROBLEMS))
     generating.add_argument("output", metavar="FILE", type=Path)
     generating.add_argument("--rows", type=count, default=100, help="trajectories (default 100)")
+    generating.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="the first of this split of a run with the same settings and seed (default: the first of all splits in turn)",
+    )
     generating.add_argument(
         "--set",
         dest="assignments",
@@ -196,6 +202,7 @@ def _generate(options: argparse.Namespace) -> None:
         {
             "data": data.model_dump(mode="json"),
             "rows": options.rows,
+            "split": options.split,
             "output": str(output),
             "device": resolve_device(options.device, where="--device"),
             "threads": options.threads,

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ups.config.physical_scores import REFINED, PhysicalScore, scores_of
+from ups.config.physical_scores import REFINED, PhysicalScore, scores_of, totals_kept
 from ups.config.selections.whole import Whole
 from ups.kinds import choice_of, sections_of
-from ups.problems.problem import Boundary, Problem, Variables
+from ups.problems.problem import Boundary, Problem
 from ups.section import Count, NonNegative, Positive, Real, Section
 
 if TYPE_CHECKING:
     from ups.config.schema import Configuration
+    from ups.problems.generated import ProblemData
 
 ROW, RANDOM, ORACLE, OBSERVED = "ttc", "ttc_random", "ttc_oracle", "ttc_observed"
 """Rows of the result table: the conditioned forecast, its controls, and the one that is also given measurements."""
@@ -58,7 +59,8 @@ class Observations(Section):
         if frame_interval is not None and frames is not None:
             for time in self.times:
                 frame = round(time / frame_interval)
-                if not 1 <= frame < frames or abs(frame * frame_interval - time) > 1e-6 * frame_interval:
+                # Stamps of files are float32: after hundreds of frames they are off by 1e-5 of the interval.
+                if not 1 <= frame < frames or abs(frame * frame_interval - time) > 1e-4 * frame_interval:
                     return (
                         "times",
                         f"{time:g} is no frame of the forecast, which has one every {frame_interval:g} up to "
@@ -88,6 +90,10 @@ class Conditioning(Section):
         description="points per axis, for one of the forecast's, of the grid on which the solver takes the step that the residual "
         "compares with",
     )
+    keep_totals: bool = Field(
+        default=False,
+        description="move every candidate, evenly over the domain, to the totals of the first frame that the equation keeps",
+    )
     selection: Selection = Field(
         default=Whole(kind="whole"), description="what is made of the scored candidates"
     )
@@ -114,6 +120,10 @@ class Conditioning(Section):
     def _possible(self) -> Self:
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models: {self.models[0]} is named twice: name it once")
+        if self.keep_totals and "conservation" in self.scores:
+            raise ValueError(
+                "scores: conservation is 0 for all candidates with keep_totals: leave one of them out"
+            )
         if self.refinement > 1 and "residual" not in self.scores:
             raise ValueError("refinement: is of the residual, which is no score here: leave it out")
         if self.selection.kind == "least_squares" and set(self.scores) != {"residual"}:
@@ -142,29 +152,31 @@ class Conditioning(Section):
         if self.refinement > 1 and not equations & REFINED:
             return "refinement: no equation here is solved on a finer grid for its residual: leave it out"
         for name, data in configuration.problems.items():
-            equation = data.problem
-            if found := self.score_problem(equation, data.usual_boundary, data.used_variables()):
-                alike = f", for {name} is scored alike" if len(configuration.problems) > 1 else ""
-                return f"{found[0]}: {found[1]}{alike}"
-            if self.observations is not None:
-                interval = getattr(data, "frame_interval", None)
-                if found := self.observations.problem_with(equation, interval, data.kept_frames):
-                    return f"observations.{found[0]}: {found[1]}"
+            interval = getattr(data, "frame_interval", None)
+            if problem := self.problem_of(data, data.usual_boundary, interval, data.kept_frames):
+                alike = f", for {name} is conditioned alike" if len(configuration.problems) > 1 else ""
+                return f"{problem}{alike}"
         return None
 
-    def score_problem(
-        self, equation: Problem, boundary: Boundary, variables: Variables
-    ) -> tuple[str, str] | None:
-        """Key and reason why an equation cannot be scored so; None if it can."""
-        available = scores_of(equation, boundary, variables)
+    def problem_of(
+        self, data: "ProblemData", boundary: Boundary, frame_interval: float | None, frames: int | None
+    ) -> str | None:
+        """Why the trajectories of one problem cannot be scored or observed so, beginning with the key; None if they can.
+
+        frame_interval, frames: None as long as only a file knows them.
+        """
+        equation = data.problem
+        available = scores_of(equation, boundary, data.used_variables())
         for score in self.scores:
             if score not in available:
                 having = ", ".join(available) or "none"
-                return (
-                    f"scores.{score}",
-                    f"{equation.title} with {boundary} boundary does not have it (it has {having}): leave it out",
-                )
-        return None
+                return f"scores.{score}: {equation.title} with {boundary} boundary does not have it (it has {having}): leave it out"
+        if self.keep_totals and not totals_kept(equation, boundary):
+            return f"keep_totals: {equation.title} with {boundary} boundary keeps no total: write false"
+        if self.observations is None:
+            return None
+        found = self.observations.problem_with(equation, frame_interval, frames)
+        return found and f"observations.{found[0]}: {found[1]}"
 
 
 def calls_per_member(configuration: "Configuration") -> dict[str, int]:

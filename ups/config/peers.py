@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ups.config.encoders.points import PointEncoder
 from ups.config.load import validate
 from ups.config.schema import Configuration
 from ups.errors import ConfigurationError
@@ -46,9 +47,15 @@ def as_peer(
         periodic: names of the problems without walls.
 
     Raises:
-        ConfigurationError: the peer does not fit the grids.
+        ConfigurationError: the peer does not fit the grids, or would be given more than the operator.
     """
     where = f"the peer {name} of {configuration.name}"
+    if isinstance(configuration.model.encoder, PointEncoder):
+        raise ConfigurationError(
+            "model.encoder: points sees points of every first frame, and a peer the whole grid: they would not be given the same",
+            where=where,
+            fix="compare with model.encoder: {kind: grid}",
+        )
     for problem, grid in grids.items():
         if len(set(grid)) > 1:
             raise ConfigurationError(

@@ -12,6 +12,12 @@ REFINED = frozenset({"burgers1d", "compressible1d"})
 """Equations whose residual depends on the solver's grid: advection is solved exactly, Darcy flow has the residual of its own grid."""
 
 
+def totals_kept(problem: Problem, boundary: Boundary) -> bool:
+    """Whether the equation keeps a total of its first frame: nothing leaves a periodic domain."""
+    fields = problem.conserved_fields or problem.fields
+    return boundary == "periodic" and not problem.is_map and any(field.conserved for field in fields)
+
+
 def scores_of(
     problem: Problem, boundary: Boundary, variables: Variables = "primitive"
 ) -> tuple[PhysicalScore, ...]:

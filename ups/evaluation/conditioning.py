@@ -29,6 +29,7 @@ from ups.evaluation.physical_scores import Physics, Scored
 from ups.evaluation.result_table import network_predictor, noise_of
 from ups.evaluation.scores import Predictor, Scores, score
 from ups.evaluation.surrogate import Surrogate
+from ups.evaluation.totals import with_totals
 from ups.kinds import module_of
 from ups.losses.relative import relative_l2_per_field
 from ups.runtime.randomness import torch_generator
@@ -45,7 +46,8 @@ class Candidates:
 
     Attributes:
         forecast: the operator's, [n, t, Q, C], all channels, physical.
-        scored: all of them, in units of `scale`, scored channels.
+        scored: all of them, in units of `scale`, scored channels. The first is the operator's, moved to the first frame's totals
+            where `keep_totals` is set.
         scale: [n, 1, 1, C].
         seconds: of all trajectories together: forecast, drawing and scores.
         calls: of generative models per trajectory.
@@ -85,11 +87,7 @@ class Conditioner:
         configuration: Configuration,
         coordinates: Sequence[Tensor],
     ) -> None:
-        """coordinates: of the grid points along each axis, in the domain's units.
-
-        Raises:
-            ConfigurationError: it cannot be scored or observed so: only a file knew its boundary and its frames.
-        """
+        """coordinates: of the grid points along each axis, in the domain's units."""
         settings = configuration.evaluation.ttc
         assert settings is not None
         self.settings, self._surrogate, self._data = settings, surrogate, data
@@ -98,8 +96,6 @@ class Conditioner:
         self.batch = max(1, configuration.evaluation.batch_size // settings.members)
         self.codec = surrogate.codec.of(data.setting.problem)
         shape = self.codec.shape
-        if found := settings.score_problem(shape.problem, shape.boundary, shape.variables):
-            raise ConfigurationError(found[1], where=f"evaluation.ttc.{found[0]}")
         self.forecasts = OperatorForecasts(surrogate.operator, self.codec)
         self.calls = calls_per_member(configuration)
         self.physics = Physics(
@@ -147,7 +143,7 @@ class Conditioner:
         forecast = self._predict("operator", 1, first)
         # Physics knows no more of the first frame than the models do.
         seen = self.codec.seen(first.unsqueeze(1)).squeeze(1)
-        scored = self.physics.score(seen, forecast)
+        scored = self._scored(seen, forecast)
         calls, drawn = 0, 0
         for model, members in self.rounds():
             spent = (_now(first) - started) / count
@@ -157,7 +153,7 @@ class Conditioner:
             satisfied = scored.totals.amin(dim=1) <= (settings.stop_at or 0.0)
             if settings.stop_at is not None and bool(satisfied.all()):
                 break
-            more = self.physics.score(seen, self._predict(model, members, first))
+            more = self._scored(seen, self._predict(model, members, first))
             # What a trajectory would not have drawn by itself is no candidate.
             scored = scored.joined(more.without(satisfied) if settings.stop_at is not None else more)
             calls, drawn = calls + members * self.calls[model], drawn + members
@@ -167,10 +163,24 @@ class Conditioner:
         scale = self.physics.scale(seen)[:, 0]
         return Candidates(forecast[:, 0], scored, scale, _now(first) - started, calls)
 
+    def _scored(self, seen: Tensor, made: Tensor) -> Scored:
+        """Of first frames [n, *grid, C] and forecasts [n, M, t, Q, C], all channels, physical."""
+        if self.settings.keep_totals:
+            made = with_totals(made, seen, self.codec.shape)
+        return self.physics.score(seen, made)
+
+    def rewind(self) -> None:
+        """Draw again what was drawn, from the first trajectory on."""
+        self._noise.clear()
+        self._predictors.clear()
+
     def select(self, candidates: Candidates, option: Any) -> Tensor:
         """What the selection adds to the operator's forecast, [n, t, Q, C] of the scored channels, physical."""
-        chosen = self.selection.selected(candidates.scored, self.settings.selection, option)
-        return (chosen - candidates.scored.fields[:, 0]) * candidates.scale
+        scored = candidates.scored
+        chosen = self.selection.selected(scored, self.settings.selection, option)
+        if not self.settings.keep_totals:
+            return (chosen - scored.fields[:, 0]) * candidates.scale
+        return chosen * candidates.scale - self.codec.shape.scored_fields(candidates.forecast)
 
     def observed(
         self, candidates: Candidates, forecast: Tensor, readings: Tensor, inflation: float
@@ -221,15 +231,13 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
     """
     settings, scored = conditioner.settings, conditioner.codec.shape.scored_fields
     options = conditioner.selection.options(settings.selection)
-    forecasts, drawn = [], []
+    forecasts = []
     additions: list[list[Tensor]] = [[] for _ in options]
     for part in truth.split(batch):
         candidates = conditioner.candidates(part[:, 0], measuring=True)
         forecasts.append(scored(candidates.forecast))
         for found, option in zip(additions, options, strict=True):
             found.append(conditioner.select(candidates, option))
-        if conditioner.sensors is not None:  # nobody else needs them again, and they are large
-            drawn.append(candidates)
     if settings.max_seconds is not None and conditioner.cheapest > settings.max_seconds:
         raise ConfigurationError(
             f"{settings.max_seconds:g} s are below one candidate: the operator's forecast and {conditioner.rounds()[0][1]} "
@@ -253,16 +261,18 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
     )  # fmt: skip
     if conditioner.sensors is None:
         return Fit(option, gate)
-    readings = conditioner.readings(target).split(batch)
-    tried = []
-    for inflation in _INFLATIONS:
-        added = torch.cat(
-            [
-                conditioner.observed(candidates, own, read, inflation)
-                for candidates, own, read in zip(drawn, result.split(batch), readings, strict=True)
-            ]
-        )
-        tried.append((*_gate(result, added, target), inflation))
+    # Candidates are drawn twice: those of all trajectories at once would take too much memory.
+    conditioner.rewind()
+    observed: list[list[Tensor]] = [[] for _ in _INFLATIONS]
+    parts = (values.split(batch) for values in (truth[:, 0], result, conditioner.readings(target)))
+    for first, own, read in zip(*parts, strict=True):
+        candidates = conditioner.candidates(first, measuring=True)
+        for found, inflation in zip(observed, _INFLATIONS, strict=True):
+            found.append(conditioner.observed(candidates, own, read, inflation))
+    tried = [
+        (*_gate(result, torch.cat(found), target), inflation)
+        for found, inflation in zip(observed, _INFLATIONS, strict=True)
+    ]
     observed_gate, _, inflation = min(tried, key=lambda found: found[1])
     return Fit(option, gate, inflation, observed_gate)
 

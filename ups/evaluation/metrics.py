@@ -6,13 +6,16 @@ of PDEBench are those of its `metrics.py` (Takamoto et al. 2022, appendix B), wi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ups.evaluation.sizes import sizes
+from ups.problems import Field
 
 BANDS = {"low": (0, 4), "mid": (4, 12), "high": (12, None)}
 """PDEBench's wavenumber bands, half-open: 0-3, 4-11, 12 and up."""
@@ -97,14 +100,14 @@ def time_until(failed: Tensor, times: Tensor) -> Tensor:
     return torch.cat([times.new_zeros(1), times])[held]
 
 
-def mass_drift(prediction: Tensor, initial: Tensor) -> Tensor:
-    """|mean_x u(t) - mean_x u(0)| / rms_x u(0) of each frame, worst channel, [n, t].
+def mass_drift(prediction: Tensor, initial: Tensor, fields: Sequence[Field]) -> Tensor:
+    """|mean_x u(t) - mean_x u(0)| / rms_x u(0) of each frame, [n, t, C]; of a gas at rest see `ups.evaluation.sizes`.
 
-    prediction [n, t, x, C], initial [n, x, C], conserved fields on a periodic domain: the mean of their true
+    prediction [n, t, x, C], initial [n, x, C], all of the conserved fields, on a periodic domain: the mean of their true
     solution is constant in time.
     """
     drift = (prediction.mean(dim=2) - initial.mean(dim=1, keepdim=True)).abs()
-    return (drift / initial.square().mean(dim=1, keepdim=True).sqrt()).amax(dim=-1)
+    return drift / sizes(initial, fields)[:, None]
 
 
 def power(values: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,8 @@ depends on no grid, and scores can be added. All are 0 for the exact solution, u
 - energy: growth of the root mean square since the frame before, of the worst dissipated field;
 - maximum: how far values lie outside the range of the first frame;
 - entropy: decrease of a gas's mean entropy since the frame before;
-- boundary: root mean square of the values extrapolated to the walls, where they are 0.
+- boundary: root mean square of the values extrapolated by straight lines to where Darcy's scheme has them 0, the centres of the cells
+  outside the square (`ups.physics.darcy`).
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ups.config.physical_scores import PhysicalScore
+from ups.evaluation.sizes import sizes
 from ups.kinds import module_of
 from ups.models.shape import ProblemShape
 from ups.problems.ideal_gas import GAMMA, to_conserved, to_primitive
@@ -87,10 +89,11 @@ class Physics:
 
         Of a map, whose first frame holds what is given, 1.
         """
-        own = self.shape.scored_fields(first.flatten(1, -2))
+        whole = first.flatten(1, -2)
         if self.shape.problem.is_map:
-            return torch.ones_like(own[:, None, None, :1])
-        return own.square().mean(dim=1).sqrt().clamp_min(_TINY)[:, None, None, None]
+            return torch.ones_like(self.shape.scored_fields(whole)[:, None, None, :1])
+        size = self.shape.scored_fields(sizes(whole, self.shape.fields))
+        return size.clamp_min(_TINY)[:, None, None, None]
 
     @torch.no_grad()
     def score(self, first: Tensor, candidates: Tensor) -> Scored:
@@ -178,7 +181,6 @@ class Physics:
         for axis in range(3, 3 + len(self.grid)):
             points = grid.shape[axis]
             for edge, inside in ((0, 1), (points - 1, points - 2)):
-                # Values stand half a cell from the wall.
-                wall = 1.5 * grid.select(axis, edge) - 0.5 * grid.select(axis, inside)
+                wall = 2 * grid.select(axis, edge) - grid.select(axis, inside)
                 squares.append(wall.square().flatten(3).mean(dim=3))
         return torch.stack(squares).mean(dim=0).sqrt()

@@ -355,7 +355,7 @@ def _first_frames(usage: Usage, fields: Array | Mapping[str, Array], *, on_grid:
     """First frames by name to [n, *grid, C] on the model's grid, or [n, P, C] at points; what is not given is 0.
 
     Raises:
-        DataError: a field is missing or unknown, has another shape than the others, or is on another grid.
+        DataError: a field is missing or unknown, no array of numbers, has another shape than the others, or is on another grid.
     """
     names = [field.name for field in usage.given]
     if not isinstance(fields, Mapping):
@@ -375,7 +375,14 @@ def _first_frames(usage: Usage, fields: Array | Mapping[str, Array], *, on_grid:
         )
     read: dict[str, NDArray[np.float32]] = {}
     for name in names:
-        values = np.asarray(_numpy(fields[name]), dtype=np.float32)
+        try:
+            values = np.asarray(_numpy(fields[name]), dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"is no array of numbers: {error}",
+                where=f"forecast: {name}",
+                fix="give an array of NumPy or torch, or lists of equal length",
+            ) from error
         if values.ndim == (len(usage.grid) if on_grid else 1):
             values = values[None]
         if on_grid:

@@ -129,9 +129,11 @@ def score(
         scores.seconds += time.perf_counter() - started
         if conserved:
             drift = metrics.mass_drift(
-                ensemble[..., conserved].mean(dim=1), part[:, 0].flatten(1, -2)[..., conserved]
+                ensemble[..., conserved].mean(dim=1),
+                part[:, 0].flatten(1, -2)[..., conserved],
+                [setting.fields[channel] for channel in conserved],
             )
-            scores.drift.append(drift.cpu())
+            scores.drift.append(drift.amax(dim=-1).cpu())
         target = part[:, 1:].flatten(2, -2)[..., scored]
         forecasts = metrics.Forecasts(ensemble[..., scored], target, grid, times)
         per_field = relative_l2_per_field(forecasts.prediction, target).cpu()

@@ -237,8 +237,8 @@ def _expected_shape(data: ProblemData) -> KeptShape:
 def require_fit(configuration: Configuration, download: Artifact) -> None:
     """Check that the models of a configuration can work on the trajectories of a download artifact, and be scored on them.
 
-    The schema has checked what it could; the grid of a file is known only when it was read, and the artifact
-    may have been made for another model.
+    The schema has checked what it could; grid, boundary and times of a file are known only when it was read, and the
+    artifact may have been made for another model.
 
     Raises:
         ConfigurationError: they cannot.
@@ -249,6 +249,11 @@ def require_fit(configuration: Configuration, download: Artifact) -> None:
         configuration.evaluation.problem_of(name, configuration.problems[name], shape.frames)
         for name, shape in shapes.items()
     ]
+    if (ttc := configuration.evaluation.ttc) is not None:
+        for name, kept in download.manifest.summary["problems"].items():
+            boundary, interval, frames = (kept[key] for key in ("boundary", "frame_interval", "frames"))
+            problem = ttc.problem_of(configuration.problems[name], boundary, interval, frames)
+            problems.append(problem and f"evaluation.ttc.{problem}")
     problems.append(configuration.leads_problem({name: shape.frames for name, shape in shapes.items()}))
     for problem in filter(None, problems):
         raise ConfigurationError(problem, where=f"the configuration {configuration.name}")

@@ -21,7 +21,7 @@ from ups.artifacts.identity import digest_of
 from ups.artifacts.store import BusyError
 from ups.config.data import ProblemData
 from ups.config.schema import DATA
-from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, StoredTrajectories
+from ups.data.dataset import DESCRIPTION, PART_DESCRIPTION, StoredTrajectories, time_step
 from ups.errors import DataError
 from ups.runtime.request import Request
 
@@ -61,6 +61,8 @@ def run(request: Request) -> None:
             "title": about["title"],
             "version": about["version"],
             "frames": len(about["times"]),
+            "frame_interval": time_step(about["problem"], about["times"]),
+            "boundary": about["boundary"],
             "grid": [len(axis) for axis in about["coordinates"]],
             "trajectories": {split: len(part["rows"]) for split, part in splits.items()},
         }

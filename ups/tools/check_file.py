@@ -234,12 +234,12 @@ class _Scan:
         if self.described.boundary != "periodic":
             return
         states = to_conserved(read.fields.astype(np.float64)) if problem.conserved_fields else read.fields
-        for channel, field in enumerate(problem.conserved_fields or problem.fields):
+        fields = problem.conserved_fields or problem.fields
+        state = torch.from_numpy(states).double().flatten(2, -2)
+        drift = mass_drift(state[:, 1:], state[:, 0], fields).amax(dim=1)
+        for channel, field in enumerate(fields):
             if field.conserved:
-                state = torch.from_numpy(states[..., channel : channel + 1]).double().flatten(2, -2)
-                self.drifts.setdefault(field.name, []).append(
-                    mass_drift(state[:, 1:], state[:, 0]).amax(dim=1)
-                )
+                self.drifts.setdefault(field.name, []).append(drift[:, channel])
 
     def _conservation(self) -> dict[str, Any] | str:
         """Per field the drift of the mean in units of the first frame's root mean square, over the rows."""

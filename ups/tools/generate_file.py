@@ -1,6 +1,7 @@
 """Generate a file in PDEBench's layout: the process behind `ups data generate`.
 
-No stage of the chain. Its request: {"data" (a `generated` data section), "rows", "output", "device", "threads"}.
+No stage of the chain. Its request: {"data" (a `generated` data section), "rows", "split" (null: of all
+in turn), "output", "device", "threads"}.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter
 from ups.artifacts.checksums import file_checksums
 from ups.artifacts.files import canonical_json
 from ups.config.data import OneProblem
+from ups.data.splits import generated_rows
 from ups.errors import DataError
 from ups.problems.generated import Generated
 from ups.tools.generation import generate_file
@@ -29,9 +31,10 @@ def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
     data = TypeAdapter(OneProblem).validate_python(request["data"])
     assert isinstance(data, Generated)
     # Named by what is solved: the same call goes on where a killed one was, and no other call reads its blocks.
-    digest = hashlib.sha256(canonical_json([request["data"], request["rows"]])).hexdigest()
+    digest = hashlib.sha256(canonical_json([request["data"], request["rows"], request["split"]])).hexdigest()
     blocks = output.with_name(f".{output.name}.{digest[:12]}.blocks")
-    rows = np.arange(request["rows"])
+    count, split = request["rows"], request["split"]
+    rows = np.arange(count) if split is None else generated_rows(split, count)
     generated = generate_file(
         data, rows, output, blocks, device=request["device"], threads=request["threads"]
     )
@@ -40,7 +43,7 @@ def generate_rows(request: dict[str, Any]) -> dict[str, Any]:
         "path": str(output),
         "problem": data.problem.name,
         "parameters": generated.parameters,
-        "rows": request["rows"],
+        "rows": count,
         "grid": list(data.stored_grid),
         "bytes": output.stat().st_size,
         "sha256": file_checksums(output).sha256,

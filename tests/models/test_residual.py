@@ -141,6 +141,8 @@ def test_the_fit_finds_the_tails_that_made_a_residual(width, exponent):
     assert normal.square().mean().item() == pytest.approx(1, abs=1e-3)
     assert normal.pow(4).mean().item() == pytest.approx(3, abs=0.15)
     torch.testing.assert_close(model.in_deviations(normal, PROBLEM), residual, rtol=1e-4, atol=1e-6)
+    beyond = model.in_deviations(2 * normal, PROBLEM).abs().amax(dim=(0, 2, 3))
+    torch.testing.assert_close(beyond, residual.abs().amax(dim=(0, 2, 3)), rtol=1e-4, atol=0)
 
 
 def test_a_normal_residual_is_left_as_it_is_but_for_its_size():

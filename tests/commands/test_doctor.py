@@ -95,15 +95,15 @@ def test_what_is_sealed_is_not_tried(finished_root):
 
 
 @pytest.mark.slow
-def test_a_stage_that_does_not_work_is_found(tmp_path, monkeypatch):
+def test_a_stage_that_does_not_work_is_found(sealed_root, tmp_path, monkeypatch):
     """An evaluation that cannot be imported: of all mistakes the one that is met last, after the last training."""
     copy = tmp_path / "library" / "ups"
     shutil.copytree(Path(package.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "stages" / "evaluate.py").open("a") as file:
         file.write("\nimport a_module_that_nobody_has\n")
     monkeypatch.chdir(tmp_path / "library")  # `python -m` looks there first
-    done = ups("run", TINY, "--dry", "--root", tmp_path / "root")
+    done = ups("run", TINY, "--dry", "--root", sealed_root)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "stage evaluate does not work" in done.stderr
     assert "a_module_that_nobody_has" in done.stderr
-    assert not (tmp_path / "root").exists()
+    assert not (sealed_root / "runs").exists()

@@ -44,7 +44,7 @@ check: $(READY)  ## lint, and the fast tests
 test-fast: $(READY)
 	$(TESTS) -m "not slow"
 
-# Two processes; a file's tests stay in one, for they share fixtures: the flows' server is one of them.
+# Two processes; a file's tests stay in one, for they share fixtures, and so do those of flows, for they share a server.
 test: $(READY)  ## run all tests that a change needs
 	$(TESTS) -m "not long"
 

@@ -97,6 +97,7 @@ def whole_or_nothing(root: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_sealing_killed_at_every_call(tmp_path):
     root = tmp_path / "root"
     prepared(root)
@@ -115,7 +116,8 @@ def test_sealing_killed_at_every_call(tmp_path):
     assert seen == {True, False}, "both sides of the commit were tried"
 
 
-@pytest.mark.parametrize("error", ["ENOSPC", pytest.param("EIO", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 def test_sealing_refused_at_every_call(tmp_path, error):
     root = tmp_path / "root"
     prepared(root)

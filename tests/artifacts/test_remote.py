@@ -151,7 +151,7 @@ def test_a_store_that_is_not_there_is_told(monkeypatch, tmp_path):
 def test_two_machines_build_every_stage_once(s3, tmp_path):
     environment = s3 | {VARIABLE: f"s3://bucket/{tmp_path.name}"}
     roots = [tmp_path / "one", tmp_path / "other"]
-    chosen = ("--set", "tracking.wandb=disabled", "--set", "execution.device=cpu")
+    chosen = ("--until", "operator", "--set", "tracking.wandb=disabled", "--set", "execution.device=cpu")
     started = [start_ups("run", TINY, "--root", root, *chosen, **environment) for root in roots]
     for process in started:
         output, _ = process.communicate(timeout=900)

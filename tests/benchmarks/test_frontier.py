@@ -204,22 +204,22 @@ def test_what_several_processes_trained_is_measured_in_one(shared):
         ),
     ],
 )
-def test_wrong_arguments_are_told(arguments, message, tmp_path):
-    done = ups("bench", "frontier", TINY, "--root", tmp_path, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_wrong_arguments_are_told(answer, arguments, message, tmp_path):
+    code, _, told = answer("bench", "frontier", TINY, "--root", tmp_path, *arguments)
+    assert code == 2
+    assert message in told
     assert not (tmp_path / "frontier").exists()
 
 
-def test_of_several_problems_one_has_to_be_named(tmp_path):
-    done = ups("bench", "frontier", CONFIGS / "mix_tiny.yaml", "--root", tmp_path)
-    assert done.returncode == 2
-    assert "--problem: mix_tiny has several problems" in done.stderr
+def test_of_several_problems_one_has_to_be_named(answer, tmp_path):
+    code, _, told = answer("bench", "frontier", CONFIGS / "mix_tiny.yaml", "--root", tmp_path)
+    assert code == 2
+    assert "--problem: mix_tiny has several problems" in told
 
 
 @pytest.mark.slow
-def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
-    quiet = ("--root", tmp_path, "--set", "tracking.wandb=disabled")
+def test_a_frontier_of_a_tiny_run_on_the_command_line(sealed_root):
+    quiet = ("--root", sealed_root, "--set", "tracking.wandb=disabled")
     ttc = "evaluation.ttc={members: 4, fitted_on: 4, refinement: 4, selection: {kind: least_squares}}"
     quiet += ("--set", ttc)
     trained = ups("run", TINY, *quiet)
@@ -231,9 +231,9 @@ def test_a_frontier_of_a_tiny_run_on_the_command_line(tmp_path):
     done = ups(*command, "--json", "--peers", "dilated_resnet", "--seconds", "1")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record == json.loads((tmp_path / "frontier" / "burgers_tiny-burgers1d.json").read_text())
-    page = (tmp_path / "frontier" / "burgers_tiny-burgers1d.html").read_text()
-    table = json.loads(next((tmp_path / "runs").glob("*/metrics.json")).read_text())
+    assert record == json.loads((sealed_root / "frontier" / "burgers_tiny-burgers1d.json").read_text())
+    page = (sealed_root / "frontier" / "burgers_tiny-burgers1d.html").read_text()
+    table = json.loads(next((sealed_root / "runs").glob("*/metrics.json")).read_text())
     headline = {
         row["model"]: row["value"]
         for row in table

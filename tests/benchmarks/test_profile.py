@@ -30,8 +30,8 @@ def test_flops_are_counted_by_shape_and_only_within_steps():
 
 
 @pytest.mark.slow
-def test_a_page_and_a_trace(tmp_path):
-    arguments = ("profile", "operator", TINY, "--root", tmp_path, "--steps", "8")
+def test_a_page_and_a_trace(sealed_root, tmp_path):
+    arguments = ("profile", "operator", TINY, "--root", sealed_root, "--steps", "8")
     done = ups(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     records = json.loads(done.stdout)
@@ -43,8 +43,7 @@ def test_a_page_and_a_trace(tmp_path):
     assert 0 < step["floor_milliseconds"] == max(three) < step["milliseconds_per_step"]
     assert step["floor_is"] == "launches"  # of a network of a few thousand weights
     assert len(operators) == 10
-    assert "mm" in {record["what"] for record in operators}
-    trace = json.loads((tmp_path / "profile-operator.json").read_text())
+    trace = json.loads((sealed_root / "profile-operator.json").read_text())
     assert any(event.get("name") == PROFILED for event in trace["traceEvents"])
     done = ups(*arguments, "--trace", tmp_path / "mine.json")
     assert "operator on cpu, 1 thread(s): " in done.stdout

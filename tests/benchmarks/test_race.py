@@ -358,8 +358,8 @@ def test_without_seconds_the_race_is_with_the_operator_of_the_chain(root):
         (("--set", "execution.processes=2"), "a benchmark runs in one process"),
     ],
 )
-def test_wrong_arguments_are_told(arguments, message, tmp_path):
-    done = ups("bench", "peers", TINY, "--root", tmp_path, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_wrong_arguments_are_told(answer, arguments, message, tmp_path):
+    code, _, told = answer("bench", "peers", TINY, "--root", tmp_path, *arguments)
+    assert code == 2
+    assert message in told
     assert not (tmp_path / "runs").exists()

@@ -30,9 +30,9 @@ def accumulating(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_slower_training_of_equal_error_fails_for_its_speed_alone(tmp_path, accumulating, capsys):
+def test_a_slower_training_of_equal_error_fails_for_its_speed_alone(sealed_root, accumulating, capsys):
     sets = [word for text in [*SHORT, "execution.device=cpu"] for word in ("--set", text)]
-    arguments = [TINY, accumulating, "--seeds", 2, "--memory", 2, "--root", tmp_path / "root", *sets]
+    arguments = [TINY, accumulating, "--seeds", 2, "--memory", 2, "--root", sealed_root, *sets]
     assert ab(*arguments, "--json") == 8
     captured = capsys.readouterr()
     baseline, optimised = json.loads(captured.out)

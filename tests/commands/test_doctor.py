@@ -96,14 +96,14 @@ def test_what_is_sealed_is_not_tried(finished_root):
 
 @pytest.mark.slow
 def test_a_stage_that_does_not_work_is_found(tmp_path, monkeypatch):
-    """An evaluation that cannot be imported: of all mistakes the one that is met last, after the last training."""
+    """One that cannot be imported. That all are tried, the last too, is said above."""
     copy = tmp_path / "library" / "ups"
     shutil.copytree(Path(package.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    with (copy / "stages" / "evaluate.py").open("a") as file:
+    with (copy / "stages" / "autoencoder.py").open("a") as file:
         file.write("\nimport a_module_that_nobody_has\n")
     monkeypatch.chdir(tmp_path / "library")  # `python -m` looks there first
     done = ups("run", TINY, "--dry", "--root", tmp_path / "root")
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "stage evaluate does not work" in done.stderr
+    assert "stage autoencoder does not work" in done.stderr
     assert "a_module_that_nobody_has" in done.stderr
     assert not (tmp_path / "root").exists()

@@ -15,25 +15,9 @@ from ups import errors
 from ups.artifacts import Store
 from ups.artifacts.identity import digest_of
 from ups.commands import main as main_module
-from ups.commands.main import main
 from ups.pipeline.supervise.process import DETAIL
 
 COMMANDS = ["validate", "plan", "run", "stage", "evaluate", "report", "cache"]
-
-
-@pytest.fixture
-def answer(capsys):
-    """Run a command in this process: exit code, output, errors."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            code = leaving.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_help_names_every_command_and_every_exit_code(answer):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 from pathlib import Path
 
@@ -58,11 +59,12 @@ def test_status_and_report_of_a_sweep_that_has_not_begun(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_sweep_that_is_killed_in_a_training_goes_on_in_it_and_trains_every_member_once(
-    tmp_path, monkeypatch
+    sealed_root, tmp_path, monkeypatch
 ):
     """SIGKILL of the command: the kernel ends the training with a checkpoint, and the lock is free."""
     monkeypatch.setattr("marked_processes.LIMIT_SECONDS", 600.0)  # a whole member comes before
-    root, marker = tmp_path / "root", str(tmp_path)
+    root, marker = sealed_root, str(tmp_path)
+    shutil.rmtree(root / "artifacts" / "operator")
     path = write(
         tmp_path,
         overrides={"tracking.wandb": "disabled", "execution.device": "cpu", "training.operator.steps": 300},

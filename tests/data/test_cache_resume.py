@@ -69,9 +69,7 @@ def _build_until_killed(directory: Path, reads: int) -> None:
     build_small_cache(directory, sources=sources(act))
 
 
-@pytest.mark.parametrize(
-    "reads", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(6, marks=pytest.mark.slow), 8]
-)
+@pytest.mark.parametrize("reads", [*(pytest.param(reads, marks=pytest.mark.slow) for reads in (1, 4, 6)), 8])
 def test_killed_at_any_time_it_goes_on_and_ends_with_the_same_bytes(tmp_path, reference, reads):
     process = _processes.Process(target=_build_until_killed, args=(tmp_path, reads))
     process.start()

@@ -203,6 +203,7 @@ def test_a_missing_file_is_3_before_anything_is_written(tmp_path):
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_a_file_cost_no_training(tmp_path):
     """First with a model that fits, then with one that does not: the data are there already."""
     write(tmp_path / "rows.hdf5")

@@ -101,6 +101,7 @@ def test_a_killed_parent_leaves_a_checkpoint_and_no_process(start_flow, processe
     assert "rank 0: checkpoint" in flow.log(), "the log goes on without its reader"
 
 
+@pytest.mark.slow
 @PLAIN_OR_RANKS
 def test_the_next_launch_waits_until_the_processes_of_a_killed_parent_have_ended(start_flow, processes):
     flow = start_flow("ignore", processes=processes, grace=1.5)
@@ -145,6 +146,7 @@ def test_a_killed_launcher_leaves_no_process(start_flow, processes):
     assert verdict["kind"] == ("Interrupted" if processes else "ProcessKilled")
 
 
+@pytest.mark.slow
 @PLAIN_OR_RANKS
 def test_what_ignores_sigterm_is_killed_after_the_grace(start_flow, processes):
     flow = start_flow("ignore", processes=processes, grace=1.0)

@@ -108,7 +108,11 @@ class Orchestra:
         """Also again, after it was killed: at the same port, with the same database."""
         arguments = ("server", "start", "--port", str(self._port), "--no-ui")
         self.server = self._start(self.server_log, *arguments)
-        wait_for("the server", self._is_healthy, self.server_log.read_text)
+        try:
+            wait_for("the server", self._is_healthy, self.server_log.read_text)
+        except pytest.fail.Exception:
+            end(self.server)  # no fixture has it yet
+            raise
 
     def _start(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
@@ -183,10 +187,18 @@ class Orchestra:
 
     def run(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """A flow run of the tiny configuration, for the worker."""
+        return self.create_flow_run({"config": TINY, "overrides": overrides})
+
+    def create_flow_run(self, experiment: dict[str, Any], **named: str) -> dict[str, Any]:
+        """What the form of the UI sends, with a name where it has one."""
         deployment = self.api("GET", "/deployments/name/burgers-upt/demo")
-        experiment = {"config": TINY, "overrides": overrides}
         path = f"/deployments/{deployment['id']}/create_flow_run"
-        return self.api("POST", path, parameters={"experiment": experiment})
+        return self.api("POST", path, parameters={"experiment": experiment}, **named)
+
+    def cancel(self, flow_run: dict[str, Any]) -> None:
+        """What the button of the UI sends."""
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        self.api("POST", f"/flow_runs/{flow_run['id']}/set_state", state=state)
 
     def retry(self, flow_run: dict[str, Any]) -> None:
         """What the button of the UI sends."""

@@ -154,8 +154,7 @@ class StruckRun:
         """As the UI does."""
         self._targets("launcher")  # something is there to be cancelled
         started = time.monotonic()
-        state = {"type": "CANCELLING", "name": "Cancelling"}
-        self.orchestra.api("POST", f"/flow_runs/{self.flow_run['id']}/set_state", state=state)
+        self.orchestra.cancel(self.flow_run)
         self._expect_no_stage()
         self.cancel_seconds = time.monotonic() - started
         assert self.orchestra.final_state(self.flow_run) == "Cancelled"

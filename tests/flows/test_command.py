@@ -18,6 +18,7 @@ def test_a_wrong_configuration_starts_no_server(tmp_path):
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_named(tmp_path):
     url = "http://127.0.0.1:9/api"  # the port of the discard service, which nobody offers
     flow = start_flow(clean_environment() | {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": url})

@@ -18,7 +18,7 @@ from orchestra import Orchestra, end
 from postgres import Postgres
 from struck_run import STAGES, WRONG, StruckRun, overrides, remove, results
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 STRUCK = ("consistency",)
 
@@ -52,17 +52,8 @@ def uninterrupted(orchestra: Orchestra) -> dict[str, Any]:
     return results(orchestra.latest_run())
 
 
-def repeated(short: int, long: int) -> pytest.MarkDecorator:
-    """Seeds: the first few in `make test`, the others in `make test-all`."""
-    seeds = [pytest.param(seed, marks=pytest.mark.long) for seed in range(short, long)]
-    return pytest.mark.parametrize("seed", [*range(short), *seeds])
-
-
-@pytest.mark.long  # minutes on quiet cores, and many on busy ones
-@pytest.mark.parametrize(
-    "stages", [STRUCK, pytest.param(STAGES, marks=pytest.mark.long)], ids=["one training", "any stage"]
-)
-@repeated(2, 10)
+@pytest.mark.parametrize("stages", [STRUCK, STAGES], ids=["one training", "any stage"])
+@pytest.mark.parametrize("seed", range(10))
 def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_property, stages, seed):
     remove(orchestra.root, STAGES[STAGES.index(stages[0]) :])
     run = StruckRun(orchestra, postgres, stages, overrides(STRUCK), seed)
@@ -80,7 +71,7 @@ def test_everything_happens_to_a_run(orchestra, postgres, uninterrupted, record_
         end(orchestra.worker)
 
 
-@repeated(1, 20)
+@pytest.mark.parametrize("seed", range(20))
 def test_of_two_runs_of_one_configuration_one_works_and_one_waits(
     orchestra, uninterrupted, record_property, seed
 ):

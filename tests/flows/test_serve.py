@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -185,7 +186,9 @@ def _interrupted(root: Path) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_server_worker_and_deployments_on_postgresql(tmp_path):
+def test_server_worker_and_deployments_on_postgresql(sealed_root, tmp_path):
+    for stage in ("consistency", "evaluate"):  # to be built: a training, and what comes behind it
+        shutil.rmtree(sealed_root / "artifacts" / stage)
     with closing(Postgres()) as postgres, served(tmp_path, postgres.url) as running:
         again = running.run("deployments.serve")
         assert again.returncode == 3, again.stdout

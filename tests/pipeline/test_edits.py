@@ -99,9 +99,9 @@ TRAININGS = {"autoencoder", "operator", "diffusion", "consistency"}
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [
-        ("evaluation.members=3", {"evaluate"}),
         ("data.trajectories.test=5", {"download", "evaluate"}),
         *long(
+            ("evaluation.members=3", {"evaluate"}),
             ("data.trajectories.validation=5", {"download", "cache_encode", "evaluate"} | TRAININGS),
             ("training.consistency.steps=12", {"consistency", "evaluate"}),
             ("training.operator.log_every=3", set()),

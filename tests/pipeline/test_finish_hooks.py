@@ -149,10 +149,10 @@ def test_it_is_run_behind_a_process_that_was_killed_and_not_before(tmp_path, whe
 def test_several_seeds_have_their_hook_once_and_a_killed_command_has_it(tmp_path):
     ran = tmp_path / "ran"
     options = [
-        *("run", TINY, "--root", tmp_path, "--until", "autoencoder", "--set", "tracking.wandb=disabled"),
+        *("run", TINY, "--root", tmp_path, "--set", "tracking.wandb=disabled"),
         *("--set", f"hooks.always=echo $UPS_STATE $UPS_RUN >> {ran}", "--set", "seeds=2"),
     ]
-    done = ups(*options)
+    done = ups(*options, "--until", "download")
     assert done.returncode == 0, done.stderr
     assert ran.read_text().split() == ["finished", str(max((tmp_path / "runs").iterdir()))]
     ran.unlink()

@@ -85,6 +85,7 @@ def test_a_tool_has_the_environment_of_a_stage(tmp_path, monkeypatch):
     assert threading_environment(3) == expected
 
 
+@pytest.mark.slow
 def test_the_deadline_ends_the_stage_in_order(tmp_path):
     returncode = run(tmp_path, "checkpoint", deadline_seconds=2.0)
     assert returncode == 75

@@ -61,6 +61,7 @@ def test_a_run_that_cannot_start_holds_nothing(finished_root, tmp_path, monkeypa
     assert removable(root) == STAGES + SPLITS + FIGURES
 
 
+@pytest.mark.slow
 def test_starting_at_the_same_time_gives_different_directories(tmp_path):
     runs = []
     threads = [

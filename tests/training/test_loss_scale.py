@@ -190,7 +190,9 @@ def one_rank_overflows(ranks: Ranks, way: str) -> list[bool]:
     return [*found, scale_of(state) == 2.0**15]
 
 
-@pytest.mark.parametrize("way", ["all_reduce", "ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "way", ["ddp", *(pytest.param(way, marks=pytest.mark.slow) for way in ("all_reduce", "fsdp"))]
+)
 def test_ranks_leave_the_same_steps_out(way):
     assert run_ranks(one_rank_overflows, 2, way) == 2 * [[True, False, True, True]]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Any, get_args
 
@@ -95,19 +95,41 @@ def close(left: dict[str, Tensor], right: dict[str, Tensor], tolerance: float) -
         torch.testing.assert_close(value, right[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
-FAST = {("mix", "muon", 2), ("operator", "adamw", 1)}
-CASES = [
-    pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
-    for case in product(TRAININGS, OPTIMIZERS, [1, 2])
-]
+PARTS = (1, 2)
+CORNERS = {
+    "autoencoder": ("adamw", 2),
+    "operator": ("adamw", 1),
+    "augmented": ("muon", 1),
+    "square": ("muon", 2),
+    "windows": ("adamw", 1),
+    "mix": ("muon", 2),
+    "joint": ("adamw", 2),
+    "diffusion": ("muon", 1),
+    "consistency": ("adamw", 2),
+}
+"""Each training once, and each pair of an optimiser and a number of parts."""
+FAST = {"operator", "mix"}
+
+
+def effort(name: str, *others: str | int) -> list[pytest.MarkDecorator]:
+    """The rest of the product is for `make test-all`."""
+    marks = [] if name in FAST and others == CORNERS[name] else [pytest.mark.slow]
+    return marks if others == CORNERS[name] else [*marks, pytest.mark.long]
+
+
+CASES = [pytest.param(*case, marks=effort(*case)) for case in product(TRAININGS, OPTIMIZERS, PARTS)]
+
+
+@cache
+def replicas(name: str, optimizer: str, accumulation: int) -> list[Any]:
+    """What others are held against."""
+    return run_ranks(trained, 2, name, optimizer, accumulation, {"data_parallel": "all_reduce"})
 
 
 @pytest.mark.parametrize(("name", "optimizer", "accumulation"), CASES)
 def test_overlapping_changes_no_bit_between_two_ranks(name, optimizer, accumulation):
-    plain, overlapped = (
-        run_ranks(trained, 2, name, optimizer, accumulation, {"data_parallel": way})[0]
-        for way in ("all_reduce", "ddp")
-    )
+    plain = replicas(name, optimizer, accumulation)[0]
+    overlapped = run_ranks(trained, 2, name, optimizer, accumulation, {"data_parallel": "ddp"})[0]
     assert all(torch.equal(value, overlapped[0][key]) for key, value in plain[0].items())
     assert plain[1] == overlapped[1]
 
@@ -116,10 +138,8 @@ def test_overlapping_changes_no_bit_between_two_ranks(name, optimizer, accumulat
     ("name", "optimizer", "accumulation"), [case for case in CASES if case.values[0] != "joint"]
 )
 def test_shards_take_the_steps_of_replicas(name, optimizer, accumulation):
-    plain, sharded = (
-        run_ranks(trained, 2, name, optimizer, accumulation, {"data_parallel": way})
-        for way in ("all_reduce", "fsdp")
-    )
+    plain = replicas(name, optimizer, accumulation)
+    sharded = run_ranks(trained, 2, name, optimizer, accumulation, {"data_parallel": "fsdp"})
     for rank in range(2):
         close(sharded[rank][0], plain[0][0], 1e-5)
         assert sharded[rank][1] == [pytest.approx(terms, rel=1e-5) for terms in plain[0][1]]
@@ -148,8 +168,8 @@ def captured(ranks: Ranks, *arguments: Any) -> tuple[Any, int, int]:
 @pytest.mark.parametrize(
     ("way", "others"),
     [
-        ("ddp", BF16),
         ("fsdp", CHECKPOINTING),
+        pytest.param("ddp", BF16, marks=pytest.mark.slow),
         pytest.param("ddp", CHECKPOINTING, marks=pytest.mark.slow),
         pytest.param("fsdp", BF16, marks=pytest.mark.slow),
         *(
@@ -184,7 +204,9 @@ def test_sharing_goes_together_with_precision_checkpoints_and_compiler(way, othe
 
 
 @pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
-@pytest.mark.parametrize("way", ["all_reduce", "ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "way", ["ddp", *(pytest.param(way, marks=pytest.mark.slow) for way in ("all_reduce", "fsdp"))]
+)
 def test_a_batch_over_two_or_three_ranks_is_the_batch_on_one(way, optimizer):
     """Of 12 samples, which both numbers of ranks share out equally."""
     alone = trained(single_rank(), "mix", optimizer, 1, {}, 12)

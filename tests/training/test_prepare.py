@@ -68,10 +68,7 @@ class Storages(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(kind, marks=() if kind in {"convolution", "transformer"} else pytest.mark.slow)
-        for kind in OPERATORS
-    ],
+    [pytest.param(kind, marks=() if kind == "transformer" else pytest.mark.slow) for kind in OPERATORS],
 )
 def test_every_operator_keeps_less_the_more_is_computed_again(kind):
     kept: dict[Any, int] = {}

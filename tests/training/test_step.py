@@ -242,12 +242,7 @@ from ups.training.prepare import prepare
 
 torch.set_num_threads(1)
 weights = []
-for settings in (
-    {},
-    {"compile": True},
-    {"compile": True, "activation_checkpointing": 2},
-    {"compile": "blocks", "activation_checkpointing": "products"},
-):
+for settings in ({}, *COMPILATIONS):
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     model, objective = training(NAME)
@@ -263,11 +258,22 @@ for other in weights[1:]:
 """
 
 
+WHOLE = {"compile": True}
+IN_PARTS = {"compile": True, "activation_checkpointing": 2}
+BLOCKS = {"compile": "blocks", "activation_checkpointing": "products"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["operator", *(pytest.param(name, marks=pytest.mark.long) for name in ("diffusion", "windows"))]
+    ("name", "compilations"),
+    [
+        ("operator", [IN_PARTS, BLOCKS]),
+        pytest.param("operator", [WHOLE], marks=pytest.mark.long),
+        pytest.param("diffusion", [WHOLE, IN_PARTS, BLOCKS], marks=pytest.mark.long),
+        pytest.param("windows", [WHOLE, IN_PARTS, BLOCKS], marks=pytest.mark.long),
+    ],
 )
-def test_a_compiled_network_takes_the_same_steps(name, tmp_path):
+def test_a_compiled_network_takes_the_same_steps(name, compilations, tmp_path):
     here = Path(__file__).parent
     environment = {
         **os.environ,
@@ -276,7 +282,7 @@ def test_a_compiled_network_takes_the_same_steps(name, tmp_path):
         "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parents[1])]),
     }
     ended = subprocess.run(
-        [sys.executable, "-c", f"NAME = {name!r}\n{COMPILED}"],
+        [sys.executable, "-c", f"NAME, COMPILATIONS = {name!r}, {compilations!r}\n{COMPILED}"],
         env=environment,
         capture_output=True,
         text=True,

@@ -98,7 +98,11 @@ class Orchestra:
             | settings
         )
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.start_server()
+        try:
+            self.start_server()
+        except BaseException:
+            self.stop()  # nobody else can: there is no orchestra yet
+            raise
 
     def _is_healthy(self) -> bool:
         with suppress(httpx.TransportError):

@@ -174,7 +174,9 @@ def test_who_waits_hears_of_a_run_that_failed_before_it_came_to_ranks(tmp_path, 
         return run
 
     known, failed = fail(), list[Run]()
-    with pytest.raises(errors.StageError, match=r"failed on the first machine: data\.path: the file is another") as end:
+    with pytest.raises(
+        errors.StageError, match=r"failed on the first machine: data\.path: the file is another"
+    ) as end:
         join(known.configuration, known.store, "cache_encode", on_line=lambda _: failed.append(fail()))
     assert str(end.value).startswith(f"{failed[0].directory}: ")
 

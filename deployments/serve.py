@@ -2,7 +2,7 @@
 
     serve  ->  server
            ->  worker  ->  flow runs  ->  stages
-           ->  the reports of runs, for links in the UI
+           ->  the reports, for links in the UI
 
 - *The worker ends before the server*: a flow that is stopped reports its last state, and would wait for minutes for a
   server that is gone. So each has a session of its own, which the terminal's Ctrl-C does not reach.
@@ -31,9 +31,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from deployments import worker
 from deployments.server import POOL, answers, connected, own_address, prepare
 from deployments.worker import ignore_signals, obey_signals, start, stop
-from tasks.publish import REPORTS_URL
+from tasks.report_links import REPORTS_URL
 from ups.errors import EXIT_OK, PreflightError, StageError, UpsError
-from ups.pipeline.run import RUNS, find_root
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 START_SECONDS = 300.0
@@ -103,23 +102,22 @@ def serve() -> None:
 
 
 def _serve_reports() -> subprocess.Popen[bytes] | None:
-    """Let the links in the UI find the reports of this machine's runs.
+    """Let the links in the UI find the reports of this machine.
 
     None where somebody else does, where other machines see the UI too, for a link to this one's 127.0.0.1 would lead them astray,
     or where the port is taken.
     """
     if os.environ.get(REPORTS_URL) or PREFECT_SERVER_API_HOST.value() not in {"127.0.0.1", "localhost"}:
         return None
-    runs, port = find_root(None) / RUNS, PREFECT_SERVER_API_PORT.value() + 1
+    port = PREFECT_SERVER_API_PORT.value() + 1
     try:
         with socket.create_server(("127.0.0.1", port)):
             pass
     except OSError as error:
         print(f"no links to reports in the UI: 127.0.0.1:{port}: {error.strerror}", flush=True)
         return None
-    runs.mkdir(parents=True, exist_ok=True)
     os.environ[REPORTS_URL] = f"http://127.0.0.1:{port}"
-    return start("http.server", str(port), "--bind", "127.0.0.1", "--directory", str(runs))
+    return start("deployments.reports", "--port", str(port))
 
 
 _NEXT = """

@@ -11,12 +11,14 @@ from prefect.runtime import flow_run
 
 from tasks.gpu import gpu
 from tasks.progress import series_key
+from tasks.report_links import link_to
 from ups.commands.nightly import verdict_table
 from ups.commands.tables import rows_of
 from ups.pipeline.device import resolve_device
 from ups.pipeline.nightly.night import NightResult, default_history, run_night
 from ups.pipeline.nightly.report import write_report
 from ups.pipeline.nightly.suite import FULL, QUICK
+from ups.pipeline.run import find_root
 
 EVENT = "ups.benchmark.regressed"
 
@@ -65,7 +67,7 @@ def show(result: NightResult) -> None:
     found = result.regressions
     lines = [f"- {sentence}" for sentence in found] or ["Nothing is worse than in the nights before."]
     create_markdown_artifact(
-        "\n".join(["# Nightly benchmark", "", *lines, "", f"Full report: `{report}`"]),
+        "\n".join(["# Nightly benchmark", "", *lines, "", link_to(report, find_root(None), "all trends")]),
         key=series_key(name, "report"),
         description=f"Night of {result.record['date']}",
     )

@@ -1,9 +1,7 @@
 """Results of a run in the Prefect UI."""
 
 import base64
-import os
 import re
-import socket
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.progress import series_key
+from tasks.report_links import link_to
 from tasks.retries import RETRIES
 from tasks.stage import Settings
 from ups.artifacts.files import read_json
@@ -20,9 +19,6 @@ from ups.commands.tables import result_table, rows_of, seed_tables
 from ups.config import load_configuration
 from ups.metric_labels import METRICS
 from ups.pipeline.run import Pointer, Run
-
-REPORTS_URL = "UPS_REPORTS_URL"
-"""Environment variable: where the root's `runs/` is served, for example http://127.0.0.1:4201."""
 
 TABLES = {"accuracy": {"Accuracy", "PDEBench", "Physics", "Cost"}, "uncertainty": {"Uncertainty", "Compared"}}
 """Artifacts, and the groups whose metrics are their columns: as many as an artifact's page has room for."""
@@ -64,17 +60,9 @@ def publish(run: Settings, table: Pointer) -> str:
     create_markdown_artifact(
         key=series_key(finished.configuration.name, "report"),
         description=f"Report of run {report.parent.name}",
-        markdown=f"{_link(report)}\n\n{_with_pictures(report.with_name('report.md'))}",
+        markdown=f"{link_to(report, finished.store.root, 'all figures, spectra, calibration, setup')}\n\n{_with_pictures(report.with_name('report.md'))}",
     )
     return str(report)
-
-
-def _link(report: Path) -> str:
-    """To the whole report, where somebody serves `runs/`; a browser does not follow a page of a server to a file."""
-    base = os.environ.get(REPORTS_URL)
-    if base:
-        return f"[Whole report: all figures, spectra, calibration, setup]({base.rstrip('/')}/{report.parent.name}/{report.name})"
-    return f"The whole report is `{report}` on {socket.gethostname()}; set {REPORTS_URL} for the worker to have a link here."
 
 
 def _with_pictures(markdown: Path) -> str:

@@ -24,6 +24,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Cancelling
 
 from tasks.progress import series_key
+from tasks.report_links import link_to
 from tasks.retries import RETRIES
 from ups.artifacts.identity import digest_of
 from ups.commands.sweep import members_table, ranking_table, work_table
@@ -92,7 +93,7 @@ def publish_sweep(file: str, root: str) -> str:
         key=series_key(run.file.stem, "sweep-report"),
         description=f"Report of sweep {run.name}",
         markdown=f"# {run.file.stem}\n\nBest: **{best['name']}** ({best['state']}).\n\n"
-        f"Full report: `{report}`\n\nAgain by itself:\n\n    {best['command']}\n",
+        f"{link_to(report, run.store.root, 'curves, ranking, what of the values matters')}\n\nAgain by itself:\n\n    {best['command']}\n",
     )
     return str(report)
 

@@ -1,5 +1,6 @@
 """Code identity changes with what is computed, and with nothing else."""
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -153,20 +154,22 @@ def test_versions_count_of_libraries_that_are_imported(
         ("from . import c", {"ups.p", "ups.p.c"}),
         ("from .q import c", {"ups.p.q", "ups.p.q.c"}),
         ("from ..a import c", {"ups.a", "ups.a.c"}),
+        ("if x:\n    pass\nelse:\n    from ups.a import b", {"ups.a", "ups.a.b"}),
+        ("try:\n    pass\nexcept E:\n    import ups.a\nfinally:\n    import ups.b", {"ups.a", "ups.b"}),
+        ("match x:\n    case 1:\n        import ups.a", {"ups.a"}),
         ("import numpy, upset", set()),
     ],
 )
 def test_imports_are_found_in_every_form(line, expected):
-    import ast
-
-    found = identity._imports(ast.parse(line), "ups.p.m", is_package=False)
-    assert {name for name in found if name.startswith("ups.")} == expected
+    assert imports_of(line, "ups.p.m", is_package=False) == expected
 
 
 def test_imports_of_a_package_are_relative_to_itself():
-    import ast
+    assert imports_of("from .q import c", "ups.p", is_package=True) == {"ups.p.q", "ups.p.q.c"}
 
-    assert set(identity._imports(ast.parse("from .q import c"), "ups.p", is_package=True)) == {
-        "ups.p.q",
-        "ups.p.q.c",
-    }
+
+def imports_of(source: str, module: str, *, is_package: bool) -> set[str]:
+    """Of this library."""
+    statements = identity._without_texts(ast.parse(source))
+    found = identity._imports(statements, module, is_package=is_package)
+    return {name for name in found if name.startswith("ups.")}

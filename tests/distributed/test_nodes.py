@@ -18,6 +18,7 @@ from command_line import TINY, clean_environment, ups
 from marked_processes import LIMIT_SECONDS, MARKER_VARIABLE, kill_with_descendants, marked, wait_until
 
 from ups import errors
+from ups.pipeline.join import join
 from ups.pipeline.run import Run
 from ups.pipeline.supervise import rendezvous as rendezvous_module
 from ups.pipeline.supervise.launch import launch
@@ -160,6 +161,24 @@ def test_two_machines_seal_what_one_does_whatever_was_killed_and_stopped_on_the_
         assert made[name].keys() == files.keys()
         different = [file for file, content in files.items() if made[name][file] != content]
         assert not different, (name, different)
+
+
+def test_who_waits_hears_of_a_run_that_failed_before_it_came_to_ranks(tmp_path, monkeypatch):
+    """Of one that failed before there was somebody to wait it does not."""
+    monkeypatch.setenv(ENDPOINT_VARIABLE, free_endpoint())
+
+    def fail() -> Run:
+        run = started(tmp_path, nodes=2)
+        with pytest.raises(errors.DataError), run:
+            raise errors.DataError("the file is another", where="data.path")
+        return run
+
+    known, failed = fail(), list[Run]()
+    with pytest.raises(
+        errors.StageError, match=r"failed on the first machine: data\.path: the file is another"
+    ) as end:
+        join(known.configuration, known.store, "cache_encode", on_line=lambda _: failed.append(fail()))
+    assert str(end.value).startswith(f"{failed[0].directory}: ")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from orchestra import Orchestra, end
 from postgres import Postgres
 from struck_run import STAGES, WRONG, StruckRun, overrides, remove, results
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 
 STRUCK = ("consistency",)
 

@@ -31,7 +31,7 @@ from prefect.settings import (
 from deployments import serve, zombies
 from deployments.server import connected
 from tasks.gpu import LIMIT
-from tasks.publish import REPORTS_URL
+from tasks.report_links import REPORTS_URL
 from ups.errors import PreflightError
 
 SECRET = "wandb-secret-90b1"

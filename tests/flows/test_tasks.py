@@ -11,7 +11,7 @@ from prefect.states import Crashed, Failed
 
 from tasks import retries
 from tasks.progress import SECONDS_BETWEEN_UPDATES, Throttle, progress_text
-from tasks.publish import TABLES, TABLES_OF_SEEDS, _link, _with_pictures, result_rows
+from tasks.publish import TABLES, TABLES_OF_SEEDS, _with_pictures, result_rows
 from tasks.retries import while_it_progresses, worth_a_retry
 from ups import errors
 from ups.metric_labels import METRICS
@@ -155,7 +155,7 @@ def test_a_progress_bar_says_what_it_is_of_and_how_it_goes(tmp_path):
     )
 
 
-def test_a_report_is_shown_with_its_pictures_and_a_link(tmp_path, monkeypatch):
+def test_a_report_is_shown_with_its_pictures(tmp_path):
     (tmp_path / "figures" / "x").mkdir(parents=True)
     (tmp_path / "figures" / "x" / "space_time.png").write_bytes(b"picture")
     report = tmp_path / "report.md"
@@ -163,7 +163,3 @@ def test_a_report_is_shown_with_its_pictures_and_a_link(tmp_path, monkeypatch):
     assert _with_pictures(report) == (
         "before ![Truth](data:image/png;base64,cGljdHVyZQ==) after [1, 2](elsewhere)"
     )
-    monkeypatch.setenv("UPS_REPORTS_URL", "http://127.0.0.1:4201/")
-    assert f"(http://127.0.0.1:4201/{tmp_path.name}/report.html)" in _link(tmp_path / "report.html")
-    monkeypatch.delenv("UPS_REPORTS_URL")
-    assert "UPS_REPORTS_URL" in _link(tmp_path / "report.html")

@@ -70,6 +70,7 @@ GATES = "gates.json"
 """Verdicts of the gates, where the configuration has some."""
 ENDED = "ended.json"
 """State, message, exit code and time of a run's end; none of a run that goes on, or whose process was killed."""
+_DIGITS = 8  # of a configuration's digest, in the name of a run's directory
 LOCK = "run.lock"
 """Locked as long as the run goes on: the kernel frees it, however its process ends."""
 
@@ -83,6 +84,12 @@ def find_run(name: Path, root: Path | None) -> Path:
     """The directory of a run that is given by its path, or by its name below the root's `runs/`."""
     named = find_root(root) / RUNS / name
     return named if not name.exists() and named.is_dir() else name.absolute()
+
+
+def directories_of(root: Path, configuration: Configuration) -> list[Path]:
+    """Of the runs of a resolved configuration below a root, the oldest first."""
+    digest = digest_of(configuration.model_dump(mode="json"))
+    return sorted((root / RUNS).glob(f"*-{configuration.name}-{digest[:_DIGITS]}"))
 
 
 class Run:
@@ -569,7 +576,7 @@ def _make_directory(runs: Path, name: str, digest: str) -> Path:
         raise storage_error(error, runs) from error
     for _ in range(100):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        directory = runs / f"{stamp}-{name}-{digest[:8]}"
+        directory = runs / f"{stamp}-{name}-{digest[:_DIGITS]}"
         try:
             directory.mkdir()
         except FileExistsError:

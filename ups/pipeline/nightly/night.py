@@ -20,6 +20,8 @@ from ups.pipeline.tool_process import run_tool
 
 Output = Callable[[str], None]
 Values = dict[str, list[float]]
+NIGHTLY = "nightly"
+"""Directory of histories and their reports, below the root."""
 _MOST_COMMITS, _COMMITS_OF_A_SENTENCE = 20, 3
 
 
@@ -96,7 +98,7 @@ class NightResult:
 
 def default_history(suite: Suite, root: str | Path | None) -> Path:
     """Below the root; a suite that changed has another."""
-    return find_root(root) / "nightly" / f"{suite.name}-{suite.digest}.jsonl"
+    return find_root(root) / NIGHTLY / f"{suite.name}-{suite.digest}.jsonl"
 
 
 def run_night(

@@ -128,6 +128,8 @@ def test_each_problem_is_generated_and_read_back(tmp_path, name):
             "title": data.title,
             "version": data.version,
             "frames": len(data.times),
+            "frame_interval": data.time_step,
+            "boundary": data.boundary,
             "grid": list(data.grid),
             "trajectories": COUNTS,
         }

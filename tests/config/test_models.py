@@ -54,15 +54,7 @@ def problem(data: str | dict[str, Any], overrides: dict[str, Any]) -> str:
 # --- symmetries -----------------------------------------------------------------------------------
 
 
-FLOWS = ("periodic", "outflow")
-"""Not all fields of which scale: that is drawn at random, and no frame takes it out."""
-USES = [
-    (data, symmetry, use)
-    for data in DATA
-    for symmetry in SYMMETRIES
-    for use in ("exact", "augment")
-    if not (data in FLOWS and (symmetry, use) == ("scaling", "exact"))
-]
+USES = [(data, symmetry, use) for data in DATA for symmetry in SYMMETRIES for use in ("exact", "augment")]
 
 
 @pytest.mark.parametrize(("data", "symmetry", "use"), USES)
@@ -94,14 +86,6 @@ def test_off_needs_no_quotes_and_a_resolved_file_reads_back():
 
 
 MIX = {"source": "mix", "problems": {"line": DATA["burgers"], "map": DATA["darcy"]}}
-
-
-@pytest.mark.parametrize("data", FLOWS)
-def test_an_amplitude_that_some_fields_do_not_have_is_not_taken_out(data):
-    assert problem(data, {"model.symmetries.scaling": "exact"}) == (
-        "model.symmetries.scaling: exact takes one amplitude out of the whole state, and of 1D compressible Navier-Stokes "
-        "only density and pressure scale: write augment"
-    )
 
 
 def test_each_problem_of_a_mix_has_its_own_symmetries():

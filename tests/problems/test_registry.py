@@ -36,6 +36,15 @@ def test_every_field_has_its_array_and_unit():
             assert len(problem.conserved_fields) == len(problem.fields)
 
 
+def test_an_amplitude_that_some_fields_do_not_have_is_of_a_field_or_parameter():
+    """The operator takes one out of the whole state; of some fields the frame does, by what they are proportional to."""
+    for problem in PROBLEMS.values():
+        declared, names = problem.symmetries, {field.name for field in problem.fields}
+        assert set(declared.scaling) <= names
+        if set(declared.scaling) < names and declared.scaling:
+            assert declared.scaled_by in {*declared.scaling, *(each.name for each in problem.parameters)}
+
+
 def test_predicted_sizes_follow_from_the_shapes():
     """A file is its arrays and a few kilobytes; a slip in a size or a shape breaks this."""
     for file in PUBLISHED.values():

@@ -476,13 +476,7 @@ class Configuration(_RunOfStages):
                 f"model.symmetries.shift: average is over shifts within a token, and {kind_of(operator)} commutes with "
                 f"those by {together} tokens: write augment or off"
             )
-        scaled, by = equation.symmetries.scaling, equation.symmetries.scaled_by
-        if uses.scaling == "exact" and by is None and len(scaled) < len(equation.fields):
-            return (
-                f"model.symmetries.scaling: exact takes one amplitude out of the whole state, and of {equation.title} only "
-                f"{' and '.join(scaled)} scale: write augment"
-            )
-        if uses.scaling == "exact" and by is None and corrected:
+        if uses.scaling == "exact" and equation.symmetries.scaled_by is None and corrected:
             return (
                 f"model.symmetries.scaling: exact needs a linear codec, and model.{corrected[0]}.depth is not 0: set "
                 "it to 0, or write augment"

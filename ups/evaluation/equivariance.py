@@ -56,7 +56,7 @@ def equivariance_errors(
     plain = forecast(initial, scalars, time_step)
     errors: dict[Symmetry, float] = {}
     for symmetry in shape.problem.has(shape.boundary, shape.variables):
-        if symmetry == "scaling" and declared.scaled_by is not None:
+        if symmetry == "scaling" and declared.scaled_by in parameters:
             continue
         transformed = ReferenceFrame.random(shape, initial, (symmetry,), generator)
         start = transformed.enter(initial.unsqueeze(1), elapsed.new_zeros(1))[:, 0]

@@ -95,11 +95,13 @@ class ReferenceFrame:
                 moments.append((given.movedim(1 + axis, -1) * place).flatten(1).mean(dim=1))
             moment = torch.stack(moments, dim=1)
             reversed_, exchanged = moment < 0, moment[:, 0].abs() < moment[:, 1].abs()
-        if declared.scaled_by is not None and "scaling" in exact:
-            if parameters is None:
+        by = declared.scaled_by
+        if by is not None and "scaling" in exact:
+            if by not in values and parameters is None:
                 raise ValueError(f"the frame of {shape.equation} needs the parameters of the equation")
+            unit = values[by].mean(dim=1) if by in values else parameters[by]
             for name in declared.scaling:
-                scale[:, shape.names.index(name)] = parameters[declared.scaled_by]
+                scale[:, shape.names.index(name)] = unit
         return cls(shape, level, scale, velocity, offset, reversed_, exchanged)
 
     @classmethod

@@ -73,8 +73,8 @@ class Symmetries:
         offset: fields to which any constant may be added, for the equation holds their derivatives alone.
         scaling: fields that may all be multiplied by one positive number, the equation's amplitude, if the
             dimensionless numbers change with it.
-        scaled_by: parameter that these fields are proportional to; None: the amplitude is the field's own, its
-            root mean square.
+        scaled_by: what these fields are proportional to: a parameter, or one of them, which counts by its mean in the first
+            frame; None: the amplitude is the field's own, its root mean square.
     """
 
     odd: tuple[str, ...] | None = None

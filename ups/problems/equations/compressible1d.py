@@ -46,7 +46,12 @@ PROBLEM = Problem(
         StoredArray("pressure", TRAJECTORY),
     ),
     # Viscosity is per density, so density and pressure count only by their quotient. (In the solver, down to its pressure floor.)
-    symmetries=Symmetries(odd=("velocity", "momentum"), galilean="velocity", scaling=("density", "pressure")),
+    symmetries=Symmetries(
+        odd=("velocity", "momentum"),
+        galilean="velocity",
+        scaling=("density", "pressure"),
+        scaled_by="density",
+    ),
     numbers=(
         {TIME_STEP: 1, LENGTH: -1},
         {"eta": 1, LENGTH: -1},

@@ -66,10 +66,11 @@ def test_the_weights_of_the_best_validation_are_published(tmp_path):
     assert not torch.equal(*(torch.cat([w.flatten() for w in s.published.values()]) for s in (state, last)))
 
 
-def test_a_training_that_gets_no_better_ends(tmp_path):
+def test_a_training_that_gets_no_better_ends(tmp_path, caplog):
     """Three validations without a lower error: one that is not finite is not lower, nor one that is as low."""
     state, _ = trained(tmp_path, {"early_stop": 3}, single_rank())
     assert (state.step, state.best.step) == (5, 2)
+    assert caplog.messages == ["a: 1 of 1 on the validation split are not finite"]
     records = read_records(tmp_path / "output" / "logs" / "metrics.jsonl")
     assert [record["error"] for record in records if "error" in record][:2] == [5.0, 3.0]
     assert records[-1]["step"] == 5

@@ -247,14 +247,21 @@ def _timed(
 
 @torch.no_grad()
 def _validate(model: nn.Module, validation: Validation, ranks: Ranks) -> dict[str, float]:
-    """Mean error per problem over all ranks' shares, the same on every rank."""
+    """Mean error per problem over all ranks' shares, the same on every rank; not finite where one of them is."""
     model.eval()
     shares = validation.errors(model)
     model.train()
     sums = torch.tensor(
-        [[errors.double().sum().item(), len(errors)] for errors in shares.values()], dtype=torch.float64
+        [
+            [errors.double().sum().item(), len(errors), len(errors) - errors.isfinite().sum().item()]
+            for errors in shares.values()
+        ],
+        dtype=torch.float64,
     )
     sums = ranks.sum(sums)
+    for problem, (_, count, diverged) in zip(shares, sums.tolist(), strict=True):
+        if diverged:
+            log.warning("%s: %d of %d on the validation split are not finite", problem, diverged, count)
     return dict(zip(shares, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
 

@@ -97,9 +97,12 @@ class ReferenceFrame:
             reversed_, exchanged = moment < 0, moment[:, 0].abs() < moment[:, 1].abs()
         by = declared.scaled_by
         if by is not None and "scaling" in exact:
-            if by not in values and parameters is None:
+            if by in values:
+                unit = values[by].mean(dim=1)
+            elif parameters is None:
                 raise ValueError(f"the frame of {shape.equation} needs the parameters of the equation")
-            unit = values[by].mean(dim=1) if by in values else parameters[by]
+            else:
+                unit = parameters[by]
             for name in declared.scaling:
                 scale[:, shape.names.index(name)] = unit
         return cls(shape, level, scale, velocity, offset, reversed_, exchanged)

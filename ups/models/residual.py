@@ -22,9 +22,10 @@ to 200 by lead. What is learnt is a normal variable n instead, by Johnson's unbo
 
     n = asinh(r / width) / exponent,    r = width sinh(exponent n),
 
-both of largest likelihood per lead. Samples beyond the largest |n| of the fit are set back to it: one of advection's 128 test trajectories had
-members at twice that, which is forty times the residual, and they made most of the split's spread. Learnt as r, the demo's ensembles were too wide in the middle: their 50 % intervals held
-three quarters of the truth. Rejected: a power of the samples' deviations from their mean, fitted afterwards (two thirds, LOG.md).
+both of largest likelihood per lead. Samples beyond the largest |n| of the fit are set back to it: of advection's 128 test
+trajectories one had members at 2.5 times that, and made most of the split's spread. Learnt as r, the demo's ensembles were
+too wide in the middle: their 50 % intervals held three quarters of the truth. Rejected: a power of the samples' deviations
+from their mean, fitted afterwards (two thirds, LOG.md).
 """
 
 from collections.abc import Mapping, Sequence

@@ -89,7 +89,7 @@ BEHIND = ["operator", "diffusion", "consistency", "evaluate"]
 )
 def test_a_network_counts_for_the_stages_that_build_it_and_those_behind(package, before, file, expected):
     """Models are found by their kind: each stage imports those that it builds, or they would not count."""
-    edit(package / "models" / f"{file}.py", r"\n(import|from) ", r"\nEXTRA = 1\n\1 ")
+    edit(package / "models" / f"{file}.py", r"\n(import \w+|from \S+ import)", r"\nEXTRA = 1\n\1")
     assert {name for name, value in identities().items() if value != before["burgers"][name]} == expected
 
 

@@ -73,7 +73,9 @@ def test_a_sweep_that_is_killed_in_a_training_goes_on_in_it_and_trains_every_mem
     work = root / "artifacts" / ".work" / "operator"
     sweep = start_ups("sweep", path, "--root", root, **{MARKER_VARIABLE: marker})
     wait_until(
-        lambda: len(trainings(root)) == 1 and any(map(read_records, work.glob("*/output/logs/metrics.jsonl"))),
+        lambda: (
+            len(trainings(root)) == 1 and any(map(read_records, work.glob("*/output/logs/metrics.jsonl")))
+        ),
         "a logged step of the second member",
         lambda: "no output",
     )

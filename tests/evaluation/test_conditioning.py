@@ -47,7 +47,8 @@ def conditioner(of: EvaluationSet, **ttc: Any) -> Conditioner:
         codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=6
     )
     coordinates = [(torch.arange(POINTS) + 0.5) / POINTS]
-    return Conditioner(surrogate, of, load_configuration(TINY, settings), coordinates)
+    evaluation = load_configuration(TINY, settings).evaluation
+    return Conditioner(surrogate, of.inputs, evaluation, coordinates, seed=evaluation.seed)
 
 
 def planted(of: Conditioner, truth: Tensor, errors: Tensor) -> Conditioner:
@@ -219,7 +220,7 @@ def test_what_is_conditioned_has_the_totals_that_are_kept(keep):
     of = planted(conditioner(validation, keep_totals=keep), validation.truth, errors)
     fitted = fit(of, validation.truth, batch=4)
     made = of.candidates(validation.truth[:, 0])
-    chosen = made.forecast + fitted.gate[:, None, None] * of.select(made, fitted.option)
+    chosen = of.conditioned(made, fitted)
     total = validation.truth[:, :1].mean(dim=2)  # [n, 1, C]
     drifts = (
         chosen.mean(dim=2) - total,

@@ -11,13 +11,22 @@ from test_predictor import GIVEN, SAMPLERS, USAGES
 from tiny import NETWORK, build
 from torch import Tensor
 
+from ups.config.stages.evaluate import Evaluation
 from ups.errors import ConfigurationError, DataError
 from ups.evaluation import result_table
 from ups.evaluation.predictor import Predictor
 from ups.evaluation.surrogate import Surrogate
+from ups.evaluation.trained import Trained
+from ups.evaluation.usage import Usage
 from ups.models.codec import Codec
 
 POINTS = {"kind": "points", "points": 64, "radius": 0.25, "neighbours": 16, "smoothness": 2} | NETWORK
+
+
+def of(surrogate: Surrogate, usages: dict[str, Usage] = USAGES) -> Predictor:
+    return Predictor(
+        Trained(surrogate, usages, {}, Evaluation(members=3), 0, {}, [], {"run": "small"}), "cpu"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +36,7 @@ def predictor() -> Predictor:
     surrogate = Surrogate(
         own, {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=3
     )
-    return Predictor(surrogate, USAGES, {"run": "small"}, "cpu")
+    return of(surrogate)
 
 
 def scattered(problem: str, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,9 +76,7 @@ def test_points_are_where_the_grid_says(predictor):
     places, values = scattered("wave", 80)
     expected = predictor.forecast(values, at=places, problem="wave").mean["u"]
     away = np.array(USAGES["wave"].coordinates[0]) - 0.01
-    moved = Predictor(
-        predictor.surrogate, {"wave": replace(USAGES["wave"], coordinates=(tuple(away),))}, {}, "cpu"
-    )
+    moved = of(predictor.surrogate, {"wave": replace(USAGES["wave"], coordinates=(tuple(away),))})
     inside = (places - 0.01) % 1
     np.testing.assert_allclose(moved.forecast(values, at=inside).mean["u"], expected, rtol=1e-3, atol=1e-4)
 
@@ -115,6 +122,4 @@ def test_a_surrogate_of_whole_frames_says_that_it_is_one():
         codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=3
     )
     with pytest.raises(ConfigurationError, match="encode fields on its grid"):
-        Predictor(surrogate, USAGES, {}, "cpu").forecast(
-            np.ones(80), at=np.linspace(0, 1, 80), problem="wave"
-        )
+        of(surrogate).forecast(np.ones(80), at=np.linspace(0, 1, 80), problem="wave")

@@ -16,6 +16,8 @@ from tiny import describe
 
 from ups.config.stages.evaluate import Evaluation
 from ups.errors import ConfigurationError, DataError, IntegrityError, UpsError
+from ups.evaluation.conditioning import Conditioner, Fit
+from ups.evaluation.evaluation_set import ForecastInputs
 from ups.evaluation.finer_grid import finer_coordinates
 from ups.evaluation.predictor import Predictor
 from ups.evaluation.surrogate import Surrogate
@@ -48,6 +50,8 @@ USAGES = {
         {next(f.name for f in SHAPES["map"].fields if f.given): (0.5, 2.0)},
     ),
 }
+EVALUATION = Evaluation.model_validate({"members": 3, "ttc": {"members": 3, "refinement": 8}})
+FITS = {"wave": Fit(None, torch.tensor([0.2, 0.5, 1.0]))}
 GIVEN = {"wave": "u", "map": next(iter(USAGES["map"].sizes))}
 WAVE = np.sin(2 * np.pi * np.array(centres(32)), dtype=np.float32) + np.float32(0.3)
 
@@ -58,12 +62,12 @@ def trained() -> Trained:
         codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=3
     )
     means = {"map": torch.rand(*USAGES["map"].grid, 2, generator=torch.Generator().manual_seed(7))}
-    return Trained(surrogate, USAGES, means, Evaluation(members=3), 5, [{"value": 0.1}], {"run": "small"})
+    return Trained(surrogate, USAGES, means, EVALUATION, 5, FITS, [{"value": 0.1}], {"run": "small"})
 
 
 @pytest.fixture(scope="module")
 def predictor(trained) -> Predictor:
-    return Predictor(trained.surrogate, USAGES, trained.provenance, "cpu")
+    return Predictor(trained, "cpu")
 
 
 def test_however_a_field_is_given_the_forecast_is_the_same(predictor):
@@ -113,6 +117,26 @@ def test_an_ensemble_is_its_members(predictor):
     assert predictor.forecast(WAVE, problem="wave").spread is None
 
 
+def test_conditioning_is_what_the_evaluation_makes(predictor, trained):
+    """As `ups.stages.evaluate` would of the same first frames, in its batches."""
+    first = np.stack([WAVE * size for size in (0.5, 0.8, 1.1, 1.4)])
+    data = ForecastInputs(
+        "wave", None, torch.tensor(USAGES["wave"].scalars({"nu": 0.5})), 3, 0.05, {"nu": 0.5}, (32,)
+    )
+    evaluated = Conditioner(trained.surrogate, data, EVALUATION, [torch.tensor(centres(32))], seed=7)
+    expected = evaluated.conditioned(evaluated.candidates(torch.from_numpy(first)[..., None]), FITS["wave"])
+    found = predictor.forecast(first, model="ttc", problem="wave", seed=7)
+    np.testing.assert_allclose(found.mean["u"], expected[..., 0], rtol=0, atol=1e-6)
+    assert found.spread is None
+    assert found.provenance["members"] == 1
+    some = predictor.forecast(first, model="ttc", problem="wave", seed=7, times=[0.1])
+    np.testing.assert_array_equal(some.mean["u"], found.mean["u"][:, 1:2])
+    plain = predictor.forecast(first, problem="wave").mean["u"]
+    assert not np.allclose(found.mean["u"], plain, atol=1e-4)
+    assert predictor.models("wave")[-1] == "ttc"
+    assert "ttc" not in predictor.models("map")
+
+
 def test_a_map_has_no_time(predictor):
     field = np.random.default_rng(0).uniform(0.5, 1.5, (2, 16, 16)).astype(np.float32)
     found = predictor.forecast({GIVEN["map"]: field}, problem="map", model="consistency_1")
@@ -155,6 +179,10 @@ def test_xarray_gets_names_units_and_provenance(predictor):
         ({"points": [[0.1, 0.2]]}, r"give \[Q, 1\]"),
         ({"model": "difusion"}, "choose one of linear|choose one of operator"),
         ({"members": 4}, "operator has no ensemble"),
+        ({"model": "ttc", "members": 4}, "ttc has no ensemble"),
+        ({"model": "ttc", "points": [0.5]}, "on the model's grid.*choose another model"),
+        ({"model": "ttc", "steps": 4}, "fitted for 3"),
+        ({"model": "ttc", "problem": "map", "fields": {GIVEN["map"]: np.ones((16, 16))}}, "no model 'ttc'"),
         ({"model": "diffusion", "members": 0}, "no number of members"),
         ({"model": "diffusion", "steps": 9}, "at most 3 steps"),
         ({"problem": None}, "choose one of wave, map"),
@@ -212,10 +240,16 @@ def test_one_file_has_all_that_the_run_has(predictor, trained, tmp_path):
     read = read_surrogate(file, "cpu")
     for name in ("usages", "evaluation", "seed", "results", "provenance"):
         assert getattr(read, name) == getattr(trained, name), name
+    assert read.fits["wave"].to_json() == FITS["wave"].to_json()
     assert list(read.means) == ["map"]
     torch.testing.assert_close(read.means["map"], trained.means["map"], rtol=0, atol=0)
-    again = Predictor(read.surrogate, read.usages, read.provenance, "cpu")
-    for problem, model in (("wave", "operator"), ("wave", "diffusion"), ("map", "consistency_2")):
+    again = Predictor(read, "cpu")
+    for problem, model in (
+        ("wave", "operator"),
+        ("wave", "diffusion"),
+        ("map", "consistency_2"),
+        ("wave", "ttc"),
+    ):
         shape = (2, *USAGES[problem].grid)
         field = np.random.default_rng(1).uniform(0.5, 1.5, shape).astype(np.float32)
         one, other = (

@@ -1,6 +1,7 @@
 """Any file of a run's problems is recognised, thinned to the models' grid and scored there or on its own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from downloads import write_splits
 from safetensors.torch import save_file
 from tiny import LATENT_DIM, NETWORK, RESIDUAL_NETWORK, SCALARS
 
+from ups.config.conditioning import Conditioning
 from ups.config.load import load_configuration
 from ups.config.schema import Configuration
 from ups.data.dataset import DESCRIPTION, load_datasets
@@ -19,6 +21,7 @@ from ups.data.layout import cell_centres
 from ups.data.pdebench import inspect
 from ups.data.pdebench_writer import write_trajectories
 from ups.errors import ConfigurationError, DataError, IntegrityError
+from ups.evaluation.conditioning import Fit
 from ups.evaluation.evaluation_set import evaluation_set, train_means
 from ups.evaluation.finer_grid import strided
 from ups.evaluation.result_table import network_predictor
@@ -135,7 +138,7 @@ def trained(inputs, configuration) -> Trained:
     surrogate = load_surrogate(inputs, configuration)
     usages = usages_of(inputs["download"], surrogate.codec.shapes)
     means = train_means(inputs["download"], ["porous"])
-    return Trained(surrogate, usages, means, configuration.evaluation, configuration.seed, [], {})
+    return Trained(surrogate, usages, means, configuration.evaluation, configuration.seed, {}, [], {})
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +271,27 @@ def test_an_exported_surrogate_is_scored_as_its_run_is(name, trained, inputs, tm
     }
 
 
+def test_conditioned_rows_are_those_of_the_grid_and_steps_that_they_were_fitted_on(trained, tmp_path):
+    evaluation = trained.evaluation.model_copy(update={"ttc": Conditioning(members=2)})
+    conditioned = replace(trained, evaluation=evaluation, fits={"thin": Fit(None, torch.ones(4))})
+    of_file = {"rows": 2, "problem": "thin"}
+    path = file_of("thin", tmp_path)
+    shorter = write(
+        tmp_path / "short.hdf5",
+        "burgers1d",
+        parameters={"nu": 0.01},
+        boundary="periodic",
+        grid=(32,),
+        frames=4,
+    )
+    assert {"ttc", "ttc_random", "ttc_oracle"} <= {
+        model for model, *_ in values(scored(conditioned, path, at_file_resolution=False, **of_file))
+    }
+    for other, finer in ((path, True), (shorter, False)):
+        table = scored(conditioned, other, at_file_resolution=finer, **of_file)
+        assert "ttc" not in {model for model, *_ in values(table)}
+
+
 @pytest.mark.parametrize("name", list(TRAINED))
 def test_a_forecast_on_the_files_grid_holds_the_models_own(name, inputs, configuration):
     """Every second point of the fine forecast is the forecast at the models' resolution."""
@@ -289,7 +313,9 @@ def test_a_forecast_on_the_files_grid_holds_the_models_own(name, inputs, configu
         given = evaluation_set(
             name, data, "test", torch.device("cpu"), seed=0, threads=1, mean=mean, stride=stride
         )
-        forecast = network_predictor(surrogate.codec.of(name), forecaster, given, seed=0)(given.truth[:, 0])
+        forecast = network_predictor(surrogate.codec.of(name), forecaster, given.inputs, seed=0)(
+            given.truth[:, 0]
+        )
         shown.append(forecast.unflatten(3, data.grid))
     torch.testing.assert_close(strided(shown[1], 2, len(grid)), shown[0], rtol=1e-4, atol=1e-4)
 

@@ -296,7 +296,8 @@ def _conditioned_row(
     coordinates = [torch.tensor(axis) for axis in dataset.coordinates]
 
     def conditioner(surrogate: Surrogate, of: EvaluationSet) -> Conditioner:
-        return Conditioner(surrogate, of, configuration, coordinates)
+        seed = configuration.evaluation.seed
+        return Conditioner(surrogate, of.inputs, configuration.evaluation, coordinates, seed=seed)
 
     started = time.perf_counter()
     fitting = conditioner(loaded["eager"], validation)
@@ -316,13 +317,10 @@ def _conditioned(conditioner: Conditioner, fitted: Fit, data: EvaluationSet) -> 
 
     @torch.no_grad()
     def run(first: Tensor) -> Tensor:
-        parts = []
-        for part in first.split(conditioner.batch):
-            candidates = conditioner.candidates(part)
-            result = candidates.forecast.clone()
-            added = conditioner.select(candidates, fitted.option)
-            result[..., list(data.setting.scored)] += fitted.gate[:, None, None] * added
-            parts.append(result)
+        parts = [
+            conditioner.conditioned(conditioner.candidates(part), fitted)
+            for part in first.split(conditioner.batch)
+        ]
         return torch.cat(parts).unflatten(2, data.setting.resolution)
 
     return run
@@ -357,7 +355,7 @@ def _by_network(
     codec: ProblemCodec, forecaster: Forecaster, data: EvaluationSet, configuration: Configuration
 ) -> Forecast:
     """The mean of a forecaster's members; as many states at a time as the configuration evaluates with."""
-    predict = network_predictor(codec, forecaster, data, seed=configuration.evaluation.seed)
+    predict = network_predictor(codec, forecaster, data.inputs, seed=configuration.evaluation.seed)
     at_once = max(1, configuration.evaluation.batch_size // forecaster.members)
 
     def run(first: Tensor) -> Tensor:

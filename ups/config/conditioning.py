@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ROW, RANDOM, ORACLE, OBSERVED = "ttc", "ttc_random", "ttc_oracle", "ttc_observed"
 """Rows of the result table: the conditioned forecast, its controls, and the one that is also given measurements."""
+FITTED_FILE = "conditioning.json"
+"""What validation trajectories chose, by problem: in the artifact of the evaluate stage, and beside the results of a run."""
 SELECTIONS = sections_of("ups.config.selections")
 if TYPE_CHECKING:
     Selection = Any  # a union of what is found has no type that a checker knows

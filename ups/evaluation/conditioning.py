@@ -11,19 +11,19 @@ the most that a choice can gain. The latter is no forecast.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ups.config import Configuration
-from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, calls_per_member, candidates_within
+from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, candidates_within
+from ups.config.stages.evaluate import Evaluation
 from ups.errors import ConfigurationError
 from ups.evaluation.ensembles import consistency_forecasters, diffusion_forecasters
-from ups.evaluation.evaluation_set import EvaluationSet
-from ups.evaluation.forecaster import OperatorForecasts, operator_forecaster
+from ups.evaluation.evaluation_set import EvaluationSet, ForecastInputs
+from ups.evaluation.forecaster import Forecaster, OperatorForecasts, operator_forecaster
 from ups.evaluation.observations import Sensors, corrections
 from ups.evaluation.physical_scores import Physics, Scored
 from ups.evaluation.result_table import network_predictor, noise_of
@@ -76,6 +76,21 @@ class Fit:
     inflation: float = 0.0
     observed_gate: Tensor | None = None
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], device: str) -> "Fit":
+        gates = {name: values[name] for name in ("gate", "observed_gate")}
+        return cls(
+            **values
+            | {
+                name: None if gate is None else torch.tensor(gate, device=device)
+                for name, gate in gates.items()
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        gates = {name: getattr(self, name) for name in ("gate", "observed_gate")}
+        return vars(self) | {name: None if gate is None else gate.tolist() for name, gate in gates.items()}
+
 
 class Conditioner:
     """Makes, scores and selects candidates of one problem's trajectories."""
@@ -83,39 +98,46 @@ class Conditioner:
     def __init__(
         self,
         surrogate: Surrogate,
-        data: EvaluationSet,
-        configuration: Configuration,
+        inputs: ForecastInputs,
+        evaluation: Evaluation,
         coordinates: Sequence[Tensor],
+        *,
+        seed: int,
     ) -> None:
-        """coordinates: of the grid points along each axis, in the domain's units."""
-        settings = configuration.evaluation.ttc
+        """
+        Args:
+            evaluation: with `ttc`.
+            coordinates: of the grid points along each axis, in the domain's units.
+            seed: of what the candidates are drawn from.
+        """
+        settings = evaluation.ttc
         assert settings is not None
-        self.settings, self._surrogate, self._data = settings, surrogate, data
-        self.seed = configuration.evaluation.seed
+        self.settings, self._surrogate, self._inputs = settings, surrogate, inputs
+        self.seed = seed
         # Trajectories whose candidates of a model advance together, as members of an ensemble do.
-        self.batch = max(1, configuration.evaluation.batch_size // settings.members)
-        self.codec = surrogate.codec.of(data.setting.problem)
+        self.batch = max(1, evaluation.batch_size // settings.members)
+        self.codec = surrogate.codec.of(inputs.problem)
         shape = self.codec.shape
         self.forecasts = OperatorForecasts(surrogate.operator, self.codec)
-        self.calls = calls_per_member(configuration)
+        self.calls = {model: self._forecaster(model, 1).calls_per_member for model in settings.models}
         self.physics = Physics(
             shape,
-            data.setting.resolution,
-            data.parameters,
-            data.time_step,
+            inputs.grid,
+            inputs.parameters,
+            inputs.time_step,
             settings.scores,
             settings.refinement,
         )
         self.selection = module_of("ups.evaluation.selections", settings.selection.kind)
-        self.span: int = self.selection.span(settings.selection, data.steps)
+        self.span: int = self.selection.span(settings.selection, inputs.steps)
         self.sensors = None
         if settings.observations is not None:
             self.sensors = Sensors.of(
                 settings.observations,
                 shape.problem,
                 coordinates,
-                time_step=data.time_step,
-                frames=data.steps + 1,
+                time_step=inputs.time_step,
+                frames=inputs.steps + 1,
                 periodic=shape.boundary == "periodic",
             )
         self._noise: dict[str, torch.Generator] = {}  # of a model: rounds of any size draw on
@@ -126,9 +148,9 @@ class Conditioner:
     def rounds(self) -> list[tuple[str, int]]:
         """Models and numbers of candidates, in the order in which they are drawn, within the budget of calls."""
         watched = self.settings.max_seconds is not None or self.settings.stop_at is not None
-        calls = {model: self.calls[model] for model in self.settings.models}
+        counts = candidates_within(self.settings.max_calls, self.settings.members, self.calls)
         found = []
-        for model, count in candidates_within(self.settings.max_calls, self.settings.members, calls).items():
+        for model, count in counts.items():
             size = _IN_A_ROUND if watched else max(count, 1)
             found += [(model, min(size, count - done)) for done in range(0, count, size)]
         return found
@@ -182,6 +204,14 @@ class Conditioner:
             return (chosen - scored.fields[:, 0]) * candidates.scale
         return chosen * candidates.scale - self.codec.shape.scored_fields(candidates.forecast)
 
+    def conditioned(self, candidates: Candidates, fitted: Fit) -> Tensor:
+        """The forecast that is made of candidates, [n, t, Q, C], all channels, physical."""
+        result = candidates.forecast.clone()
+        result[..., list(self.codec.shape.scored)] += fitted.gate[:, None, None] * self.select(
+            candidates, fitted.option
+        )
+        return result
+
     def observed(
         self, candidates: Candidates, forecast: Tensor, readings: Tensor, inflation: float
     ) -> Tensor:
@@ -191,35 +221,33 @@ class Conditioner:
         usable = candidates.scored.costs[:, 1:].isfinite().all(dim=2)
         return corrections(members, usable, readings - self.sensors.read(forecast), self.sensors, inflation)
 
-    def readings(self, truth: Tensor) -> Tensor:
-        """What the sensors say of all trajectories [n, t, Q, C] of the scored channels, [n, O]."""
+    def readings(self, truth: Tensor, split: str) -> Tensor:
+        """What the sensors say of all trajectories [n, t, Q, C] of the scored channels of a split, [n, O]."""
         assert self.sensors is not None
-        setting = self._data.setting
-        key = (self.seed, "observations", setting.problem, setting.split)
+        key = (self.seed, "observations", self._inputs.problem, split)
         return self.sensors.readings(truth, torch_generator(*key, device=truth.device))
 
     def _predict(self, model: str, members: int, first: Tensor) -> Tensor:
         made = self._predictors.get((model, members))
         if made is None:
-            if model == "operator":
-                forecaster = operator_forecaster(self.forecasts)
-            elif model == "diffusion":
-                sampler = self._surrogate.samplers[model]
-                forecaster = diffusion_forecasters(
-                    self.forecasts, self._surrogate.diffusion, members=members, **sampler
-                )[0]
-            else:
-                sampler = self._surrogate.samplers[model]
-                forecaster = consistency_forecasters(
-                    self.forecasts, self._surrogate.consistency, members=members, **sampler
-                )[0]
+            forecaster = self._forecaster(model, members)
             if model not in self._noise:
                 self._noise[model] = noise_of(self.codec, forecaster, seed=self.seed, device=first.device)
             made = network_predictor(
-                self.codec, forecaster, self._data, seed=self.seed, generator=self._noise[model]
+                self.codec, forecaster, self._inputs, seed=self.seed, generator=self._noise[model]
             )
             self._predictors[model, members] = made
         return made(first)
+
+    def _forecaster(self, model: str, members: int) -> Forecaster:
+        surrogate = self._surrogate
+        if model == "operator":
+            return operator_forecaster(self.forecasts)
+        if model == "diffusion":
+            sampler = surrogate.samplers[model]
+            return diffusion_forecasters(self.forecasts, surrogate.diffusion, members=members, **sampler)[0]
+        sampler = surrogate.samplers[model]
+        return consistency_forecasters(self.forecasts, surrogate.consistency, members=members, **sampler)[0]
 
 
 @torch.no_grad()
@@ -264,7 +292,9 @@ def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
     # Candidates are drawn twice: those of all trajectories at once would take too much memory.
     conditioner.rewind()
     observed: list[list[Tensor]] = [[] for _ in _INFLATIONS]
-    parts = (values.split(batch) for values in (truth[:, 0], result, conditioner.readings(target)))
+    parts = (
+        values.split(batch) for values in (truth[:, 0], result, conditioner.readings(target, "validation"))
+    )
     for first, own, read in zip(*parts, strict=True):
         candidates = conditioner.candidates(first, measuring=True)
         for found, inflation in zip(observed, _INFLATIONS, strict=True):
@@ -315,20 +345,23 @@ def conditioned_rows(
     readings = None
     if conditioner.sensors is not None:
         rows[OBSERVED] = []
-        readings = conditioner.readings(shape.scored_fields(data.truth[:, 1:].flatten(2, -2))).split(batch)
+        readings = conditioner.readings(
+            shape.scored_fields(data.truth[:, 1:].flatten(2, -2)), setting.split
+        ).split(batch)
     for place, part in enumerate(data.truth.split(batch)):
         candidates = conditioner.candidates(part[:, 0])
         calls = max(calls, candidates.calls)
         fields = candidates.scored.fields
         target = shape.scored_fields(part[:, 1:].flatten(2, -2)) / candidates.scale
-        forecast = shape.scored_fields(candidates.forecast)
 
         def keep(row: str, values: Tensor, taken: float, base: Tensor = candidates.forecast) -> None:
-            rows[row].append(_whole(base, values, setting.scored)[:, None])
+            whole = base.clone()
+            whole[..., list(shape.scored)] = values
+            rows[row].append(whole[:, None])
             seconds[row] = seconds.get(row, 0.0) + taken
 
         started = _now(part)
-        chosen = forecast + fitted.gate[:, None, None] * conditioner.select(candidates, fitted.option)
+        chosen = shape.scored_fields(conditioner.conditioned(candidates, fitted))
         taken = candidates.seconds + _now(part) - started
         keep(ROW, chosen, taken)
         true = (fields - target[:, None]).square().sum(dim=3).nan_to_num(torch.inf)  # [n, M, t, C]
@@ -396,10 +429,3 @@ def _by_spans(fields: Tensor, measure: Tensor, span: int) -> Tensor:
         chosen = measure[:, :, leads].sum(dim=2).argmin(dim=1)
         parts.append(fields[rows, chosen, leads])
     return torch.cat(parts, dim=1)
-
-
-def _whole(forecast: Tensor, values: Tensor, channels: Sequence[int]) -> Tensor:
-    """The forecast [n, t, Q, C] with other values [n, t, Q, scored] of its scored channels."""
-    result = forecast.clone()
-    result[..., list(channels)] = values
-    return result

@@ -20,6 +20,30 @@ _ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
+class ForecastInputs:
+    """What the models of a problem are given for a forecast, beside first frames.
+
+    Attributes:
+        problem: its name in the configuration.
+        known: [C] bool, which fields the first frames hold; None: all.
+        scalars: [S] conditioning.
+        steps: applications of the operator.
+        time_step: between frames.
+        parameters: of the equation.
+        grid: of the first frames and the forecast, `stride` times as fine as the models'.
+    """
+
+    problem: str
+    known: Tensor | None
+    scalars: Tensor
+    steps: int
+    time_step: float
+    parameters: dict[str, float]
+    grid: tuple[int, ...]
+    stride: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class EvaluationSet:
     """One problem's trajectories as they are scored, on the models' device.
 
@@ -36,6 +60,20 @@ class EvaluationSet:
     scalars: Tensor
     mean: Tensor | None
     stride: int
+
+    @property
+    def inputs(self) -> ForecastInputs:
+        """What the models are given, beside first frames."""
+        return ForecastInputs(
+            self.setting.problem,
+            self.known,
+            self.scalars,
+            self.steps,
+            self.time_step,
+            self.parameters,
+            self.setting.resolution,
+            self.stride,
+        )
 
     @property
     def steps(self) -> int:

@@ -15,13 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups.config.conditioning import ROW as CONDITIONED
 from ups.data.problem_inputs import known_mask, scalars_tensor
 from ups.errors import ConfigurationError, DataError, PreflightError
+from ups.evaluation.conditioning import Conditioner
+from ups.evaluation.evaluation_set import ForecastInputs
 from ups.evaluation.finer_grid import strided
 from ups.evaluation.forecaster import Forecaster
 from ups.evaluation.opening import open_trained
 from ups.evaluation.rollout import decoded_rollout
-from ups.evaluation.surrogate import Surrogate
+from ups.evaluation.trained import Trained
 from ups.evaluation.usage import Usage
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import device_name
@@ -104,23 +107,16 @@ def load(path: str | Path, *, device: str = "auto") -> "Predictor":
         raise PreflightError("torch finds no GPU here", where="device", fix="give cpu or auto")
     chosen = "cuda" if has_gpu and device != "cpu" else "cpu"
     trained = open_trained(Path(path), chosen)
-    return Predictor(trained.surrogate, trained.usages, trained.provenance, chosen, trained.results)
+    return Predictor(trained, chosen)
 
 
 class Predictor:
     """The networks of a run, ready to forecast; see `ups.load`."""
 
-    def __init__(
-        self,
-        surrogate: Surrogate,
-        usages: Mapping[str, Usage],
-        provenance: Mapping[str, Any],
-        device: str,
-        results: Sequence[dict[str, Any]] = (),
-    ) -> None:
-        self.surrogate, self.usages = surrogate, dict(usages)
-        self.provenance, self.device = dict(provenance), device
-        self.results = list(results)
+    def __init__(self, trained: Trained, device: str) -> None:
+        self._trained, self.device = trained, device
+        self.surrogate, self.usages, self.provenance = trained.surrogate, trained.usages, trained.provenance
+        self.results = trained.results
         """Records of the table of its run, each with its convention."""
 
     @property
@@ -130,7 +126,9 @@ class Predictor:
 
     def models(self, problem: str | None = None) -> list[str]:
         """Names of the models of a problem, as in the result table."""
-        return [model.name for model in self.surrogate.forecasters(self._problem(problem))]
+        name = self._problem(problem)
+        conditioned = [CONDITIONED] if name in self._trained.fits else []
+        return [model.name for model in self.surrogate.forecasters(name)] + conditioned
 
     def usage(self, problem: str | None = None) -> Usage:
         """Grid, time step, parameters and fields of a problem; None: of the only one."""
@@ -163,7 +161,7 @@ class Predictor:
             points: [Q, axes] (or [Q]) coordinates where the forecast is wanted; None: on the grid.
             at: [P, axes] (or [P]) coordinates of the fields' own points, or [n, P, axes], which differ; the fields are [n, P] then.
                 For surrogates with `model.encoder: points`, of any number of points all over the domain. None: on the grid.
-            model: a row of the result table, see `models`.
+            model: a row of the result table, see `models`. "ttc" is test-time conditioning as in the run's own evaluation.
             members: of an ensemble; None: as in evaluation.
             keep_members: return them all, beside mean and spread.
             problem: where the run has several.
@@ -187,16 +185,12 @@ class Predictor:
         usage.checked_fields(first)
         if at is not None:
             first = self._from_points(name, first, _numpy(at))
+        places = None if points is None else usage.places(_numpy(points))
         forecaster = self._forecaster(name, model, members)
-        decoded = self._decoded(
-            name,
-            forecaster,
-            first,
-            wanted[-1],
-            values,
-            None if points is None else usage.places(_numpy(points)),
-            seed,
-        )
+        if forecaster is None:
+            decoded = self._conditioned(self._inputs(name, wanted[-1], values), first, places, seed)
+        else:
+            decoded = self._decoded(forecaster, self._inputs(name, wanted[-1], values), first, places, seed)
         decoded = decoded[:, :, [step - 1 for step in wanted]]
         if usage.problem.is_map:
             decoded = decoded[:, :, 0]
@@ -205,12 +199,12 @@ class Predictor:
             return {field.name: part[..., usage.fields.index(field)] for field in usage.forecast}
 
         as_given: Callable[[Tensor], Array] = (lambda part: part) if _is_torch(fields) else Tensor.numpy
-        several = forecaster.members > 1
+        size = 1 if forecaster is None else forecaster.members
         each = by_field(decoded if points is not None else decoded.unflatten(-2, usage.grid))
         axes = usage.problem.axes
         return Prediction(
             mean={name: as_given(part.mean(dim=1)) for name, part in each.items()},
-            spread={name: as_given(part.std(dim=1)) for name, part in each.items()} if several else None,
+            spread={name: as_given(part.std(dim=1)) for name, part in each.items()} if size > 1 else None,
             members={name: as_given(part) for name, part in each.items()} if keep_members else None,
             times=np.array([] if usage.problem.is_map else [step * usage.time_step for step in wanted]),
             coordinates=dict(
@@ -229,7 +223,7 @@ class Predictor:
                 "problem": name,
                 "data": usage.title,
                 "model": model,
-                "members": forecaster.members,
+                "members": size,
                 "seed": seed,
                 "parameters": values,
                 "device": device_name(torch.device(self.device)),
@@ -269,13 +263,52 @@ class Predictor:
         ]
         return torch.cat(parts)[:, 0].cpu().numpy()
 
+    def _inputs(self, problem: str, steps: int, parameters: dict[str, float]) -> ForecastInputs:
+        usage, device = self.usages[problem], torch.device(self.device)
+        known = known_mask(np.array([field in usage.given for field in usage.fields]), device)
+        scalars = scalars_tensor(usage.scalars(parameters), device)
+        return ForecastInputs(problem, known, scalars, steps, usage.time_step, parameters, usage.grid)
+
+    def _conditioned(
+        self,
+        inputs: ForecastInputs,
+        first: NDArray[np.float32],
+        places: NDArray[np.float32] | None,
+        seed: int,
+    ) -> Tensor:
+        """Forecasts [n, 1, steps, Q, C] of first frames [n, *grid, C], on the host, as the run's evaluation conditions them.
+
+        Raises:
+            ConfigurationError: they are wanted at points.
+            DataError: more steps are wanted than were fitted.
+        """
+        if places is not None:
+            raise ConfigurationError(
+                f"{CONDITIONED} obeys the equation on the model's grid",
+                where="forecast: points",
+                fix="leave them out, or choose another model",
+            )
+        fitted, wanted = self._trained.fits[inputs.problem], inputs.steps
+        if wanted > len(fitted.gate):
+            raise DataError(
+                f"asks for {wanted} steps, and conditioning was fitted for {len(fitted.gate)}",
+                where="forecast",
+                fix=f"ask for at most {len(fitted.gate)} steps",
+            )
+        coordinates = [torch.tensor(axis) for axis in self.usages[inputs.problem].coordinates]
+        whole = replace(inputs, steps=len(fitted.gate))
+        conditioner = Conditioner(self.surrogate, whole, self._trained.evaluation, coordinates, seed=seed)
+        parts = [
+            conditioner.conditioned(conditioner.candidates(part.to(self.device)), fitted).cpu()
+            for part in torch.from_numpy(first).split(conditioner.batch)
+        ]
+        return torch.cat(parts)[:, None, :wanted]
+
     def _decoded(
         self,
-        problem: str,
         forecaster: Forecaster,
+        inputs: ForecastInputs,
         first: NDArray[np.float32],
-        steps: int,
-        parameters: dict[str, float],
         places: NDArray[np.float32] | None,
         seed: int,
     ) -> Tensor:
@@ -283,11 +316,7 @@ class Predictor:
 
         places: see `Usage.places`.
         """
-        usage, codec, device = (
-            self.usages[problem],
-            self.surrogate.codec.of(problem),
-            torch.device(self.device),
-        )
+        codec, device = self.surrogate.codec.of(inputs.problem), torch.device(self.device)
         if places is not None and codec.shape.boundary == "periodic":
             places = places % 1
         parts = [
@@ -295,11 +324,11 @@ class Predictor:
                 forecaster,
                 codec,
                 torch.from_numpy(first[start : start + _ROWS_AT_ONCE]).to(device),
-                known_mask(np.array([field in usage.given for field in usage.fields]), device),
-                scalars_tensor(usage.scalars(parameters), device),
-                steps,
-                time_step=usage.time_step,
-                parameters=parameters,
+                inputs.known,
+                inputs.scalars,
+                inputs.steps,
+                time_step=inputs.time_step,
+                parameters=inputs.parameters,
                 coordinates=None if places is None else torch.from_numpy(places).to(device),
                 # A row has the same noise whatever rows come before its batch.
                 generator=torch_generator(seed, "forecast", start, device=device),
@@ -308,8 +337,9 @@ class Predictor:
         ]
         return torch.cat(parts)
 
-    def _forecaster(self, problem: str, model: str, members: int | None) -> Forecaster:
-        """
+    def _forecaster(self, problem: str, model: str, members: int | None) -> Forecaster | None:
+        """None of test-time conditioning, which is made of others' members.
+
         Raises:
             ConfigurationError: there is none of this name, or it has no members.
         """
@@ -318,20 +348,21 @@ class Predictor:
             if isinstance(members, bool) or members < 1:
                 raise ConfigurationError(f"{members!r} is no number of members", where="forecast: members")
             surrogate = replace(surrogate, members=members)
-        found = {each.name: each for each in surrogate.forecasters(problem)}
-        if model not in found:
+        known = self.models(problem)
+        if model not in known:
             raise ConfigurationError(
                 f"there is no model {model!r}",
                 where="forecast: model",
-                fix=f"choose one of {', '.join(found)}",
+                fix=f"choose one of {', '.join(known)}",
             )
-        if members is not None and found[model].members != members:
+        found = {each.name: each for each in surrogate.forecasters(problem)}.get(model)
+        if members is not None and (found is None or found.members != members):
             raise ConfigurationError(
                 f"{model} has no ensemble",
                 where="forecast: members",
                 fix="choose another model, or give no members",
             )
-        return found[model]
+        return found
 
     def _problem(self, problem: str | None) -> str:
         """

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ups.evaluation.baselines import trivial_forecasts
 from ups.evaluation.equivariance import equivariance_errors
-from ups.evaluation.evaluation_set import EvaluationSet
+from ups.evaluation.evaluation_set import EvaluationSet, ForecastInputs
 from ups.evaluation.finer_grid import finer_coordinates, strided
 from ups.evaluation.forecaster import Forecaster
 from ups.evaluation.rollout import decoded_rollout
@@ -42,7 +42,7 @@ def score_all(
     for forecaster in surrogate.forecasters(setting.problem):
         result = score(
             forecaster.name,
-            network_predictor(codec, forecaster, data, seed=seed),
+            network_predictor(codec, forecaster, data.inputs, seed=seed),
             data.truth,
             setting,
             members=forecaster.members,
@@ -95,7 +95,7 @@ def noise_of(
 def network_predictor(
     codec: ProblemCodec,
     forecaster: Forecaster,
-    data: EvaluationSet,
+    inputs: ForecastInputs,
     *,
     seed: int,
     generator: torch.Generator | None = None,
@@ -108,23 +108,23 @@ def network_predictor(
         generator: of its noise; None: `noise_of`.
     """
     grid = codec.shape.grid
-    device = data.truth.device
+    device = inputs.scalars.device
     generator = generator or noise_of(codec, forecaster, seed=seed, device=device)
     periodic = codec.shape.boundary == "periodic"
     coordinates = None
-    if data.stride > 1:
-        coordinates = finer_coordinates(grid, data.stride, periodic=periodic).to(device)
+    if inputs.stride > 1:
+        coordinates = finer_coordinates(grid, inputs.stride, periodic=periodic).to(device)
 
     def predict(initial: Tensor) -> Tensor:
         return decoded_rollout(
             forecaster,
             codec,
-            _seen(codec, initial, data.stride),
-            data.known,
-            data.scalars,
-            data.steps,
-            time_step=data.time_step,
-            parameters=data.parameters,
+            _seen(codec, initial, inputs.stride),
+            inputs.known,
+            inputs.scalars,
+            inputs.steps,
+            time_step=inputs.time_step,
+            parameters=inputs.parameters,
             coordinates=coordinates,
             generator=generator,
         )

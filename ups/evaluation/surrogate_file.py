@@ -20,6 +20,7 @@ from torch import Tensor
 from ups.artifacts.files import canonical_json, write_bytes
 from ups.config.stages.evaluate import Evaluation
 from ups.errors import IntegrityError
+from ups.evaluation.conditioning import Fit
 from ups.evaluation.surrogate import Surrogate, check_alike
 from ups.evaluation.trained import Trained
 from ups.evaluation.usage import Usage
@@ -57,6 +58,7 @@ def write_surrogate(path: Path, artifacts: Mapping[str, Path], trained: Trained)
         "problems": {name: usage.to_json() for name, usage in trained.usages.items()},
         "evaluation": trained.evaluation.model_dump(mode="json"),
         "seed": trained.seed,
+        "fits": {name: fit.to_json() for name, fit in trained.fits.items()},
         "results": trained.results,
         "provenance": trained.provenance,
     }
@@ -106,6 +108,8 @@ def read_surrogate(path: Path, device: str) -> Trained:
         _part(tensors, _MEAN),
         evaluation,
         about["seed"],
+        # Files of earlier versions have none.
+        {name: Fit.from_json(values, device) for name, values in about.get("fits", {}).items()},
         about["results"],
         about["provenance"],
     )

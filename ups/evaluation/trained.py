@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ups.config.stages.evaluate import Evaluation
+from ups.evaluation.conditioning import Fit
 from ups.evaluation.surrogate import Surrogate
 from ups.evaluation.usage import Usage
 
@@ -18,6 +19,7 @@ class Trained:
         means: of the train split's outputs, [*grid, C] by problem that is a map: what a forecast of it must beat.
         evaluation: how its run was scored.
         seed: of its run.
+        fits: of test-time conditioning, by problem; empty where it is off.
         results: records of its run's table; empty where the run was not evaluated.
         provenance: run, commit, library, digests of the artifacts.
     """
@@ -27,5 +29,6 @@ class Trained:
     means: dict[str, Tensor]
     evaluation: Evaluation
     seed: int
+    fits: dict[str, Fit]
     results: list[dict[str, Any]]
     provenance: dict[str, Any]

@@ -9,6 +9,8 @@ from ups.artifacts.files import read_json
 from ups.artifacts.of_run import run_artifacts
 from ups.artifacts.store import Artifact
 from ups.config import Configuration, load_configuration
+from ups.config.conditioning import FITTED_FILE
+from ups.evaluation.conditioning import Fit
 from ups.evaluation.evaluation_set import train_means
 from ups.evaluation.surrogate import load_surrogate
 from ups.evaluation.trained import Trained
@@ -53,13 +55,17 @@ class TrainedRun:
         execution = configuration.execution.model_copy(update={"device": device})
         surrogate = load_surrogate(self.paths, configuration.model_copy(update={"execution": execution}))
         usages = usages_of(download, surrogate.codec.shapes)
-        results, environment = self.directory / _RESULTS, read_json(self.directory / "env.json")
+        results, fitted = self.directory / _RESULTS, self.directory / FITTED_FILE
+        environment = read_json(self.directory / "env.json")
         return Trained(
             surrogate,
             usages,
             train_means(download, [name for name, usage in usages.items() if usage.problem.is_map]),
             configuration.evaluation,
             configuration.seed,
+            {name: Fit.from_json(values, device) for name, values in read_json(fitted).items()}
+            if fitted.exists()
+            else {},
             read_json(results) if results.exists() else [],
             {
                 "run": self.directory.name,

@@ -31,6 +31,7 @@ from ups.problems.published import TEST_ROWS
 _FEW, _MORE = 16, 160  # train trajectories of the two probes; of the other splits a quarter
 _STEPS, _WINDOW = 12, 3
 _FEWEST_STEPS = 3  # the first one has what is done once, as compiling
+_FEWEST_SCORED = 2  # test trajectories, of which those outside the training range are a part: ensembles take most of a rehearsal
 _LARGEST_BATCH = 4096
 _WORTH = 1.1  # samples a second of twice the batch, at least
 
@@ -128,7 +129,9 @@ def rehearse(
     wanted = [stage.name for stage in plan if stage.verdict == "MISS"]
     if not wanted:
         return {}
-    changes = _small(configuration, _sizes(configuration)[0], steps=_FEWEST_STEPS, window=1)
+    changes = _small(
+        configuration, _sizes(configuration)[0], scored=_FEWEST_SCORED, steps=_FEWEST_STEPS, window=1
+    )
     found = _measured(config, {**overrides, **changes}, wanted, root, on_line, on_stage)
     origin = {name: replace(one, validated=0, validation=0.0) for name, one in found.items()}
     return {name: _predicted(name, origin[name], found[name], configuration) for name in wanted}
@@ -221,9 +224,18 @@ def _sizes(configuration: Configuration) -> tuple[int, int]:
 
 
 def _small(
-    configuration: Configuration, train: int, *, steps: int = _STEPS, window: int = _WINDOW
+    configuration: Configuration,
+    train: int,
+    *,
+    scored: int | None = None,
+    steps: int = _STEPS,
+    window: int = _WINDOW,
 ) -> dict[str, Any]:
-    """Overrides that leave few trajectories and few steps, of which every `window` are recorded."""
+    """Overrides that leave few trajectories and few steps, of which every `window` are recorded.
+
+    scored: test trajectories; None: a quarter of the train trajectories.
+    """
+    scored = scored or train // 4
     # A few steps pass no gate.
     changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled", "gates": {}}
     several = isinstance(configuration.data, Mix)
@@ -233,7 +245,7 @@ def _small(
         counts = {
             "train": min(train, data.counts.train),
             "validation": min(train // 4, data.counts.validation),
-            "test": min(train // 4, data.counts.test),
+            "test": min(scored, data.counts.test),
         }
         if isinstance(data, PublishedData):  # rows are fetched alone, where whole files are gigabytes
             first = TEST_ROWS + counts["train"]

@@ -22,6 +22,7 @@ from ups.artifacts.identity import code_identity, digest_of
 from ups.artifacts.remote import Remote
 from ups.artifacts.store import BusyError
 from ups.config import Configuration, load_configuration
+from ups.config.conditioning import FITTED_FILE
 from ups.config.schema import DATA, STAGES
 from ups.errors import (
     EXIT_OK,
@@ -418,7 +419,8 @@ class Run:
         if name == "evaluate":
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
-            write_json(self.directory / OUTSIDE, read_json(built.artifact.path / OUTSIDE))
+            for name in (OUTSIDE, FITTED_FILE):
+                write_json(self.directory / name, read_json(built.artifact.path / name))
             self.judge("test")
 
     def _seconds_from_scratch(self, artifact: Artifact) -> float:

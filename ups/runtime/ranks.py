@@ -84,7 +84,11 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    if device == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        # The same without importing the compiler, which takes a second; who compiles tells it (`ups.training.prepare`).
+        torch.set_deterministic_debug_mode("error")
     # By default every new tensor is filled with NaN, to show who reads what nobody wrote: 4 % of the demo's training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if device == "cuda":

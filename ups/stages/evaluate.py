@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ups.config import Configuration
+from ups.config.conditioning import FITTED_FILE
 from ups.data.dataset import Dataset, load_datasets
 from ups.evaluation import metrics
-from ups.evaluation.conditioning import Conditioner, conditioned_rows, fit
+from ups.evaluation.conditioning import Conditioner, Fit, conditioned_rows, fit
 from ups.evaluation.evaluation_set import EvaluationSet, evaluation_set, train_means
 from ups.evaluation.outside import SPLIT, outside_dataset
 from ups.evaluation.result_records import HEADLINE, result_records
@@ -28,7 +29,8 @@ OUTSIDE = "outside.json"
 
 def run(request: Request) -> None:
     """Write metrics.json (records of all problems), outside.json (the same outside the training range), curves.json
-    (by problem: over time and wavenumber, errors by trajectory) and examples/PROBLEM.safetensors (trajectories)."""
+    (by problem: over time and wavenumber, errors by trajectory), conditioning.json (by problem: what was fitted for
+    test-time conditioning) and examples/PROBLEM.safetensors (trajectories)."""
     configuration = request.configuration
     settings = configuration.evaluation
     of_the_run = {
@@ -40,6 +42,7 @@ def run(request: Request) -> None:
     table: list[dict[str, Any]] = []
     outside: list[dict[str, Any]] = []
     curves: dict[str, dict[str, Any]] = {}
+    fitted: dict[str, dict[str, Any]] = {}
     with join_ranks(configuration.execution.device, configuration.execution.threads) as ranks:
         surrogate = load_surrogate(request.inputs, configuration)
         split = settings.split
@@ -61,6 +64,8 @@ def run(request: Request) -> None:
             results = score_all(surrogate, evaluated, batch_size=settings.batch_size, seed=settings.seed)
             rows, chosen_among = conditioned.rows(evaluated)
             results += rows
+            if conditioned.fitted is not None:
+                fitted[name] = conditioned.fitted.to_json()
             table += result_records(results, evaluated.setting)
             examples, chosen = _examples(surrogate, results, evaluated, seed=settings.seed)
             curves[name] = _curves(results, evaluated, dataset) | {"examples": chosen} | chosen_among
@@ -81,6 +86,7 @@ def run(request: Request) -> None:
     (request.output / OUTSIDE).write_text(json.dumps(outside, indent=1, allow_nan=False))
     (request.output / "metrics.json").write_text(json.dumps(table, indent=1, allow_nan=False))
     (request.output / "curves.json").write_text(json.dumps(curves, allow_nan=False))
+    (request.output / FITTED_FILE).write_text(json.dumps(fitted, allow_nan=False))
     request.finish(_summary(table, list(datasets)))
 
 
@@ -97,24 +103,26 @@ class _Conditioned:
         of_the_run: dict[str, int],
     ) -> None:
         self._arguments = surrogate, configuration, [torch.tensor(axis) for axis in dataset.coordinates]
-        self._settings = configuration.evaluation.conditioning
-        if self._settings is None:
+        self.fitted: Fit | None = None
+        settings = configuration.evaluation.conditioning
+        if settings is None:
             return
-        most = self._settings.fitted_on
+        most = settings.fitted_on
         validation = evaluation_set(name, dataset, "validation", device, mean=None, most=most, **of_the_run)
         conditioner = self._of(validation)
-        self._fit = fit(conditioner, validation.truth, batch=conditioner.batch)
+        self.fitted = fit(conditioner, validation.truth, batch=conditioner.batch)
 
     def _of(self, data: EvaluationSet) -> Conditioner:
         surrogate, configuration, coordinates = self._arguments
-        return Conditioner(surrogate, data, configuration, coordinates)
+        seed = configuration.evaluation.seed
+        return Conditioner(surrogate, data.inputs, configuration.evaluation, coordinates, seed=seed)
 
     def rows(self, data: EvaluationSet) -> tuple[list[Scores], dict[str, Any]]:
         """Of a set of trajectories, and what their figure shows."""
-        if self._settings is None:
+        if self.fitted is None:
             return [], {}
         conditioner = self._of(data)
-        results, shown = conditioned_rows(conditioner, self._fit, data, batch=conditioner.batch)
+        results, shown = conditioned_rows(conditioner, self.fitted, data, batch=conditioner.batch)
         return results, {"conditioning": shown}
 
 
@@ -195,7 +203,7 @@ def _examples(
     for forecaster in surrogate.forecasters(evaluated.setting.problem):
         if forecaster.name not in {"operator", "diffusion"}:
             continue
-        ensemble = network_predictor(codec, forecaster, evaluated, seed=seed)(part[:, 0])
+        ensemble = network_predictor(codec, forecaster, evaluated.inputs, seed=seed)(part[:, 0])
         tensors[forecaster.name] = ensemble.mean(dim=1).cpu().contiguous()
         if forecaster.members > 1:
             tensors[f"{forecaster.name}_deviation"] = ensemble.std(dim=1).cpu().contiguous()

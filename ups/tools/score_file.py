@@ -19,6 +19,7 @@ import torch
 from ups.data.dataset import Dataset
 from ups.data.pdebench import PDEBenchFile, inspect, read_trajectories
 from ups.errors import ConfigurationError, DataError
+from ups.evaluation.conditioning import Conditioner, conditioned_rows
 from ups.evaluation.evaluation_set import evaluation_set
 from ups.evaluation.opening import open_trained
 from ups.evaluation.result_records import result_records
@@ -95,8 +96,6 @@ def score_file(
         most_frames=usage.frames,
     )
     _warn(described, usage)
-    if trained.evaluation.ttc is not None:
-        log.info("test-time conditioning is left to the run's own evaluation: no row ttc here")
     data = evaluation_set(
         name,
         dataset,
@@ -108,8 +107,14 @@ def score_file(
         mean=trained.means.get(name),
         stride=stride,
     )
-    settings = trained.evaluation
+    settings, fitted = trained.evaluation, trained.fits.get(name)
     results = score_all(trained.surrogate, data, batch_size=settings.batch_size, seed=settings.seed)
+    if fitted is not None and stride == 1 and data.steps == len(fitted.gate):
+        coordinates = [torch.tensor(axis) for axis in dataset.coordinates]
+        conditioner = Conditioner(trained.surrogate, data.inputs, settings, coordinates, seed=settings.seed)
+        results += conditioned_rows(conditioner, fitted, data, batch=conditioner.batch)[0]
+    elif fitted is not None:
+        log.info("test-time conditioning was fitted on another grid or number of steps: no row ttc here")
     return result_records(results, data.setting)
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import TINY, ups
+from command_line import CONFIGS, TINY, ups
 from filelock import FileLock
 
 from ups.artifacts import Store
@@ -46,6 +46,15 @@ def test_a_peer_is_the_same_run_with_another_network_on_points(name):
     assert used.used("exact") == ()
     assert used.used("augment") == (("shift",) if name == "unet" else ())
     assert as_peer(CONFIGURATION, name, GRIDS, set()).symmetries("burgers1d").used("augment") == ()
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_on_a_plane_a_peer_is_smaller(name):
+    darcy = resolve(load_configuration(CONFIGS / "darcy.yaml"))
+    on_plane = as_peer(darcy, name, {"darcy2d": (128, 128)}, set()).model.operator
+    on_line = as_peer(CONFIGURATION, name, GRIDS, PERIODIC).model.operator
+    assert on_plane.kind == on_line.kind
+    assert on_plane.width == on_line.width // 2
 
 
 def test_a_peer_that_does_not_fit_the_grid_says_so():

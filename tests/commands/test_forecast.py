@@ -1,14 +1,21 @@
 """`ups forecast` and `ups export` on a finished run: what they write is what Python's forecast says."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
+from command_line import TINY
+from command_line import ups as ups_command
 
 import ups
 from ups.commands.main import main
+from ups.config import load_configuration
 from ups.data.pdebench import inspect, read_trajectories
+from ups.data.splits import generated_rows
+from ups.problems.generated import Generated
+from ups.tools.generation import generate_file
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +51,45 @@ def test_trajectories_in_pdebenchs_layout_begin_with_the_given_frame(run, file, 
     np.testing.assert_array_equal(read[:, 0], given)
     expected = ups.load(run, device="cpu").forecast(given, steps=5, parameters={"nu": 0.01}).mean["u"]
     np.testing.assert_allclose(read[:, 1:], expected, atol=1e-5)
+
+
+def test_a_run_is_conditioned_wherever_it_is_used(sealed_root, tmp_path):
+    """Run, exported file and the scoring of a file have the rows of the run's own evaluation."""
+    observations = {"sensors": [[0.25]], "times": [0.1], "noise": 1e-3}
+    ttc = {"selection": {"kind": "least_squares"}, "members": 4, "observations": observations}
+    settings = ("--set", "tracking.wandb=disabled", "--set", f"evaluation.ttc={json.dumps(ttc)}")
+    assert main(["run", str(TINY), "--root", str(sealed_root), *settings]) == 0
+    (run,) = (sealed_root / "runs").iterdir()
+    table = {
+        record["model"]: record["value"]
+        for record in json.loads((run / "metrics.json").read_text())
+        if record["metric"] == "trajectory_relative_l2"
+    }
+    data = load_configuration(TINY).data
+    assert isinstance(data, Generated)
+    rows = tmp_path / "test.hdf5"
+    generate_file(
+        data, generated_rows("test", data.counts.test), rows, tmp_path / "blocks", device="cpu", threads=1
+    )
+    truth = read_trajectories(rows, np.arange(4), problem="burgers1d").fields[..., 0]
+    exported = tmp_path / "small.safetensors"
+    assert main(["export", str(run), "--out", str(exported)]) == 0
+    for source in (run, exported):
+        made = ups.load(source, device="cpu").forecast(truth[:, 0], model="ttc", parameters={"nu": 0.01})
+        wrong = np.linalg.norm(made.mean["u"] - truth[:, 1:], axis=(1, 2)) / np.linalg.norm(
+            truth[:, 1:], axis=(1, 2)
+        )
+        assert wrong.mean() == pytest.approx(table["ttc"], rel=1e-5)
+        assert "evaluate" in made.provenance["artifacts"]
+    scored = ups_command("evaluate", exported, "--file", rows, "--device", "cpu", "--json")
+    found = {
+        record["model"]: record["value"]
+        for record in json.loads(scored.stdout)
+        if record["metric"] == "trajectory_relative_l2"
+    }
+    for model in ("operator", "ttc", "ttc_oracle"):
+        assert found[model] == pytest.approx(table[model], rel=1e-5), model
+    assert {"ttc_random", "ttc_observed"} <= found.keys()
 
 
 def test_xarray_reads_mean_and_spread_of_an_exported_surrogate(run, file, tmp_path, capsys):

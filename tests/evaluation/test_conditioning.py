@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_line import TINY
@@ -12,7 +13,7 @@ from torch import Tensor
 from ups.config import load_configuration
 from ups.errors import ConfigurationError
 from ups.evaluation.conditioning import Conditioner, Fit, conditioned_rows, fit
-from ups.evaluation.evaluation_set import EvaluationSet
+from ups.evaluation.evaluation_set import EvaluationSet, ForecastInputs
 from ups.evaluation.scores import Setting
 from ups.evaluation.surrogate import Surrogate
 from ups.physics.burgers import solve_burgers
@@ -38,7 +39,10 @@ def data(split: str = "test") -> EvaluationSet:
         boundary="periodic", is_map=False, seed=0, resolution=(POINTS,), frames=LEADS + 1, device="cpu", threads=1,
         time_step=0.05, parameters={"nu": 0.05},
     )  # fmt: skip
-    return EvaluationSet(setting, truth, None, SCALARS["wave"], None, 1)
+    inputs = ForecastInputs(
+        "wave", None, SCALARS["wave"], LEADS, 0.05, {"nu": 0.05}, ((np.arange(POINTS) + 0.5) / POINTS,)
+    )
+    return EvaluationSet(setting, truth, inputs, None)
 
 
 def conditioner(of: EvaluationSet, **ttc: Any) -> Conditioner:
@@ -46,9 +50,9 @@ def conditioner(of: EvaluationSet, **ttc: Any) -> Conditioner:
     surrogate = Surrogate(
         codec(), {}, operator(), residual("diffusion"), residual("consistency"), {}, SAMPLERS, members=6
     )
-    coordinates = [(torch.arange(POINTS) + 0.5) / POINTS]
-    evaluation = load_configuration(TINY, settings).evaluation
-    return Conditioner(surrogate, of.inputs, evaluation, coordinates, seed=evaluation.seed)
+    made = Conditioner(surrogate, of.inputs, load_configuration(TINY, settings).evaluation)
+    made.batch = 4
+    return made
 
 
 def planted(of: Conditioner, truth: Tensor, errors: Tensor) -> Conditioner:
@@ -69,7 +73,7 @@ def waves(sizes: list[float]) -> Tensor:
 
 
 def rows(of: Conditioner, on: EvaluationSet, fitted: Fit) -> tuple[dict[str, Any], dict[str, Any]]:
-    results, shown = conditioned_rows(of, fitted, on, batch=4)
+    results, shown = conditioned_rows(of, fitted, on)
     return {result.name: result for result in results}, shown
 
 
@@ -78,7 +82,7 @@ ERRORS = waves([0.1, 0.2, 0.02, 0.3, 0.15, 0.25, 0.12])
 
 def test_physics_chooses_better_than_chance_and_no_better_than_the_truth():
     validation, test = data("validation"), data()
-    fitted = fit(planted(conditioner(validation), validation.truth, ERRORS), validation.truth, batch=4)
+    fitted = fit(planted(conditioner(validation), validation.truth, ERRORS), validation.truth)
     found, shown = rows(planted(conditioner(test), test.truth, ERRORS), test, fitted)
     errors = {name: scores.get("trajectory").mean().item() for name, scores in found.items()}
     base = torch.tensor(shown["errors"])[:, 0].mean().item()
@@ -104,7 +108,7 @@ def test_it_is_no_worse_than_the_operator_where_it_is_fitted(split_says_otherwis
         return wrong[row, None, 1:].flatten(3, -2).expand(-1, members, -1, -1, -1)
 
     of._predict = predict  # pyright: ignore[reportAttributeAccessIssue]
-    fitted = fit(of, validation.truth, batch=4)
+    fitted = fit(of, validation.truth)
     found, _ = rows(of, validation, fitted)
     error = found["ttc"].get("trajectory").mean().item()
     assert error <= 0.01 * (1 + 1e-4)
@@ -165,7 +169,7 @@ def test_a_budget_of_seconds_ends_the_drawing():
     of = conditioner(test, members=40, max_seconds=1e-9)
     assert of.candidates(test.truth[:, 0]).scored.fields.shape[1] == 1
     with pytest.raises(ConfigurationError, match=r"max_seconds: 1e-09 s are below one candidate"):
-        fit(of, test.truth, batch=4)
+        fit(of, test.truth)
     of = conditioner(test, members=40, max_seconds=1e6)
     of.candidates(test.truth[:, 0])
     of._dearest = 1e7  # a round is known to take longer than what is left
@@ -206,7 +210,7 @@ def test_observations_help_where_members_err_alike():
     def made(of: EvaluationSet) -> Conditioner:
         return planted(conditioner(of, **settings), of.truth, errors)
 
-    fitted = fit(made(validation), validation.truth, batch=4)
+    fitted = fit(made(validation), validation.truth)
     found, _ = rows(made(test), test, fitted)
     errors_of = {name: scores.get("trajectory").mean().item() for name, scores in found.items()}
     assert errors_of["ttc_observed"] < 0.3 * errors_of["ttc"]
@@ -218,7 +222,7 @@ def test_what_is_conditioned_has_the_totals_that_are_kept(keep):
     # Each has another total, and all a wrong one.
     errors = ERRORS + torch.linspace(0.1, 0.2, len(ERRORS))[:, None]
     of = planted(conditioner(validation, keep_totals=keep), validation.truth, errors)
-    fitted = fit(of, validation.truth, batch=4)
+    fitted = fit(of, validation.truth)
     made = of.candidates(validation.truth[:, 0])
     chosen = of.conditioned(made, fitted)
     total = validation.truth[:, :1].mean(dim=2)  # [n, 1, C]
@@ -244,7 +248,8 @@ def test_candidates_of_one_batch_are_kept_at_a_time_and_drawn_twice_alike():
         return made
 
     of.candidates = candidates  # pyright: ignore[reportAttributeAccessIssue]
-    fit(of, validation.truth, batch=2)
+    of.batch = 2
+    fit(of, validation.truth)
     assert len(drawn) == 2 * COUNT // 2
     for once, again in zip(drawn[: COUNT // 2], drawn[COUNT // 2 :], strict=True):
         torch.testing.assert_close(once, again, rtol=0, atol=0)
@@ -256,7 +261,8 @@ def test_batches_change_no_choice():
     errors = []
     for batch in (2, 6):
         of = planted(conditioner(test), test.truth, ERRORS)
-        results, _ = conditioned_rows(of, fitted, test, batch=batch)
+        of.batch = batch
+        results, _ = conditioned_rows(of, fitted, test)
         errors.append({result.name: result.get("trajectory") for result in results})
     for name in ("ttc", "ttc_oracle"):
         torch.testing.assert_close(errors[0][name], errors[1][name])

@@ -1,5 +1,6 @@
 """A surrogate in the user's terms: by name, in physical units, checked; and as one file."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import xarray
 from small_models import KNOWN, SHAPES, codec, operator, residual
 from tiny import describe
 
+from ups.config.conditioning import Conditioning
 from ups.config.stages.evaluate import Evaluation
 from ups.errors import ConfigurationError, DataError, IntegrityError, UpsError
 from ups.evaluation.conditioning import Conditioner, Fit
@@ -50,6 +52,7 @@ USAGES = {
         {next(f.name for f in SHAPES["map"].fields if f.given): (0.5, 2.0)},
     ),
 }
+LEAST_SQUARES = {"members": 3, "selection": {"kind": "least_squares"}}
 EVALUATION = Evaluation.model_validate({"members": 3, "ttc": {"members": 3, "refinement": 8}})
 FITS = {"wave": Fit(None, torch.tensor([0.2, 0.5, 1.0]))}
 GIVEN = {"wave": "u", "map": next(iter(USAGES["map"].sizes))}
@@ -117,24 +120,45 @@ def test_an_ensemble_is_its_members(predictor):
     assert predictor.forecast(WAVE, problem="wave").spread is None
 
 
-def test_conditioning_is_what_the_evaluation_makes(predictor, trained):
-    """As `ups.stages.evaluate` would of the same first frames, in its batches."""
-    first = np.stack([WAVE * size for size in (0.5, 0.8, 1.1, 1.4)])
-    data = ForecastInputs(
-        "wave", None, torch.tensor(USAGES["wave"].scalars({"nu": 0.5})), 3, 0.05, {"nu": 0.5}, (32,)
-    )
-    evaluated = Conditioner(trained.surrogate, data, EVALUATION, [torch.tensor(centres(32))], seed=7)
-    expected = evaluated.conditioned(evaluated.candidates(torch.from_numpy(first)[..., None]), FITS["wave"])
-    found = predictor.forecast(first, model="ttc", problem="wave", seed=7)
-    np.testing.assert_allclose(found.mean["u"], expected[..., 0], rtol=0, atol=1e-6)
+@pytest.mark.parametrize("problem", ["wave", "map"])
+def test_conditioning_is_what_the_evaluation_makes(trained, problem):
+    """Of the same first frames, in its batches of two, each with noise of its own."""
+    usage, fitted = USAGES[problem], Fit(0.01, torch.linspace(0.4, 1.0, USAGES[problem].frames - 1))
+    ttc = EVALUATION.ttc if problem == "wave" else Conditioning.model_validate(LEAST_SQUARES)
+    evaluation = EVALUATION.model_copy(update={"batch_size": 6, "seed": 7, "ttc": ttc})
+    conditioned = replace(trained, evaluation=evaluation, fits={problem: fitted})
+    first = np.random.default_rng(0).uniform(0.5, 1.5, (5, *usage.grid)).astype(np.float32)
+    states = torch.zeros(5, *usage.grid, len(usage.fields))
+    states[..., [field.name for field in usage.fields].index(GIVEN[problem])] = torch.from_numpy(first)
+    inputs = ForecastInputs(
+        problem, KNOWN[problem], torch.tensor(usage.scalars(usage.parameters)), usage.frames - 1, usage.time_step,
+        usage.parameters, tuple(map(np.asarray, usage.coordinates)),
+    )  # fmt: skip
+    evaluated = Conditioner(trained.surrogate, inputs, evaluation)
+    parts = [evaluated.conditioned(evaluated.candidates(part), fitted) for part in states.split(2)]
+    expected = usage.shape.scored_fields(torch.cat(parts)).flatten(2)
+    predictor = Predictor(conditioned, "cpu")
+    found = predictor.forecast({GIVEN[problem]: first}, model="ttc", problem=problem, seed=7)
+    (name,) = found.mean
+    np.testing.assert_allclose(found.mean[name].reshape(expected.shape), expected, rtol=0, atol=1e-6)
     assert found.spread is None
     assert found.provenance["members"] == 1
-    some = predictor.forecast(first, model="ttc", problem="wave", seed=7, times=[0.1])
-    np.testing.assert_array_equal(some.mean["u"], found.mean["u"][:, 1:2])
-    plain = predictor.forecast(first, problem="wave").mean["u"]
-    assert not np.allclose(found.mean["u"], plain, atol=1e-4)
-    assert predictor.models("wave")[-1] == "ttc"
-    assert "ttc" not in predictor.models("map")
+    plain = predictor.forecast({GIVEN[problem]: first}, problem=problem).mean[name]
+    assert not np.allclose(found.mean[name], plain, atol=1e-4)
+    assert predictor.models(problem)[-1] == "ttc"
+
+
+def test_fewer_steps_of_conditioning_are_its_first_ones(predictor):
+    whole = predictor.forecast(WAVE, model="ttc", problem="wave")
+    some = predictor.forecast(WAVE, model="ttc", problem="wave", times=[0.1])
+    np.testing.assert_array_equal(some.mean["u"], whole.mean["u"][:, 1:2])
+
+
+def test_what_was_not_kept_is_told(trained):
+    with pytest.raises(
+        ConfigurationError, match=r"no model 'ttc': .*evaluate the run again, and export it again"
+    ):
+        Predictor(replace(trained, fits={}), "cpu").forecast(WAVE, model="ttc", problem="wave")
 
 
 def test_a_map_has_no_time(predictor):
@@ -240,7 +264,7 @@ def test_one_file_has_all_that_the_run_has(predictor, trained, tmp_path):
     read = read_surrogate(file, "cpu")
     for name in ("usages", "evaluation", "seed", "results", "provenance"):
         assert getattr(read, name) == getattr(trained, name), name
-    assert read.fits["wave"].to_json() == FITS["wave"].to_json()
+    assert {name: fit.to_json() for name, fit in read.fits.items()} == {"wave": FITS["wave"].to_json()}
     assert list(read.means) == ["map"]
     torch.testing.assert_close(read.means["map"], trained.means["map"], rtol=0, atol=0)
     again = Predictor(read, "cpu")
@@ -259,6 +283,19 @@ def test_one_file_has_all_that_the_run_has(predictor, trained, tmp_path):
         for name in one.mean:
             np.testing.assert_array_equal(one.mean[name], other.mean[name])
         assert one.provenance == other.provenance
+
+
+@pytest.mark.parametrize(
+    "fitted",
+    [FITS["wave"], Fit(0.01, torch.ones(3)), Fit(None, torch.ones(3), 2.0, torch.tensor([0.0, 0.5, 1.0]))],
+)
+def test_what_was_fitted_is_read_as_it_was_written(fitted):
+    written = json.loads(json.dumps(fitted.to_json()))
+    read = Fit.from_json(written, "cpu")
+    assert read.to_json() == written
+    torch.testing.assert_close(read.gate, fitted.gate)
+    with pytest.raises(IntegrityError, match="no fit of test-time conditioning"):
+        Fit.from_json({"option": None}, "cpu")
 
 
 def test_a_changed_byte_is_found(trained, tmp_path):

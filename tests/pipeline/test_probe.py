@@ -51,13 +51,14 @@ def test_probes_are_valid_and_ask_for_no_more_than_there_is():
     assert more > few
 
 
-@pytest.mark.parametrize(("small", "kept"), [(20, 16 // 4), (2, 2)])
-def test_a_small_evaluation_has_the_validation_trajectories_that_a_probe_leaves(small, kept):
+@pytest.mark.parametrize(("small", "scored", "kept"), [(20, None, 16 // 4), (2, None, 2), (20, 1, 1)])
+def test_a_small_evaluation_has_the_trajectories_that_a_probe_leaves(small, scored, kept):
     overrides = {"data.trajectories.validation": 50, "evaluation.small": small}
     configuration = load_configuration(TINY, overrides)
     train = _sizes(configuration)[0]
-    probed = load_configuration(TINY, overrides | _small(configuration, train))
+    probed = load_configuration(TINY, overrides | _small(configuration, train, scored=scored))
     assert (train, probed.evaluation.small) == (16, kept)
+    assert probed.problems["burgers1d"].counts.test == (4 if scored is None else scored)
 
 
 def test_what_a_machine_costs_makes_a_prediction_a_price():

@@ -1,5 +1,8 @@
 """Sums and means over ranks are those of the numbers, and the same on every rank to the bit."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from ranked import run_ranks
@@ -35,3 +38,21 @@ def test_a_rank_alone_is_told_what_it_says():
     assert single_rank().sum(values) is values
     single_rank().average_([values])
     assert values.tolist() == [1.0, 2.0]
+
+
+def test_a_stage_is_deterministic_and_the_compiler_too_once_it_is_told():
+    """And is not imported before: it takes a second of every stage."""
+    program = """
+import sys
+import torch
+import ups.stages.evaluate
+from ups.runtime.ranks import join_ranks, tell_compiler
+with join_ranks("cpu", 1):
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert "torch._inductor" not in sys.modules
+    tell_compiler()
+    assert sys.modules["torch._inductor"].config.deterministic
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ from ups.benchmarks.coarse_solvers import COMPILED, CoarseSolver, Given, Solver,
 from ups.benchmarks.data import side_by_side
 from ups.benchmarks.race import Race, locked, networks, training_seconds
 from ups.config import Configuration
-from ups.data.dataset import Dataset, load_datasets, read_description, stored_trajectories
+from ups.data.dataset import load_datasets, read_description, stored_trajectories
 from ups.errors import NotFiniteError
 from ups.evaluation.conditioning import ROW as CONDITIONED
 from ups.evaluation.conditioning import Conditioner, Fit, fit
@@ -45,7 +45,7 @@ from ups.losses.relative import relative_l2_per_field
 from ups.models.codec import ProblemCodec
 from ups.problems.generated import Generated
 from ups.problems.ideal_gas import to_conserved
-from ups.runtime.ranks import device_name, join_ranks
+from ups.runtime.ranks import device_name, join_ranks, tell_compiler
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def measure_frontier(request: Mapping[str, Any]) -> Record:
         rows = _surrogate_rows(data, surrogates, configuration, request)
         if conditioning is not None:
             validation = scored_on("validation", conditioning.fitted_on)
-            rows.append(_conditioned_row(data, validation, dataset, surrogates, configuration, request))
+            rows.append(_conditioned_row(data, validation, surrogates, configuration, request))
         rows += [*peers.rows(data), *solvers.rows(data)]
         records = [_scored(row, data) for row in rows]
         if not any(record["error"] for record in records if not record["own_grid"]):
@@ -236,6 +236,7 @@ def _surrogates(
     """By way, eager first."""
     loaded = {"eager": load_surrogate(inputs, configuration)}
     if request["compile"]:
+        tell_compiler()
         loaded["compiled"] = load_surrogate(inputs, configuration)
         for model in (
             loaded["compiled"].operator,
@@ -284,7 +285,6 @@ def _surrogate_rows(
 def _conditioned_row(
     data: EvaluationSet,
     validation: EvaluationSet,
-    dataset: Dataset,
     loaded: Mapping[str, Surrogate],
     configuration: Configuration,
     request: Mapping[str, Any],
@@ -293,15 +293,12 @@ def _conditioned_row(
     fit on validation trajectories was invested."""
     settings = configuration.evaluation.conditioning
     assert settings is not None
-    coordinates = [torch.tensor(axis) for axis in dataset.coordinates]
 
     def conditioner(surrogate: Surrogate, of: EvaluationSet) -> Conditioner:
-        seed = configuration.evaluation.seed
-        return Conditioner(surrogate, of.inputs, configuration.evaluation, coordinates, seed=seed)
+        return Conditioner(surrogate, of.inputs, configuration.evaluation)
 
     started = time.perf_counter()
-    fitting = conditioner(loaded["eager"], validation)
-    fitted = fit(fitting, validation.truth, batch=fitting.batch)
+    fitted = fit(conditioner(loaded["eager"], validation), validation.truth)
     took = time.perf_counter() - started
     ways = {
         way: lambda surrogate=surrogate: _conditioned(conditioner(surrogate, data), fitted, data)
@@ -413,8 +410,8 @@ class _Solvers:
         about = self.stored.about
         first = torch.from_numpy(self.stored.read(about["splits"]["test"], frames=1)[:, 0])
         first = first.to(data.truth.device)
-        times = data.time_step, data.setting.frames
-        given = Given(about["problem"], data.parameters, data.setting.boundary, *times)
+        times = data.setting.time_step, data.setting.frames
+        given = Given(about["problem"], data.setting.parameters, data.setting.boundary, *times)
         if self.generated:
             grids = [(name, cells) for name in self.solvers for cells in self.grids]
             grids.append((next(iter(self.solvers)), self.fine))

@@ -467,7 +467,7 @@ def _score(
             }
             untrained = [
                 score(name, trivial, data.truth, data.setting, members=1, calls_per_step=0, batch=batch)
-                for name, trivial in trivial_forecasts(data.steps, data.mean).items()
+                for name, trivial in trivial_forecasts(data.inputs.steps, data.mean).items()
             ]
             model, codec = networks(entrants[OPERATOR][0], data)
             untrained += [

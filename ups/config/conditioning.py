@@ -183,7 +183,12 @@ class Conditioning(Section):
 
 def calls_per_member(configuration: "Configuration") -> dict[str, int]:
     """Network calls of one candidate, by model; the student is asked in one call."""
-    return {"diffusion": 2 * configuration.training.diffusion.sampler_steps - 1, "consistency": 1}
+    return {"diffusion": diffusion_calls(configuration.training.diffusion.sampler_steps), "consistency": 1}
+
+
+def diffusion_calls(steps: int) -> int:
+    """Network calls of a sample in so many steps of Heun's method, the last of which needs one."""
+    return 2 * steps - 1
 
 
 def candidates_within(max_calls: int | None, members: int, calls: Mapping[str, int]) -> dict[str, int]:

@@ -20,19 +20,24 @@ class Peer:
 
     Attributes:
         operator: its section model.operator.
+        in_2d: what differs on a plane. There a network has as many points as a batch of lines, and with its size for a line would
+            take a hundred steps in the time in which others take a thousand.
         draws_shifts: whether training draws shifts of periodic problems at random; the others commute with them.
             What else the configuration draws at random or averages over, peers do too; frames and exact diffusion are ours.
     """
 
     operator: Mapping[str, Any] = field(hash=False)
+    in_2d: Mapping[str, Any] = field(hash=False)
     draws_shifts: bool = False
 
 
 PEERS: dict[str, Peer] = {
-    "fno": Peer({"kind": "fno", "width": 64, "depth": 4, "modes": 32}),
-    "unet": Peer({"kind": "unet", "width": 32, "depth": 1, "levels": 3}, draws_shifts=True),
+    # On a plane as Li et al. 2020 (arXiv:2010.08895, section 5.2) have it for Darcy flow.
+    "fno": Peer({"kind": "fno", "width": 64, "depth": 4, "modes": 32}, {"width": 32, "modes": 12}),
+    "unet": Peer({"kind": "unet", "width": 32, "depth": 1, "levels": 3}, {"width": 16}, draws_shifts=True),
     "dilated_resnet": Peer(
-        {"kind": "convolution", "width": 64, "dilations": [1, 2, 4, 8, 4, 2, 1, 1, 2, 4, 8, 4, 2, 1]}
+        {"kind": "convolution", "width": 64, "dilations": [1, 2, 4, 8, 4, 2, 1, 1, 2, 4, 8, 4, 2, 1]},
+        {"width": 32, "dilations": [1, 2, 4, 8, 4, 2, 1]},
     ),
 }
 
@@ -64,6 +69,7 @@ def as_peer(
                 fix="compare on a square grid",
             )
     peer, values = PEERS[name], configuration.model_dump(mode="json")
+    on_plane = peer.in_2d if max(map(len, grids.values())) > 1 else {}
     values["model"] |= {
         "latent": {
             "tokens": {problem: grid[0] for problem, grid in grids.items()},
@@ -71,7 +77,7 @@ def as_peer(
         },
         "encoder": {"depth": 0},
         "decoder": {"depth": 0},
-        "operator": {**peer.operator, "linear_path": "none", "conserve": False},
+        "operator": {**peer.operator, **on_plane, "linear_path": "none", "conserve": False},
         "symmetries": {
             problem: {
                 name: use

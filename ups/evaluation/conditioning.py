@@ -11,16 +11,16 @@ the most that a choice can gain. The latter is no forecast.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ups.config.conditioning import OBSERVED, ORACLE, RANDOM, ROW, candidates_within
+from ups.config.conditioning import FITTED_FILE, OBSERVED, ORACLE, RANDOM, ROW, candidates_within
 from ups.config.stages.evaluate import Evaluation
-from ups.errors import ConfigurationError
+from ups.errors import ConfigurationError, IntegrityError
 from ups.evaluation.ensembles import consistency_forecasters, diffusion_forecasters
 from ups.evaluation.evaluation_set import EvaluationSet, ForecastInputs
 from ups.evaluation.forecaster import Forecaster, OperatorForecasts, operator_forecaster
@@ -78,14 +78,20 @@ class Fit:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], device: str) -> "Fit":
-        gates = {name: values[name] for name in ("gate", "observed_gate")}
-        return cls(
-            **values
-            | {
-                name: None if gate is None else torch.tensor(gate, device=device)
-                for name, gate in gates.items()
+        """
+        Raises:
+            IntegrityError: they are not what `to_json` writes.
+        """
+        try:
+            gates = {
+                name: None if values[name] is None else torch.tensor(values[name], device=device)
+                for name in ("gate", "observed_gate")
             }
-        )
+            return cls(**{**values, **gates})
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"is no fit of test-time conditioning: {error}", where=FITTED_FILE
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         gates = {name: getattr(self, name) for name in ("gate", "observed_gate")}
@@ -100,20 +106,18 @@ class Conditioner:
         surrogate: Surrogate,
         inputs: ForecastInputs,
         evaluation: Evaluation,
-        coordinates: Sequence[Tensor],
         *,
-        seed: int,
+        seed: int | None = None,
     ) -> None:
         """
         Args:
             evaluation: with `ttc`.
-            coordinates: of the grid points along each axis, in the domain's units.
-            seed: of what the candidates are drawn from.
+            seed: of what the candidates are drawn from; None: the evaluation's.
         """
         settings = evaluation.ttc
         assert settings is not None
         self.settings, self._surrogate, self._inputs = settings, surrogate, inputs
-        self.seed = seed
+        self.seed = evaluation.seed if seed is None else seed
         # Trajectories whose candidates of a model advance together, as members of an ensemble do.
         self.batch = max(1, evaluation.batch_size // settings.members)
         self.codec = surrogate.codec.of(inputs.problem)
@@ -135,7 +139,7 @@ class Conditioner:
             self.sensors = Sensors.of(
                 settings.observations,
                 shape.problem,
-                coordinates,
+                [torch.from_numpy(axis) for axis in inputs.coordinates],
                 time_step=inputs.time_step,
                 frames=inputs.steps + 1,
                 periodic=shape.boundary == "periodic",
@@ -162,9 +166,10 @@ class Conditioner:
         """
         settings, count = self.settings, len(first)
         started = _now(first)
+        self.forecasts.forget()
         forecast = self._predict("operator", 1, first)
         # Physics knows no more of the first frame than the models do.
-        seen = self.codec.seen(first.unsqueeze(1)).squeeze(1)
+        seen = self.codec.seen(first.unsqueeze(1)).squeeze(1) if self._inputs.sampled else first
         scored = self._scored(seen, forecast)
         calls, drawn = 0, 0
         for model, members in self.rounds():
@@ -251,13 +256,14 @@ class Conditioner:
 
 
 @torch.no_grad()
-def fit(conditioner: Conditioner, truth: Tensor, *, batch: int) -> Fit:
+def fit(conditioner: Conditioner, truth: Tensor) -> Fit:
     """Parameter and gates that are best on validation trajectories [n, 1 + t, *grid, C]; never worse than the operator there.
 
     Raises:
         ConfigurationError: the budget of seconds is below one candidate.
     """
     settings, scored = conditioner.settings, conditioner.codec.shape.scored_fields
+    batch = conditioner.batch
     options = conditioner.selection.options(settings.selection)
     forecasts = []
     additions: list[list[Tensor]] = [[] for _ in options]
@@ -330,13 +336,13 @@ def _error(forecast: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def conditioned_rows(
-    conditioner: Conditioner, fitted: Fit, data: EvaluationSet, *, batch: int
+    conditioner: Conditioner, fitted: Fit, data: EvaluationSet
 ) -> tuple[list[Scores], dict[str, Any]]:
     """Rows `ttc`, its controls, and `ttc_observed` where it is asked for; and what their figure shows.
 
     The figure has of every candidate its score and its true error, [n, M] each, null where one is no state of the equation.
     """
-    shape, setting = conditioner.codec.shape, data.setting
+    shape, setting, batch = conditioner.codec.shape, data.setting, conditioner.batch
     rows: dict[str, list[Tensor]] = {ROW: [], RANDOM: [], ORACLE: []}
     seconds: dict[str, float] = {}
     calls, scores, errors = 0, [], []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ups.config.conditioning import diffusion_calls
 from ups.errors import DataError
 from ups.evaluation.correction import (
     Sampler,
@@ -74,7 +75,7 @@ def diffusion_forecasters(
     members: int,
 ) -> list[Forecaster]:
     """The diffusion model; the same network started from zero noise, the control of the ablation; and its mean."""
-    calls = 2 * steps - 1
+    calls = diffusion_calls(steps)
     return [
         _corrected(
             "diffusion",

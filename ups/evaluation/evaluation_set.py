@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ups.data.dataset import Dataset, StoredTrajectories, read_description, stored_trajectories
@@ -30,7 +31,10 @@ class ForecastInputs:
         steps: applications of the operator.
         time_step: between frames.
         parameters: of the equation.
-        grid: of the first frames and the forecast, `stride` times as fine as the models'.
+        coordinates: of the points of first frames and forecasts along each axis, in the domain's units.
+        stride: of these points per axis for one of the models.
+        sampled: whether an encoder of points sees points drawn from the first frames, as it does wherever it is scored; else it
+            sees the frames as they are.
     """
 
     problem: str
@@ -39,8 +43,14 @@ class ForecastInputs:
     steps: int
     time_step: float
     parameters: dict[str, float]
-    grid: tuple[int, ...]
+    coordinates: tuple[NDArray[np.float64], ...]
     stride: int = 1
+    sampled: bool = True
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Of first frames and forecasts."""
+        return tuple(map(len, self.coordinates))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,47 +58,14 @@ class EvaluationSet:
     """One problem's trajectories as they are scored, on the models' device.
 
     Attributes:
-        truth: [n, 1 + t, *grid, C] physical; the grid is `stride` times as fine as the models'.
-        known: [C] bool, which fields the first frame holds; None: all.
-        scalars: [S] conditioning.
+        truth: [n, 1 + t, *grid, C] physical, on the grid of `inputs`.
         mean: [*grid, C] mean output of the train split, of a map; None of an evolution.
     """
 
     setting: Setting
     truth: Tensor
-    known: Tensor | None
-    scalars: Tensor
+    inputs: ForecastInputs
     mean: Tensor | None
-    stride: int
-
-    @property
-    def inputs(self) -> ForecastInputs:
-        """What the models are given, beside first frames."""
-        return ForecastInputs(
-            self.setting.problem,
-            self.known,
-            self.scalars,
-            self.steps,
-            self.time_step,
-            self.parameters,
-            self.setting.resolution,
-            self.stride,
-        )
-
-    @property
-    def steps(self) -> int:
-        """Applications of the operator."""
-        return self.truth.shape[1] - 1
-
-    @property
-    def time_step(self) -> float:
-        """Between frames."""
-        return self.setting.time_step
-
-    @property
-    def parameters(self) -> dict[str, float]:
-        """Of the equation."""
-        return self.setting.parameters
 
 
 def evaluation_set(
@@ -145,10 +122,17 @@ def evaluation_set(
             initial_steps=initial,
         ),
         truth=truth,
-        known=known_mask(dataset.known[0], device),
-        scalars=scalars_tensor(dataset.scalars, device),
+        inputs=ForecastInputs(
+            problem=name,
+            known=known_mask(dataset.known[0], device),
+            scalars=scalars_tensor(dataset.scalars, device),
+            steps=truth.shape[1] - 1,
+            time_step=dataset.time_step,
+            parameters=dataset.parameters,
+            coordinates=tuple(dataset.coordinates),
+            stride=stride,
+        ),
         mean=None if mean is None else interpolated(mean, stride, periodic=periodic).to(device),
-        stride=stride,
     )
 
 

@@ -69,6 +69,10 @@ class OperatorForecasts:
         self._made.append((first, scalars, made, time.perf_counter() - started))
         return made
 
+    def forget(self) -> None:
+        """Keep none of them any longer."""
+        self._made.clear()
+
     def shared_seconds(self) -> float:
         """Seconds that were taken over with forecasts since this was asked last."""
         seconds, self._shared_seconds = self._shared_seconds, 0.0

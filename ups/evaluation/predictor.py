@@ -24,7 +24,7 @@ from ups.evaluation.finer_grid import strided
 from ups.evaluation.forecaster import Forecaster
 from ups.evaluation.opening import open_trained
 from ups.evaluation.rollout import decoded_rollout
-from ups.evaluation.trained import Trained
+from ups.evaluation.trained import NOT_KEPT, Trained
 from ups.evaluation.usage import Usage
 from ups.runtime.randomness import torch_generator
 from ups.runtime.ranks import device_name
@@ -165,7 +165,7 @@ class Predictor:
             members: of an ensemble; None: as in evaluation.
             keep_members: return them all, beside mean and spread.
             problem: where the run has several.
-            seed: of the ensemble's noise. Equal calls give equal numbers.
+            seed: of the ensemble's noise. Equal calls give equal numbers; not those of "ttc" with a budget of seconds.
 
         Returns:
             Arrays of NumPy, or of torch where torch was given.
@@ -267,7 +267,10 @@ class Predictor:
         usage, device = self.usages[problem], torch.device(self.device)
         known = known_mask(np.array([field in usage.given for field in usage.fields]), device)
         scalars = scalars_tensor(usage.scalars(parameters), device)
-        return ForecastInputs(problem, known, scalars, steps, usage.time_step, parameters, usage.grid)
+        coordinates = tuple(map(np.asarray, usage.coordinates))
+        return ForecastInputs(
+            problem, known, scalars, steps, usage.time_step, parameters, coordinates, sampled=False
+        )
 
     def _conditioned(
         self,
@@ -295,11 +298,13 @@ class Predictor:
                 where="forecast",
                 fix=f"ask for at most {len(fitted.gate)} steps",
             )
-        coordinates = [torch.tensor(axis) for axis in self.usages[inputs.problem].coordinates]
         whole = replace(inputs, steps=len(fitted.gate))
-        conditioner = Conditioner(self.surrogate, whole, self._trained.evaluation, coordinates, seed=seed)
+        conditioner = Conditioner(self.surrogate, whole, self._trained.evaluation, seed=seed)
         parts = [
-            conditioner.conditioned(conditioner.candidates(part.to(self.device)), fitted).cpu()
+            # Of a few frames the first candidates may take longer than max_seconds of each, and are drawn all the same.
+            conditioner.conditioned(
+                conditioner.candidates(part.to(self.device), measuring=True), fitted
+            ).cpu()
             for part in torch.from_numpy(first).split(conditioner.batch)
         ]
         return torch.cat(parts)[:, None, :wanted]
@@ -350,8 +355,9 @@ class Predictor:
             surrogate = replace(surrogate, members=members)
         known = self.models(problem)
         if model not in known:
+            kept = model != CONDITIONED or self._trained.evaluation.conditioning is None
             raise ConfigurationError(
-                f"there is no model {model!r}",
+                f"there is no model {model!r}" + ("" if kept else f": {NOT_KEPT}"),
                 where="forecast: model",
                 fix=f"choose one of {', '.join(known)}",
             )

@@ -34,7 +34,7 @@ def score_all(
     setting = data.setting
     results = [
         score(name, predict, data.truth, setting, members=1, calls_per_step=0, batch=batch_size)
-        for name, predict in trivial_forecasts(data.steps, data.mean).items()
+        for name, predict in trivial_forecasts(data.inputs.steps, data.mean).items()
     ]
     codec = surrogate.codec.of(setting.problem)
     # Single forecasts have the batches of the ensembles, so that every row finds the operator's forecasts again.
@@ -65,24 +65,26 @@ def score_all(
 def _equivariance(
     forecaster: Forecaster, codec: ProblemCodec, data: EvaluationSet, *, seed: int
 ) -> dict[str, float]:
-    initial = _seen(codec, data.truth[:_EQUIVARIANCE_TRAJECTORIES, 0], data.stride)
+    inputs = data.inputs
+    initial = _seen(codec, data.truth[:_EQUIVARIANCE_TRAJECTORIES, 0], inputs)
     errors = equivariance_errors(
         forecaster,
         codec,
         initial,
-        data.known,
-        data.scalars,
-        data.steps,
-        time_step=data.time_step,
-        parameters=data.parameters,
+        inputs.known,
+        inputs.scalars,
+        inputs.steps,
+        time_step=inputs.time_step,
+        parameters=inputs.parameters,
         generator=torch_generator(seed, "equivariance", codec.problem, device=initial.device),
     )
     return {str(symmetry): error for symmetry, error in errors.items()}
 
 
-def _seen(codec: ProblemCodec, initial: Tensor, stride: int) -> Tensor:
-    """First frames [n, *grid, C] of the data as the encoder sees them, on the models' grid."""
-    return codec.seen(strided(initial, stride, len(codec.shape.grid)).unsqueeze(1)).squeeze(1)
+def _seen(codec: ProblemCodec, initial: Tensor, inputs: ForecastInputs) -> Tensor:
+    """First frames [n, *grid, C] as the encoder sees them, on the models' grid."""
+    frames = strided(initial, inputs.stride, len(codec.shape.grid))
+    return codec.seen(frames.unsqueeze(1)).squeeze(1) if inputs.sampled else frames
 
 
 def noise_of(
@@ -119,7 +121,7 @@ def network_predictor(
         return decoded_rollout(
             forecaster,
             codec,
-            _seen(codec, initial, inputs.stride),
+            _seen(codec, initial, inputs),
             inputs.known,
             inputs.scalars,
             inputs.steps,

@@ -10,6 +10,11 @@ from ups.evaluation.conditioning import Fit
 from ups.evaluation.surrogate import Surrogate
 from ups.evaluation.usage import Usage
 
+NOT_KEPT = (
+    "what validation trajectories chose for it was not kept: evaluate the run again, and export it again"
+)
+"""Of test-time conditioning in runs and files of earlier versions."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:

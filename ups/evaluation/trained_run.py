@@ -55,23 +55,24 @@ class TrainedRun:
         execution = configuration.execution.model_copy(update={"device": device})
         surrogate = load_surrogate(self.paths, configuration.model_copy(update={"execution": execution}))
         usages = usages_of(download, surrogate.codec.shapes)
-        results, fitted = self.directory / _RESULTS, self.directory / FITTED_FILE
-        environment = read_json(self.directory / "env.json")
+        results, environment = self.directory / _RESULTS, read_json(self.directory / "env.json")
+        fits, digests = {}, {stage: artifact.digest for stage, artifact in self.artifacts.items()}
+        if (self.directory / FITTED_FILE).exists():  # none where the run was not evaluated
+            fits = read_json(self.directory / FITTED_FILE)
+            digests["evaluate"] = read_json(self.directory / "artifacts.json")["evaluate"]["digest"]
         return Trained(
             surrogate,
             usages,
             train_means(download, [name for name, usage in usages.items() if usage.problem.is_map]),
             configuration.evaluation,
             configuration.seed,
-            {name: Fit.from_json(values, device) for name, values in read_json(fitted).items()}
-            if fitted.exists()
-            else {},
+            {name: Fit.from_json(values, device) for name, values in fits.items()},
             read_json(results) if results.exists() else [],
             {
                 "run": self.directory.name,
                 "commit": environment["commit"],
                 "uncommitted_changes": environment["uncommitted_changes"],
                 "library": __version__,
-                "artifacts": {stage: artifact.digest for stage, artifact in self.artifacts.items()},
+                "artifacts": digests,
             },
         )

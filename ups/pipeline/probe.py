@@ -28,7 +28,7 @@ from ups.pipeline.training_records import paces, peak_memory
 from ups.problems.generated import SPLITS
 from ups.problems.published import TEST_ROWS
 
-_FEW, _MORE = 16, 160  # train trajectories of the two probes; of the other splits a quarter
+_FEW, _MORE = 16, 160  # train trajectories of the two probes; of the other splits a quarter, or fewer
 _STEPS, _WINDOW = 12, 3
 _FEWEST_STEPS = 3  # the first one has what is done once, as compiling
 _FEWEST_SCORED = 2  # test trajectories, of which those outside the training range are a part: ensembles take most of a rehearsal
@@ -233,9 +233,9 @@ def _small(
 ) -> dict[str, Any]:
     """Overrides that leave few trajectories and few steps, of which every `window` are recorded.
 
-    scored: test trajectories; None: a quarter of the train trajectories.
+    scored: trajectories; None: a quarter of the train trajectories.
     """
-    scored = scored or train // 4
+    scored = train // 4 if scored is None else scored
     # A few steps pass no gate.
     changes: dict[str, Any] = {"seeds": 1, "tracking.wandb": "disabled", "gates": {}}
     several = isinstance(configuration.data, Mix)
@@ -258,7 +258,7 @@ def _small(
         else:
             changes[f"{place}.trajectories"] = counts
         if small is not None:
-            small = min(small, counts["validation"])
+            small = min(small, counts["validation"], scored)
             changes["evaluation.small"] = small
     for stage in TRAINING_STAGES:
         if getattr(configuration.training, stage).steps:

@@ -97,7 +97,8 @@ class Run:
     """One execution of a configuration.
 
     `runs/<UTC time>-<name>-<digest>/` holds config.yaml, plan.json, env.json, metrics.jsonl (all training
-    records), metrics.json (the result table), outside.json (the same outside the training range), artifacts.json
+    records), metrics.json (the result table), outside.json (the same outside the training range), conditioning.json (what
+    was fitted for test-time conditioning), artifacts.json
     (pointers), gates.json (verdicts), logs/, report.html, ended.json (how it ended); and scores/, what `ups evaluate`
     found. As a context it notes how its work ended, and then closes.
     """
@@ -419,8 +420,8 @@ class Run:
         if name == "evaluate":
             table = read_json(built.artifact.path / "metrics.json")
             write_json(self.directory / "metrics.json", table)
-            for name in (OUTSIDE, FITTED_FILE):
-                write_json(self.directory / name, read_json(built.artifact.path / name))
+            for file in (OUTSIDE, FITTED_FILE):
+                write_json(self.directory / file, read_json(built.artifact.path / file))
             self.judge("test")
 
     def _seconds_from_scratch(self, artifact: Artifact) -> float:

@@ -71,6 +71,14 @@ class Ranks:
             dist.barrier()
 
 
+def tell_compiler() -> None:
+    """Let the compiler choose its kernels by nothing that it measures, where algorithms are deterministic. Before anything is compiled."""
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(
+            True, warn_only=torch.is_deterministic_algorithms_warn_only_enabled()
+        )
+
+
 @contextmanager
 def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
     """Join the ranks that torchrun started; a process without torchrun is a world of one. It computes in float32.
@@ -84,11 +92,10 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(threads)
-    if device == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    else:
-        # The same without importing the compiler, which takes a second; who compiles tells it (`ups.training.prepare`).
-        torch.set_deterministic_debug_mode("error")
+    # `use_deterministic_algorithms` imports the compiler to tell it too, for a second: see `tell_compiler`.
+    torch.set_deterministic_debug_mode("warn" if device == "cuda" else "error")
+    if device == "cuda":  # torchao compiles the step of adamw_8bit
+        tell_compiler()
     # By default every new tensor is filled with NaN, to show who reads what nobody wrote: 4 % of the demo's training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if device == "cuda":

@@ -102,7 +102,7 @@ class _Conditioned:
         device: torch.device,
         of_the_run: dict[str, int],
     ) -> None:
-        self._arguments = surrogate, configuration, [torch.tensor(axis) for axis in dataset.coordinates]
+        self._surrogate, self._evaluation = surrogate, configuration.evaluation
         self.fitted: Fit | None = None
         settings = configuration.evaluation.conditioning
         if settings is None:
@@ -110,19 +110,16 @@ class _Conditioned:
         most = settings.fitted_on
         validation = evaluation_set(name, dataset, "validation", device, mean=None, most=most, **of_the_run)
         conditioner = self._of(validation)
-        self.fitted = fit(conditioner, validation.truth, batch=conditioner.batch)
+        self.fitted = fit(conditioner, validation.truth)
 
     def _of(self, data: EvaluationSet) -> Conditioner:
-        surrogate, configuration, coordinates = self._arguments
-        seed = configuration.evaluation.seed
-        return Conditioner(surrogate, data.inputs, configuration.evaluation, coordinates, seed=seed)
+        return Conditioner(self._surrogate, data.inputs, self._evaluation)
 
     def rows(self, data: EvaluationSet) -> tuple[list[Scores], dict[str, Any]]:
         """Of a set of trajectories, and what their figure shows."""
         if self.fitted is None:
             return [], {}
-        conditioner = self._of(data)
-        results, shown = conditioned_rows(conditioner, self.fitted, data, batch=conditioner.batch)
+        results, shown = conditioned_rows(self._of(data), self.fitted, data)
         return results, {"conditioning": shown}
 
 

@@ -24,7 +24,7 @@ from ups.evaluation.evaluation_set import evaluation_set
 from ups.evaluation.opening import open_trained
 from ups.evaluation.result_records import result_records
 from ups.evaluation.result_table import score_all
-from ups.evaluation.trained import Trained
+from ups.evaluation.trained import NOT_KEPT, Trained
 from ups.evaluation.usage import Usage
 from ups.problems import Variables
 from ups.runtime.ranks import join_ranks
@@ -108,13 +108,14 @@ def score_file(
         stride=stride,
     )
     settings, fitted = trained.evaluation, trained.fits.get(name)
+    if fitted is None and settings.conditioning is not None:
+        log.warning("%s: no row ttc: %s", name, NOT_KEPT)
+    elif fitted is not None and (stride > 1 or data.inputs.steps != len(fitted.gate)):
+        log.warning("%s: no row ttc: it was fitted on another grid or number of steps", name)
+        fitted = None
     results = score_all(trained.surrogate, data, batch_size=settings.batch_size, seed=settings.seed)
-    if fitted is not None and stride == 1 and data.steps == len(fitted.gate):
-        coordinates = [torch.tensor(axis) for axis in dataset.coordinates]
-        conditioner = Conditioner(trained.surrogate, data.inputs, settings, coordinates, seed=settings.seed)
-        results += conditioned_rows(conditioner, fitted, data, batch=conditioner.batch)[0]
-    elif fitted is not None:
-        log.info("test-time conditioning was fitted on another grid or number of steps: no row ttc here")
+    if fitted is not None:
+        results += conditioned_rows(Conditioner(trained.surrogate, data.inputs, settings), fitted, data)[0]
     return result_records(results, data.setting)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ups.config.schema import Execution
+from ups.runtime.ranks import tell_compiler
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,8 @@ def prepare(model: nn.Module, execution: Execution) -> None:
             # No network here draws random numbers, whose state could not be read while a graph is captured.
             whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **kept)
             block.forward = whole  # pyright: ignore[reportAttributeAccessIssue]
-    if execution.compile:  # the compiler too chooses its kernels by nothing that it measures
-        torch.use_deterministic_algorithms(
-            True, warn_only=torch.is_deterministic_algorithms_warn_only_enabled()
-        )
+    if execution.compile:
+        tell_compiler()
     if execution.compile == "blocks":
         for block in blocks:
             # Around the checkpoint, so that the compiler sees what it keeps. And not `block.compile`, which compiles

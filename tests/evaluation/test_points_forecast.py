@@ -14,6 +14,7 @@ from torch import Tensor
 from ups.config.stages.evaluate import Evaluation
 from ups.errors import ConfigurationError, DataError
 from ups.evaluation import result_table
+from ups.evaluation.conditioning import Fit
 from ups.evaluation.predictor import Predictor
 from ups.evaluation.surrogate import Surrogate
 from ups.evaluation.trained import Trained
@@ -24,9 +25,9 @@ POINTS = {"kind": "points", "points": 64, "radius": 0.25, "neighbours": 16, "smo
 
 
 def of(surrogate: Surrogate, usages: dict[str, Usage] = USAGES) -> Predictor:
-    return Predictor(
-        Trained(surrogate, usages, {}, Evaluation(members=3), 0, {}, [], {"run": "small"}), "cpu"
-    )
+    evaluation = Evaluation.model_validate({"members": 3, "ttc": {"members": 2}})
+    fits = {"wave": Fit(None, torch.zeros(3))}
+    return Predictor(Trained(surrogate, usages, {}, evaluation, 0, fits, [], {"run": "small"}), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,17 @@ def test_trajectories_may_have_points_of_their_own(predictor):
     for row, (own, there) in enumerate(sets):
         alone = predictor.forecast(there, at=own[:, 0], problem="wave").mean["u"]
         np.testing.assert_allclose(together[row : row + 1], alone, rtol=1e-3, atol=1e-5)
+
+
+def test_conditioning_corrects_the_forecast_from_the_points_that_were_given(predictor):
+    """And not from others drawn of their interpolant, as where such a surrogate is scored; here the gates are 0."""
+    places, values = scattered("wave", 80)
+    for given in ({"fields": values, "at": places}, {"fields": np.sin(2 * np.pi * np.arange(32) / 32)}):
+        plain, conditioned = (
+            predictor.forecast(**given, problem="wave", model=model).mean["u"]
+            for model in ("operator", "ttc")
+        )
+        np.testing.assert_allclose(conditioned, plain, rtol=0, atol=1e-6)
 
 
 def test_points_are_where_the_grid_says(predictor):

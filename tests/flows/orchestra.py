@@ -262,7 +262,7 @@ class Orchestra:
         return found
 
     def checkpoints(self, stage: str) -> list[Path]:
-        return sorted(self.root.glob(f"artifacts/.work/{stage}/*/checkpoints/*"))
+        return sorted(self.root.glob(f"artifacts/.work/{stage}/*/checkpoints/step-*"))
 
     def artifact(self, stage: str, run: Path) -> Path:
         """The sealed artifact that a run used."""

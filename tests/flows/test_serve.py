@@ -200,7 +200,7 @@ def test_server_worker_and_deployments_on_postgresql(sealed_root, tmp_path):
         flow_run = running.start_run(**NEVER_ENDS)
         wait_for(
             "a checkpoint",
-            lambda: list(running.root.glob("artifacts/.work/consistency/*/checkpoints/*")),
+            lambda: list(running.root.glob("artifacts/.work/consistency/*/checkpoints/step-*")),
             running.said,
             CHAIN_SECONDS,
         )
@@ -282,7 +282,7 @@ def test_a_serve_that_is_killed_leaves_nothing_behind(tmp_path):
         running.start_run(**NEVER_ENDS)
         wait_for(
             "a checkpoint",
-            lambda: list(running.root.glob("artifacts/.work/consistency/*/checkpoints/*")),
+            lambda: list(running.root.glob("artifacts/.work/consistency/*/checkpoints/step-*")),
             running.said,
             CHAIN_SECONDS,
         )

@@ -160,7 +160,7 @@ def test_several_seeds_have_their_hook_once_and_a_killed_command_has_it(tmp_path
     killed = start_ups(*longer)
     trained = tmp_path / "artifacts" / ".work" / "autoencoder"
     gives_up_at = time.monotonic() + 120
-    while not list(trained.glob("*/checkpoints/*")):
+    while not list(trained.glob("*/checkpoints/step-*")):
         assert time.monotonic() < gives_up_at, "waited for a checkpoint"
         time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)

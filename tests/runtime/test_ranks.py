@@ -40,6 +40,7 @@ def test_a_rank_alone_is_told_what_it_says():
     assert values.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_stage_is_deterministic_and_the_compiler_too_once_it_is_told():
     """And is not imported before: it takes a second of every stage."""
     program = """

@@ -33,7 +33,22 @@ CONFIGURATION = resolve(load_configuration(TINY))
 GRIDS, PERIODIC = {"burgers1d": (32,)}, {"burgers1d"}
 
 
-@pytest.mark.parametrize("name", list(PEERS))
+ON_POINTS = [name for name, peer in PEERS.items() if not peer.on_patches]
+
+
+def test_a_peer_on_patches_has_the_codec_of_the_operator():
+    configuration = resolve(load_configuration(CONFIGS / "burgers_demo.yaml"))
+    peer = as_peer(configuration, "fno_on_patches", {"burgers1d": (128,)}, PERIODIC)
+    operator = peer.model.operator
+    assert (operator.kind, operator.linear_path, operator.conserve) == ("fno", "none", False)
+    assert peer.symmetries("burgers1d").used("exact") == ()
+    assert set(peer.symmetries("burgers1d").used("average")) == {"reflection", "shift"}
+    same = {"operator": configuration.model.operator, "symmetries": configuration.model.symmetries}
+    assert peer.model.model_copy(update=same) == configuration.model
+    assert peer.training == configuration.training
+
+
+@pytest.mark.parametrize("name", ON_POINTS)
 def test_a_peer_is_the_same_run_with_another_network_on_points(name):
     peer = as_peer(CONFIGURATION, name, GRIDS, PERIODIC)
     assert (peer.tokens("burgers1d"), peer.model.latent.dim) == (32, 1)
@@ -48,7 +63,7 @@ def test_a_peer_is_the_same_run_with_another_network_on_points(name):
     assert as_peer(CONFIGURATION, name, GRIDS, set()).symmetries("burgers1d").used("augment") == ()
 
 
-@pytest.mark.parametrize("name", list(PEERS))
+@pytest.mark.parametrize("name", ON_POINTS)
 def test_on_a_plane_a_peer_is_smaller(name):
     darcy = resolve(load_configuration(CONFIGS / "darcy.yaml"))
     on_plane = as_peer(darcy, name, {"darcy2d": (128, 128)}, set()).model.operator

@@ -1,7 +1,8 @@
 """Peers of the operator: networks that others use, as configurations of the same chain.
 
 A peer is an operator without a codec: a token for every point, a channel for every field, nothing trained before it.
-So it goes through the same stages, on the same trajectories, with the same loss, as the operator it is compared with.
+So it goes through the same stages, on the same trajectories, with the same loss, as the operator it is compared with. One has the
+operator's codec, for a part of an operator's lead may be that it works on patches.
 """
 
 from collections.abc import Mapping
@@ -22,12 +23,14 @@ class Peer:
         operator: its section model.operator.
         in_2d: what differs on a plane. There a network has as many points as a batch of lines, and with its size for a line would
             take a hundred steps in the time in which others take a thousand.
+        on_patches: whether it has the codec of the operator that it is compared with.
         draws_shifts: whether training draws shifts of periodic problems at random; the others commute with them.
             What else the configuration draws at random or averages over, peers do too; frames and exact diffusion are ours.
     """
 
     operator: Mapping[str, Any] = field(hash=False)
     in_2d: Mapping[str, Any] = field(hash=False)
+    on_patches: bool = False
     draws_shifts: bool = False
 
 
@@ -38,6 +41,9 @@ PEERS: dict[str, Peer] = {
     "dilated_resnet": Peer(
         {"kind": "convolution", "width": 64, "dilations": [1, 2, 4, 8, 4, 2, 1, 1, 2, 4, 8, 4, 2, 1]},
         {"width": 32, "dilations": [1, 2, 4, 8, 4, 2, 1]},
+    ),
+    "fno_on_patches": Peer(
+        {"kind": "fno", "width": 64, "depth": 4, "modes": 32}, {"modes": 12, "padding": 4}, on_patches=True
     ),
 }
 
@@ -70,23 +76,35 @@ def as_peer(
             )
     peer, values = PEERS[name], configuration.model_dump(mode="json")
     on_plane = peer.in_2d if max(map(len, grids.values())) > 1 else {}
+    operator = {**peer.operator, **on_plane, "linear_path": "none", "conserve": False}
     values["model"] |= {
-        "latent": {
-            "tokens": {problem: grid[0] for problem, grid in grids.items()},
-            "dim": max(data.channels for data in configuration.problems.values()),
-        },
-        "encoder": {"depth": 0},
-        "decoder": {"depth": 0},
-        "operator": {**peer.operator, **on_plane, "linear_path": "none", "conserve": False},
+        "operator": operator,
         "symmetries": {
-            problem: {
-                name: use
-                for name, use in configuration.symmetries(problem).model_dump().items()
-                if use in {"augment", "average"} and name != "shift"
-            }
-            | {"shift": "augment" if peer.draws_shifts and problem in periodic else "off"}
+            problem: _symmetries(configuration, problem, peer, periodic=problem in periodic)
             for problem in grids
         },
     }
-    values["training"]["autoencoder"]["steps"] = 0
+    if not peer.on_patches:
+        values["model"] |= {
+            "latent": {
+                "tokens": {problem: grid[0] for problem, grid in grids.items()},
+                "dim": max(data.channels for data in configuration.problems.values()),
+            },
+            "encoder": {"depth": 0},
+            "decoder": {"depth": 0},
+        }
+        values["training"]["autoencoder"]["steps"] = 0
     return validate(values, where=where)
+
+
+def _symmetries(configuration: Configuration, problem: str, peer: Peer, *, periodic: bool) -> dict[str, str]:
+    """Those that the configuration draws at random or averages over. Shifts by points are the same as those by tokens
+    where every point is one."""
+    used = {
+        name: use
+        for name, use in configuration.symmetries(problem).model_dump().items()
+        if use in {"augment", "average"}
+    }
+    if not peer.on_patches:
+        used["shift"] = "augment" if peer.draws_shifts and periodic else "off"
+    return used

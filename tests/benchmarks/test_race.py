@@ -46,6 +46,8 @@ def test_a_peer_on_patches_has_the_codec_of_the_operator():
     same = {"operator": configuration.model.operator, "symmetries": configuration.model.symmetries}
     assert peer.model.model_copy(update=same) == configuration.model
     assert peer.training == configuration.training
+    few = as_peer(CONFIGURATION, "fno_on_patches", GRIDS, PERIODIC).model.operator
+    assert (operator.modes, few.modes) == (32, 8), "a token grid of 8 has no more"
 
 
 @pytest.mark.parametrize("name", ON_POINTS)

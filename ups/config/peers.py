@@ -77,6 +77,9 @@ def as_peer(
     peer, values = PEERS[name], configuration.model_dump(mode="json")
     on_plane = peer.in_2d if max(map(len, grids.values())) > 1 else {}
     operator = {**peer.operator, **on_plane, "linear_path": "none", "conserve": False}
+    if peer.on_patches:  # as many wave numbers as there are, where tokens are few
+        fewest = min(configuration.tokens(problem) for problem in grids)
+        operator["modes"] = min(operator["modes"], fewest - fewest % 2)
     values["model"] |= {
         "operator": operator,
         "symmetries": {

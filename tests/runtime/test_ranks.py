@@ -47,12 +47,12 @@ def test_a_stage_is_deterministic_and_the_compiler_too_once_it_is_told():
 import sys
 import torch
 import ups.stages.evaluate
-from ups.runtime.ranks import join_ranks, tell_compiler
+from ups.runtime.ranks import join_ranks, make_compiler_deterministic
 with join_ranks("cpu", 1):
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert "torch._inductor" not in sys.modules
-    tell_compiler()
+    make_compiler_deterministic()
     assert sys.modules["torch._inductor"].config.deterministic
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

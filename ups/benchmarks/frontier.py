@@ -45,7 +45,7 @@ from ups.losses.relative import relative_l2_per_field
 from ups.models.codec import ProblemCodec
 from ups.problems.generated import Generated
 from ups.problems.ideal_gas import to_conserved
-from ups.runtime.ranks import device_name, join_ranks, tell_compiler
+from ups.runtime.ranks import device_name, join_ranks, make_compiler_deterministic
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ def _surrogates(
     """By way, eager first."""
     loaded = {"eager": load_surrogate(inputs, configuration)}
     if request["compile"]:
-        tell_compiler()
+        make_compiler_deterministic()
         loaded["compiled"] = load_surrogate(inputs, configuration)
         for model in (
             loaded["compiled"].operator,

@@ -34,17 +34,16 @@ class Peer:
     draws_shifts: bool = False
 
 
+_FNO = {"kind": "fno", "width": 64, "depth": 4, "modes": 32}
 PEERS: dict[str, Peer] = {
     # On a plane as Li et al. 2020 (arXiv:2010.08895, section 5.2) have it for Darcy flow.
-    "fno": Peer({"kind": "fno", "width": 64, "depth": 4, "modes": 32}, {"width": 32, "modes": 12}),
+    "fno": Peer(_FNO, {"width": 32, "modes": 12}),
     "unet": Peer({"kind": "unet", "width": 32, "depth": 1, "levels": 3}, {"width": 16}, draws_shifts=True),
     "dilated_resnet": Peer(
         {"kind": "convolution", "width": 64, "dilations": [1, 2, 4, 8, 4, 2, 1, 1, 2, 4, 8, 4, 2, 1]},
         {"width": 32, "dilations": [1, 2, 4, 8, 4, 2, 1]},
     ),
-    "fno_on_patches": Peer(
-        {"kind": "fno", "width": 64, "depth": 4, "modes": 32}, {"modes": 12, "padding": 4}, on_patches=True
-    ),
+    "fno_on_patches": Peer(_FNO, {"modes": 12, "padding": 4}, on_patches=True),
 }
 
 

@@ -211,10 +211,14 @@ class Conditioner:
 
     def conditioned(self, candidates: Candidates, fitted: Fit) -> Tensor:
         """The forecast that is made of candidates, [n, t, Q, C], all channels, physical."""
+        forecast = self.codec.shape.scored_fields(candidates.forecast)
+        added = self.select(candidates, fitted.option)
+        return self.whole(candidates, forecast + fitted.gate[:, None, None] * added)
+
+    def whole(self, candidates: Candidates, values: Tensor) -> Tensor:
+        """The operator's forecast [n, t, Q, C] with other values [n, t, Q, scored] of its scored channels."""
         result = candidates.forecast.clone()
-        result[..., list(self.codec.shape.scored)] += fitted.gate[:, None, None] * self.select(
-            candidates, fitted.option
-        )
+        result[..., list(self.codec.shape.scored)] = values
         return result
 
     def observed(
@@ -248,10 +252,9 @@ class Conditioner:
         surrogate = self._surrogate
         if model == "operator":
             return operator_forecaster(self.forecasts)
-        if model == "diffusion":
-            sampler = surrogate.samplers[model]
-            return diffusion_forecasters(self.forecasts, surrogate.diffusion, members=members, **sampler)[0]
         sampler = surrogate.samplers[model]
+        if model == "diffusion":
+            return diffusion_forecasters(self.forecasts, surrogate.diffusion, members=members, **sampler)[0]
         return consistency_forecasters(self.forecasts, surrogate.consistency, members=members, **sampler)[0]
 
 
@@ -360,14 +363,12 @@ def conditioned_rows(
         fields = candidates.scored.fields
         target = shape.scored_fields(part[:, 1:].flatten(2, -2)) / candidates.scale
 
-        def keep(row: str, values: Tensor, taken: float, base: Tensor = candidates.forecast) -> None:
-            whole = base.clone()
-            whole[..., list(shape.scored)] = values
-            rows[row].append(whole[:, None])
+        def keep(row: str, made: Tensor, taken: float) -> None:
+            rows[row].append(made[:, None])
             seconds[row] = seconds.get(row, 0.0) + taken
 
         started = _now(part)
-        chosen = shape.scored_fields(conditioner.conditioned(candidates, fitted))
+        chosen = conditioner.conditioned(candidates, fitted)
         taken = candidates.seconds + _now(part) - started
         keep(ROW, chosen, taken)
         true = (fields - target[:, None]).square().sum(dim=3).nan_to_num(torch.inf)  # [n, M, t, C]
@@ -377,12 +378,13 @@ def conditioned_rows(
         luck = torch.rand(relative.shape[:3], generator=generator, device=relative.device)
         for row, measure in ((RANDOM, luck), (ORACLE, relative.mean(dim=3))):
             found = _by_spans(fields, measure.masked_fill(~usable[:, :, None], torch.inf), conditioner.span)
-            keep(row, found * candidates.scale, candidates.seconds)
+            keep(row, conditioner.whole(candidates, found * candidates.scale), candidates.seconds)
         if readings is not None:
             assert fitted.observed_gate is not None
             started = _now(part)
-            added = conditioner.observed(candidates, chosen, readings[place], fitted.inflation)
-            result = chosen + fitted.observed_gate[:, None, None] * added
+            forecast = shape.scored_fields(chosen)
+            added = conditioner.observed(candidates, forecast, readings[place], fitted.inflation)
+            result = conditioner.whole(candidates, forecast + fitted.observed_gate[:, None, None] * added)
             keep(OBSERVED, result, taken + _now(part) - started)
         scores.append(candidates.scored.totals)
         errors.append(relative.sum(dim=2).sqrt().mean(dim=2))

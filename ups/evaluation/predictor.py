@@ -187,10 +187,11 @@ class Predictor:
             first = self._from_points(name, first, _numpy(at))
         places = None if points is None else usage.places(_numpy(points))
         forecaster = self._forecaster(name, model, members)
+        inputs = self._inputs(name, wanted[-1], values)
         if forecaster is None:
-            decoded = self._conditioned(self._inputs(name, wanted[-1], values), first, places, seed)
+            decoded = self._conditioned(inputs, first, places, seed)
         else:
-            decoded = self._decoded(forecaster, self._inputs(name, wanted[-1], values), first, places, seed)
+            decoded = self._decoded(forecaster, inputs, first, places, seed)
         decoded = decoded[:, :, [step - 1 for step in wanted]]
         if usage.problem.is_map:
             decoded = decoded[:, :, 0]

@@ -71,7 +71,7 @@ class Ranks:
             dist.barrier()
 
 
-def tell_compiler() -> None:
+def make_compiler_deterministic() -> None:
     """Let the compiler choose its kernels by nothing that it measures, where algorithms are deterministic. Before anything is compiled."""
     if torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(
@@ -92,10 +92,10 @@ def join_ranks(device: str, threads: int) -> Iterator[Ranks]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(threads)
-    # `use_deterministic_algorithms` imports the compiler to tell it too, for a second: see `tell_compiler`.
+    # `use_deterministic_algorithms` imports the compiler to tell it too, for a second: see `make_compiler_deterministic`.
     torch.set_deterministic_debug_mode("warn" if device == "cuda" else "error")
     if device == "cuda":  # torchao compiles the step of adamw_8bit
-        tell_compiler()
+        make_compiler_deterministic()
     # By default every new tensor is filled with NaN, to show who reads what nobody wrote: 4 % of the demo's training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if device == "cuda":

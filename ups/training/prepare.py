@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ups.config.schema import Execution
-from ups.runtime.ranks import tell_compiler
+from ups.runtime.ranks import make_compiler_deterministic
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def prepare(model: nn.Module, execution: Execution) -> None:
             whole = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **kept)
             block.forward = whole  # pyright: ignore[reportAttributeAccessIssue]
     if execution.compile:
-        tell_compiler()
+        make_compiler_deterministic()
     if execution.compile == "blocks":
         for block in blocks:
             # Around the checkpoint, so that the compiler sees what it keeps. And not `block.compile`, which compiles
